@@ -1,0 +1,1 @@
+//! Benchmarks over the transfer hot path.

@@ -1,0 +1,1 @@
+//! Container engines as image sources and image sinks.

@@ -1,0 +1,198 @@
+//! What all else is written against: bytes by digest.
+//!
+//! A [`BlobSource`] gives blobs, a [`BlobStore`] gives and keeps them. Memory, files, a remote host
+//! are blob sources, and so are *cached*, *shared*, *limited*, *metered* ones. Each implementation
+//! starts its tests by calling `fixture::contract`.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+
+use crate::descriptor::Descriptor;
+use crate::digest::Digest;
+
+/// Largest frame, in bytes.
+///
+/// Frames of 1 MiB are the knee of throughput on the wire; larger ones cost memory (streams ×
+/// `MAX_FRAME`) and gain nothing. What makes frames never exceeds this; what takes them from a
+/// peer refuses larger ones.
+pub const MAX_FRAME: usize = 1 << 20;
+
+/// The bytes of one blob, in order, in frames of 1 byte to [`MAX_FRAME`].
+///
+/// Invariant: `None` follows the last byte of the blob and nothing else. A stream that cannot go
+/// on yields one `Err`, and is not polled again. A source verifies before the end: the last frame
+/// is not handed over before digest and size were found right, if the stream began at offset 0.
+pub type BlobStream = BoxStream<'static, Result<Bytes, BlobError>>;
+
+/// The cause beneath one of our errors, whatever its type.
+pub type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+/// What can go wrong with a blob; the variants are what a caller treats differently.
+#[derive(Debug, thiserror::Error)]
+pub enum BlobError {
+    /// The source has no such blob, or this caller may not know of it.
+    #[error("blob {digest} is not here")]
+    NotFound {
+        /// The blob asked for.
+        digest: Digest,
+    },
+    /// The offset lies beyond the end of the blob.
+    #[error("blob {digest} is {size} bytes long, offset {offset} is beyond its end")]
+    OffsetBeyondEnd {
+        /// The blob asked for.
+        digest: Digest,
+        /// Its size in bytes.
+        size: u64,
+        /// The offset asked for.
+        offset: u64,
+    },
+    /// The stream was shorter or longer than the descriptor says.
+    #[error("blob {digest} is {expected} bytes long, the stream had {actual}")]
+    SizeMismatch {
+        /// The blob that was expected.
+        digest: Digest,
+        /// Its size in bytes.
+        expected: u64,
+        /// How many bytes came; at least this many when there were too many.
+        actual: u64,
+    },
+    /// The bytes hash to something else.
+    #[error("blob {expected} was expected, the bytes hash to {actual}")]
+    DigestMismatch {
+        /// The blob that was expected.
+        expected: Digest,
+        /// What the bytes are instead.
+        actual: Digest,
+    },
+    /// The lease under which the blob was to be read is gone: ask for the image again.
+    #[error("the lease on blob {digest} is gone")]
+    LeaseLost {
+        /// The blob asked for.
+        digest: Digest,
+    },
+    /// No space, no permission, a broken disk: a person has to act.
+    #[error("blob {digest} could not be stored or read: {path}")]
+    Storage {
+        /// The blob in question.
+        digest: Digest,
+        /// The file or folder that was touched.
+        path: String,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The other side could not be reached or failed; trying again may help.
+    #[error("blob {digest} could not be read")]
+    Unavailable {
+        /// The blob asked for.
+        digest: Digest,
+        /// What failed.
+        #[source]
+        source: Cause,
+    },
+}
+
+impl BlobError {
+    /// Wraps a failure of whatever is behind a source.
+    pub fn unavailable(digest: Digest, source: impl Into<Cause>) -> Self {
+        Self::Unavailable { digest, source: source.into() }
+    }
+}
+
+/// Gives blobs by digest.
+#[async_trait]
+pub trait BlobSource: Send + Sync {
+    /// The size of the blob in bytes; `None` where this source does not have it.
+    ///
+    /// # Errors
+    /// [`BlobError::Unavailable`] or [`BlobError::Storage`] when that cannot be found out.
+    async fn stat(&self, digest: &Digest) -> Result<Option<u64>, BlobError>;
+
+    /// The bytes of the blob from `offset` on. An offset equal to the size gives an empty stream.
+    ///
+    /// A stream from offset 0 ends well only if all its bytes were verified; one from a later
+    /// offset cannot be checked here, and whoever joins the pieces verifies the whole
+    /// ([`crate::verify`]).
+    ///
+    /// # Errors
+    /// [`BlobError::NotFound`], [`BlobError::OffsetBeyondEnd`], or that the source failed.
+    async fn open(&self, digest: &Digest, offset: u64) -> Result<BlobStream, BlobError>;
+}
+
+/// Gives blobs, and keeps more of them.
+#[async_trait]
+pub trait BlobStore: BlobSource {
+    /// Begins taking in a blob whose name may not be known yet.
+    ///
+    /// # Errors
+    /// [`BlobError::Storage`] when there is no room or no permission.
+    async fn ingest(&self) -> Result<Box<dyn Ingest>, BlobError>;
+
+    /// Forgets a blob. Forgetting what is not there is not an error; a leased blob stays.
+    ///
+    /// # Errors
+    /// [`BlobError::Storage`].
+    async fn remove(&self, digest: &Digest) -> Result<(), BlobError>;
+}
+
+/// A blob being taken in: it *commits* or leaves nothing. Dropping it removes what was written.
+#[async_trait]
+pub trait Ingest: Send {
+    /// Takes the next bytes.
+    ///
+    /// # Errors
+    /// [`BlobError::Storage`]; the ingest is of no more use then.
+    async fn write(&mut self, frame: Bytes) -> Result<(), BlobError>;
+
+    /// How many bytes were taken so far.
+    fn size(&self) -> u64;
+
+    /// The digest of the bytes taken so far.
+    fn digest(&self) -> Digest;
+
+    /// Reads back what was taken so far: how readers follow a blob that is still coming in.
+    fn written(&self) -> Arc<dyn Written>;
+
+    /// Ends by saying what the blob should have been. After `Ok` it is readable and survives a
+    /// power cut; committing what is there already is not an error.
+    ///
+    /// # Errors
+    /// [`BlobError::SizeMismatch`] and [`BlobError::DigestMismatch`] when it is something else, and
+    /// [`BlobError::Storage`]; nothing is left behind then.
+    async fn commit(self: Box<Self>, expected: &Descriptor) -> Result<(), BlobError>;
+}
+
+/// The bytes of an ingest that have been written, readable from any task while it goes on.
+#[async_trait]
+pub trait Written: Send + Sync {
+    /// Reads up to [`MAX_FRAME`] bytes at `offset`, which must have been written before.
+    ///
+    /// # Errors
+    /// The system's own; also when the ingest was given up.
+    async fn read_at(&self, offset: u64, len: usize) -> std::io::Result<Bytes>;
+}
+
+#[async_trait]
+impl<S: BlobSource + ?Sized> BlobSource for Arc<S> {
+    async fn stat(&self, digest: &Digest) -> Result<Option<u64>, BlobError> {
+        (**self).stat(digest).await
+    }
+
+    async fn open(&self, digest: &Digest, offset: u64) -> Result<BlobStream, BlobError> {
+        (**self).open(digest, offset).await
+    }
+}
+
+#[async_trait]
+impl<S: BlobStore + ?Sized> BlobStore for Arc<S> {
+    async fn ingest(&self) -> Result<Box<dyn Ingest>, BlobError> {
+        (**self).ingest().await
+    }
+
+    async fn remove(&self, digest: &Digest) -> Result<(), BlobError> {
+        (**self).remove(digest).await
+    }
+}

@@ -1,0 +1,46 @@
+//! The streaming core of Longshore: the words of the field as types, blobs as streams, and the way
+//! of an image from a source to a sink.
+//!
+//! Nothing here knows that gRPC, HTTP, Docker, environment variables or log subscribers exist: the
+//! network, the disk and the engines are adaptors that implement this crate's traits. Read the
+//! modules in the order they are listed.
+//!
+//! ```text
+//!   ImageSource ── what images there are          BlobSource ── bytes by digest, from any offset
+//!        │                                             │
+//!        └────────────► pull: resolve ► plan ► load ► prove ► tag ◄──┘
+//!                                   │
+//!                               ImageSink ── an engine that lacks some of it
+//! ```
+
+pub mod digest;
+pub mod descriptor;
+pub mod reference;
+pub mod image;
+
+pub mod blob;
+pub mod verify;
+pub mod store;
+
+pub mod cached;
+pub mod shared;
+pub mod limited;
+pub mod metered;
+
+pub mod source;
+pub mod sink;
+pub mod event;
+pub mod plan;
+pub mod pull;
+
+#[cfg(any(test, feature = "fixture"))]
+pub mod fixture;
+
+pub use blob::{BlobError, BlobSource, BlobStore, BlobStream, Ingest, MAX_FRAME};
+pub use descriptor::{Descriptor, MediaType};
+pub use digest::{ChainId, ConfigDigest, DiffId, Digest, EngineImageId, Hasher};
+pub use event::{Event, Observer, Outcome, Stage};
+pub use image::{Image, Layer, Platform};
+pub use reference::Reference;
+pub use sink::{EngineInfo, ImageSink, LoadError, Missing, Proof, StoreKind};
+pub use source::{ImageSource, ImageSummary, SourceError};

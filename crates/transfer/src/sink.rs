@@ -1,0 +1,157 @@
+//! Where images go: an engine that takes what it lacks, and can be asked to prove that it has it.
+
+use std::fmt;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use crate::blob::{BlobError, BlobSource, Cause};
+use crate::digest::EngineImageId;
+use crate::image::Image;
+use crate::reference::Reference;
+
+/// How an engine keeps images; detected by asking it, never by its version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StoreKind {
+    /// Layers by chain ID (overlay2 and its like).
+    Graphdriver,
+    /// Blobs in containerd's content store, unpacked by a snapshotter.
+    Containerd,
+}
+
+impl fmt::Display for StoreKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Graphdriver => "graphdriver",
+            Self::Containerd => "containerd",
+        })
+    }
+}
+
+/// Who an engine is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EngineInfo {
+    /// Product and version, as it says: `docker 28.5.2`.
+    pub engine: String,
+    /// How it keeps images.
+    pub store: StoreKind,
+    /// Its own word for that: `overlay2`, `overlayfs`.
+    pub driver: String,
+    /// A name that changes when the engine's data does.
+    pub id: String,
+}
+
+/// What an engine lacks of an image: for each layer, whether its bytes must be sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Missing(pub Vec<bool>);
+
+impl Missing {
+    /// Everything must be sent.
+    #[must_use]
+    pub fn all(image: &Image) -> Self {
+        Self(vec![true; image.layers.len()])
+    }
+
+    /// The bytes that are to be sent, and those that are not.
+    #[must_use]
+    pub fn sizes(&self, image: &Image) -> (u64, u64) {
+        image.layers.iter().zip(&self.0).fold((0, 0), |(sent, saved), (layer, missing)| {
+            if *missing { (sent + layer.blob.size, saved) } else { (sent, saved + layer.blob.size) }
+        })
+    }
+}
+
+/// The engine itself confirmed every layer of an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proof {
+    /// What the engine calls the image.
+    pub engine_image_id: EngineImageId,
+    /// The names that the engine has for it now. Sorted.
+    pub references: Vec<Reference>,
+}
+
+/// What can go wrong with a load.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// A blob could not be read from the source.
+    #[error("a layer could not be read from the host")]
+    Source(#[from] BlobError),
+    /// The engine took the bytes and refused them; the full set may heal it.
+    #[error("the engine refused the image: {message}")]
+    Refused {
+        /// What the engine said.
+        message: String,
+    },
+    /// The engine has no space left.
+    #[error("the engine has no space left: {message}")]
+    NoSpace {
+        /// What the engine said.
+        message: String,
+    },
+    /// The engine could not be reached, stopped answering or failed; trying again may help.
+    #[error("the engine at {engine} did not answer while {action}")]
+    Unavailable {
+        /// The socket or address.
+        engine: String,
+        /// What was attempted.
+        action: &'static str,
+        /// What failed.
+        #[source]
+        source: Cause,
+    },
+}
+
+/// An engine that takes images.
+///
+/// The order is always [`missing`](Self::missing), [`load`](Self::load) without a name,
+/// [`prove`](Self::prove), and only then [`tag`](Self::tag): so a load that goes wrong never moves a
+/// good tag to a broken image ([`crate::pull`]).
+#[async_trait]
+pub trait ImageSink: Send + Sync {
+    /// Who the engine is.
+    ///
+    /// # Errors
+    /// [`LoadError::Unavailable`].
+    async fn info(&self) -> Result<EngineInfo, LoadError>;
+
+    /// Which layers of `image` must be sent, by the rule of the engine's own store.
+    ///
+    /// # Errors
+    /// [`LoadError::Unavailable`].
+    async fn missing(&self, image: &Image) -> Result<Missing, LoadError>;
+
+    /// Takes the image in without a name, reading the missing layers from `blobs` as fast as the
+    /// engine can take them. Says nothing of success: that is [`prove`](Self::prove)'s.
+    ///
+    /// Dropping the future ends the load; the engine may be left with untagged leftovers, which
+    /// [`discard`](Self::discard) removes.
+    ///
+    /// # Errors
+    /// Any [`LoadError`].
+    async fn load(
+        &self,
+        image: &Image,
+        missing: &Missing,
+        blobs: &dyn BlobSource,
+    ) -> Result<(), LoadError>;
+
+    /// Asks the engine whether it has the image, every layer of it. `None` when it has not, or has
+    /// it broken, or cannot tell.
+    ///
+    /// # Errors
+    /// [`LoadError::Unavailable`].
+    async fn prove(&self, image: &Image) -> Result<Option<Proof>, LoadError>;
+
+    /// Names a proven image.
+    ///
+    /// # Errors
+    /// [`LoadError::Unavailable`], [`LoadError::Refused`].
+    async fn tag(&self, proof: &Proof, reference: &Reference) -> Result<(), LoadError>;
+
+    /// Removes what a failed load left under no name. What has a name stays.
+    ///
+    /// # Errors
+    /// [`LoadError::Unavailable`].
+    async fn discard(&self, image: &Image) -> Result<(), LoadError>;
+}

@@ -1,0 +1,1 @@
+//! The dind agent: keeps the engine of one range in step with what is wanted.

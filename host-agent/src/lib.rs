@@ -1,0 +1,1 @@
+//! The host agent: serves the images that this host's engine holds.
