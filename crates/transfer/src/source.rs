@@ -1,8 +1,10 @@
 //! Where images come from: an engine, a folder, a remote host.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 
-use crate::blob::{BlobError, Cause};
+use crate::blob::{BlobError, BlobSource, Cause};
 use crate::digest::{ConfigDigest, DiffId};
 use crate::image::{Image, Platform};
 use crate::reference::Reference;
@@ -90,10 +92,14 @@ pub trait ImageSource: Send + Sync {
     /// # Errors
     /// Any [`SourceError`].
     async fn image(&self, config_digest: &ConfigDigest) -> Result<Image, SourceError>;
+
+    /// The blobs of an image that [`image`](Self::image) returned: a source scoped to it, since
+    /// blobs may be readable only as part of an image and under its lease.
+    fn blobs(&self, config_digest: &ConfigDigest) -> Arc<dyn BlobSource>;
 }
 
 #[async_trait]
-impl<S: ImageSource + ?Sized> ImageSource for std::sync::Arc<S> {
+impl<S: ImageSource + ?Sized> ImageSource for Arc<S> {
     async fn list(&self) -> Result<Vec<ImageSummary>, SourceError> {
         (**self).list().await
     }
@@ -104,5 +110,9 @@ impl<S: ImageSource + ?Sized> ImageSource for std::sync::Arc<S> {
 
     async fn image(&self, config_digest: &ConfigDigest) -> Result<Image, SourceError> {
         (**self).image(config_digest).await
+    }
+
+    fn blobs(&self, config_digest: &ConfigDigest) -> Arc<dyn BlobSource> {
+        (**self).blobs(config_digest)
     }
 }
