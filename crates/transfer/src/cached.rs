@@ -1,0 +1,1 @@
+//! A far source with a near store in front of it.

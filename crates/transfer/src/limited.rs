@@ -1,0 +1,1 @@
+//! Bounds on streams and bytes in flight.

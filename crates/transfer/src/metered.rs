@@ -1,0 +1,1 @@
+//! What went through a source, as counters and one span per blob.

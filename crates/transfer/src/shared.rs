@@ -1,0 +1,1 @@
+//! One read for many: every reader of a digest follows the same ingest.

@@ -1,0 +1,1 @@
+//! Where blobs are kept: in memory or as files.
