@@ -1,0 +1,84 @@
+//! `cargo xtask test`: all set-up, every check, every test, and a last line that counts them.
+//!
+//! ```text
+//! setup ► tools ► checks (fmt, clippy, doc, deny, buf) ► plain tests ► agents ► tests on real engines
+//! ```
+//! A check that fails does not stop the others, so that one run tells everything. Nothing is
+//! skipped: what cannot run is a failure that names what it lacks.
+
+mod cargo;
+mod checks;
+mod tools;
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::Result;
+
+use self::cargo::Counts;
+use crate::build;
+use crate::setup::{self, Machine, Needs, Store};
+
+/// What of the whole is to run.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub(crate) struct Options {
+    /// Only what needs no engine: checks and plain tests, without any set-up of ranges.
+    #[arg(long, conflicts_with = "engines_only")]
+    plain: bool,
+    /// Only the tests on real engines, with their set-up.
+    #[arg(long)]
+    engines_only: bool,
+}
+
+/// Runs it all.
+///
+/// # Errors
+/// When the set-up fails; a failing test is not an error of this function but its exit code.
+pub(crate) fn run(options: Options) -> Result<ExitCode> {
+    let started = Instant::now();
+    let mut counts = Counts::default();
+    let machine = match options.plain {
+        true => None,
+        false => Some(setup::ensure(&Needs { ranges: true, stack: true })?),
+    };
+    let failed_checks = if options.engines_only { Vec::new() } else { checks::run()? };
+    if !options.engines_only {
+        counts += cargo::test(&["--workspace", "--all-features", "--no-fail-fast"], &[])?;
+    }
+    if let Some(machine) = &machine {
+        counts += on_real_engines(machine)?;
+    }
+    for check in &failed_checks {
+        println!("check failed: {check}");
+    }
+    println!(
+        "{} passed, {} failed\nin {:.0} s, {} checks failed",
+        counts.passed,
+        counts.failed,
+        started.elapsed().as_secs_f64(),
+        failed_checks.len()
+    );
+    let green = counts.failed == 0 && counts.passed > 0 && failed_checks.is_empty();
+    Ok(if green { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The tests that are marked as ignored where no engine is at hand: one at a time, since each
+/// starts engines of its own and some measure memory.
+fn on_real_engines(machine: &Machine) -> Result<Counts> {
+    let agents = build::agents()?;
+    let image = |store: Store| {
+        let found = machine.range_images.iter().find(|image| image.store == store);
+        found.map(|image| image.reference.clone()).unwrap_or_default()
+    };
+    let environment = [
+        ("LONGSHORE_TEST_DOCKER", machine.docker_host.clone()),
+        ("LONGSHORE_TEST_RANGE_OVERLAY2", image(Store::Overlay2)),
+        ("LONGSHORE_TEST_RANGE_CONTAINERD", image(Store::Containerd)),
+        ("LONGSHORE_TEST_STACK", machine.stack.join(",")),
+        ("LONGSHORE_TEST_HOST_AGENT", agents.host_agent.display().to_string()),
+        ("LONGSHORE_TEST_DIND_AGENT", agents.dind_agent.display().to_string()),
+    ];
+    let selection = ["--package", "engine", "--package", "range", "--all-features"];
+    let arguments = [&selection[..], &["--no-fail-fast", "--", "--ignored", "--test-threads=1"]];
+    cargo::test(&arguments.concat(), &environment)
+}

@@ -1,0 +1,97 @@
+//! Dependency directions: `ARCHITECTURE.md`'s drawing, checked against `cargo metadata`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cargo_metadata::{DependencyKind, Metadata, MetadataCommand};
+
+/// Which of our own crates each may depend on; what is not listed is refused.
+const ALLOWED: &[(&str, &[&str])] = &[
+    ("transfer", &[]),
+    ("engine", &["transfer"]),
+    ("proto", &["transfer"]),
+    ("range", &["transfer", "engine", "proto"]),
+    ("agent", &["transfer", "proto"]),
+    ("host-agent", &["transfer", "engine", "proto", "agent"]),
+    ("dind-agent", &["transfer", "engine", "proto", "agent"]),
+    ("xtask", &["transfer", "proto", "range"]),
+    ("benches", &["transfer", "engine", "proto"]),
+];
+
+/// Libraries that only the named crates may depend on, and why.
+const RESERVED: &[(&str, &[&str], &str)] = &[
+    ("bollard", &["engine"], "only engine::docker talks to a Docker engine"),
+    ("sha2", &["transfer"], "only transfer::digest hashes"),
+    ("tonic", &["proto", "host-agent", "dind-agent", "benches"], "the protocol stays in proto"),
+    ("prost", &["proto"], "generated types never leave proto"),
+    ("tonic-prost", &["proto"], "generated types never leave proto"),
+    ("clap", &["agent", "host-agent", "dind-agent", "xtask", "benches"], "libraries take values"),
+    ("tracing-subscriber", &["agent", "host-agent", "dind-agent"], "libraries only emit"),
+    ("indicatif", &["xtask"], "libraries tell events, they do not draw"),
+    (
+        "anyhow",
+        &["agent", "host-agent", "dind-agent", "xtask", "benches"],
+        "libraries have typed errors",
+    ),
+];
+
+fn workspace() -> Metadata {
+    MetadataCommand::new().no_deps().exec().unwrap()
+}
+
+/// Each crate of ours with the names that it depends on, tests' dependencies left out.
+fn dependencies(metadata: &Metadata) -> BTreeMap<String, BTreeSet<String>> {
+    let packages = metadata.workspace_packages();
+    let of = |package: &cargo_metadata::Package| {
+        let kept = package.dependencies.iter().filter(|d| d.kind == DependencyKind::Normal);
+        kept.map(|dependency| dependency.name.clone()).collect()
+    };
+    packages.iter().map(|package| (package.name.to_string(), of(package))).collect()
+}
+
+#[test]
+fn our_crates_depend_on_each_other_as_drawn() {
+    let crates = dependencies(&workspace());
+    let allowed: BTreeMap<_, _> = ALLOWED.iter().copied().collect();
+    for (name, dependencies) in &crates {
+        let allowed = allowed.get(name.as_str()).unwrap_or_else(|| {
+            panic!("{name} is not in ARCHITECTURE.md's drawing: add it there and here")
+        });
+        for dependency in dependencies.iter().filter(|d| crates.contains_key(*d)) {
+            assert!(allowed.contains(&dependency.as_str()), "{name} must not know {dependency}");
+        }
+    }
+}
+
+#[test]
+fn a_library_is_named_only_where_it_belongs() {
+    let crates = dependencies(&workspace());
+    for (library, owners, reason) in RESERVED {
+        for (name, dependencies) in &crates {
+            let named = dependencies.contains(*library);
+            assert!(!named || owners.contains(&name.as_str()), "{name} names {library}: {reason}");
+        }
+    }
+}
+
+#[test]
+fn the_core_knows_nobody() {
+    let crates = dependencies(&workspace());
+    let known = [
+        "async-trait",
+        "bytes",
+        "futures",
+        "hex",
+        "rustix",
+        "serde",
+        "serde_json",
+        "sha2",
+        "tempfile",
+        "thiserror",
+        "tokio",
+        "tokio-util",
+        "tracing",
+    ];
+    for dependency in &crates["transfer"] {
+        assert!(known.contains(&dependency.as_str()), "transfer learned of {dependency}");
+    }
+}
