@@ -1,0 +1,224 @@
+//! The image model: ordered layers with both digests, read from manifest and config by pure,
+//! limited parsing.
+//!
+//! ```text
+//!   index ──► manifest ──► config ──► diff IDs          json.rs      strict JSON, size caps
+//!   (choose a    │                       │              config.rs    ConfigFile
+//!    platform)   └──► layer blobs ◄──────┘              manifest.rs  Manifest, our fixed layout
+//!                     position by position              index.rs     parse_index, choose
+//! ```
+//!
+//! Specs: <https://github.com/opencontainers/image-spec/blob/v1.1.1/manifest.md>, `config.md` and
+//! `image-index.md` beside it. Whoever wrote the documents may be hostile: what engines would read
+//! in two ways is refused here, before anything is moved.
+
+mod config;
+mod index;
+mod json;
+mod manifest;
+
+use std::fmt;
+
+use bytes::Bytes;
+
+pub use self::config::ConfigFile;
+pub use self::index::{IndexEntry, choose_manifest, choose_platform, parse_index};
+pub use self::manifest::Manifest;
+use crate::descriptor::{Descriptor, MediaType};
+use crate::digest::{ConfigDigest, DiffId, Digest};
+
+/// Largest manifest or index in bytes; registries and engines refuse larger ones as well.
+pub const MAX_MANIFEST: usize = 4 << 20;
+
+/// Largest image config in bytes; real ones have a few KiB.
+pub const MAX_CONFIG: usize = 8 << 20;
+
+/// Most layers that a graphdriver can stack: a deeper image loads nowhere.
+pub const MAX_LAYERS: usize = 125;
+
+/// What an image runs on.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Platform {
+    /// `linux`.
+    pub os: String,
+    /// `amd64`, `arm64`, …: Go's names.
+    pub architecture: String,
+    /// `v7`, `v8`; absent for architectures without variants.
+    pub variant: Option<String>,
+}
+
+/// One layer of an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layer {
+    /// The digest of the uncompressed tar.
+    pub diff_id: DiffId,
+    /// The blob as the manifest names it; equal digests when it is uncompressed.
+    pub blob: Descriptor,
+}
+
+/// An image: its documents as bytes, and what they say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Image {
+    /// The digest of `manifest`: the target digest on a containerd store.
+    pub manifest_digest: Digest,
+    /// The OCI or Docker manifest, byte for byte.
+    pub manifest: Bytes,
+    /// The digest of `config`.
+    pub config_digest: ConfigDigest,
+    /// The image config, byte for byte.
+    pub config: Bytes,
+    /// The layers, the base first.
+    pub layers: Vec<Layer>,
+    /// What it runs on.
+    pub platform: Platform,
+}
+
+/// Documents that are no image, or that engines could read in two ways.
+#[derive(Debug, thiserror::Error)]
+pub enum InvalidImage {
+    /// Larger than anything an engine takes; it was not read.
+    #[error("the {document} has {size} bytes, at most {limit} are allowed")]
+    TooLarge {
+        /// `manifest`, `index` or `config`.
+        document: &'static str,
+        /// Its size in bytes.
+        size: usize,
+        /// The most that is allowed, in bytes.
+        limit: usize,
+    },
+    /// Not JSON, not of the right shape, or ambiguous: a key occurs twice.
+    #[error("the {document} cannot be read")]
+    Json {
+        /// `manifest`, `index` or `config`.
+        document: &'static str,
+        /// Where and why.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// It breaks a rule of the specification, or two documents contradict each other.
+    #[error("the {document} is wrong: {reason}")]
+    Rule {
+        /// `manifest`, `index` or `config`.
+        document: &'static str,
+        /// Which rule, with the values.
+        reason: String,
+    },
+}
+
+impl InvalidImage {
+    fn rule(document: &'static str, reason: impl Into<String>) -> Self {
+        Self::Rule { document, reason: reason.into() }
+    }
+}
+
+impl Platform {
+    /// The platform that this program was built for; its engine's images run here.
+    #[must_use]
+    pub fn host() -> Self {
+        let (architecture, variant) = match std::env::consts::ARCH {
+            "x86_64" => ("amd64", None),
+            "aarch64" => ("arm64", Some("v8")),
+            "arm" => ("arm", Some("v7")),
+            "x86" => ("386", None),
+            "powerpc64" => ("ppc64le", None),
+            "loongarch64" => ("loong64", None),
+            other => (other, None),
+        };
+        Self {
+            os: std::env::consts::OS.into(),
+            architecture: architecture.into(),
+            variant: variant.map(Into::into),
+        }
+    }
+}
+
+impl fmt::Display for Platform {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.os, self.architecture)?;
+        match &self.variant {
+            Some(variant) => write!(f, "/{variant}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Image {
+    /// Reads an image from its two documents and checks each against the other.
+    ///
+    /// # Errors
+    /// [`InvalidImage`] when a document is too large, malformed or ambiguous; when the config is
+    /// not the one that the manifest names; when layers and diff IDs do not pair up.
+    pub fn parse(manifest: Bytes, config: Bytes) -> Result<Self, InvalidImage> {
+        let document = Manifest::parse(&manifest)?;
+        let file = ConfigFile::parse(&config)?;
+        let named = &document.config;
+        let config_digest = Digest::of(&config);
+        if named.digest != config_digest || named.size != config.len() as u64 {
+            let reason = format!(
+                "it names config {} of {} bytes, the config is {config_digest} of {} bytes",
+                named.digest,
+                named.size,
+                config.len()
+            );
+            return Err(InvalidImage::rule("manifest", reason));
+        }
+        Ok(Self {
+            manifest_digest: Digest::of(&manifest),
+            layers: pair_up(document.layers, file.diff_ids)?,
+            platform: file.platform,
+            config_digest: ConfigDigest(config_digest),
+            manifest,
+            config,
+        })
+    }
+
+    /// Makes the image of a config whose layers are kept uncompressed, `sizes` bytes long, base
+    /// first: an engine on the graphdriver store has no manifest of its own.
+    ///
+    /// The manifest is always the same bytes for the same config and sizes, so that its digest is
+    /// the same in every range and at all times ([`Manifest::encode`] has the layout).
+    ///
+    /// # Errors
+    /// [`InvalidImage`] when the config is malformed, or `sizes` are not one for each diff ID.
+    pub fn from_layers(config: Bytes, sizes: &[u64]) -> Result<Self, InvalidImage> {
+        let file = ConfigFile::parse(&config)?;
+        if file.diff_ids.len() != sizes.len() {
+            let reason =
+                format!("it has {} diff IDs for {} layers", file.diff_ids.len(), sizes.len());
+            return Err(InvalidImage::rule("config", reason));
+        }
+        let layer = |(diff_id, size): (&DiffId, &u64)| Descriptor {
+            media_type: MediaType::new(MediaType::LAYER),
+            digest: diff_id.0,
+            size: *size,
+        };
+        let manifest = Manifest {
+            config: Descriptor::of(MediaType::CONFIG, &config),
+            layers: file.diff_ids.iter().zip(sizes).map(layer).collect(),
+        };
+        Self::parse(manifest.encode().into(), config)
+    }
+
+    /// The diff IDs, the base first.
+    pub fn diff_ids(&self) -> impl ExactSizeIterator<Item = DiffId> + '_ {
+        self.layers.iter().map(|layer| layer.diff_id)
+    }
+}
+
+fn pair_up(blobs: Vec<Descriptor>, diff_ids: Vec<DiffId>) -> Result<Vec<Layer>, InvalidImage> {
+    if blobs.len() != diff_ids.len() {
+        let reason = format!("it has {} layers for {} diff IDs", blobs.len(), diff_ids.len());
+        return Err(InvalidImage::rule("manifest", reason));
+    }
+    let layer = |(blob, diff_id): (Descriptor, DiffId)| {
+        if blob.media_type.is_uncompressed_layer() && blob.digest != diff_id.0 {
+            let reason = format!("uncompressed layer {} has diff ID {diff_id}", blob.digest);
+            return Err(InvalidImage::rule("manifest", reason));
+        }
+        Ok(Layer { diff_id, blob })
+    };
+    blobs.into_iter().zip(diff_ids).map(layer).collect()
+}
+
+#[cfg(test)]
+mod tests;
