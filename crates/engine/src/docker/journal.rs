@@ -1,0 +1,1 @@
+//! What each manifest consists of, remembered by digest.

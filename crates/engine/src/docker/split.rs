@@ -1,0 +1,1 @@
+//! A save, split into blobs as it streams.

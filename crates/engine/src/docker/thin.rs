@@ -1,0 +1,1 @@
+//! The thin archive: all layers named, only the missing ones inside.

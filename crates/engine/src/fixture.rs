@@ -1,0 +1,1 @@
+//! A Docker engine inside the test process.
