@@ -1,0 +1,1 @@
+//! Asking a running agent whether it is well.

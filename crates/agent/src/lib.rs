@@ -1,0 +1,14 @@
+//! What both agents' processes share, so that each of them is a page: logs and spans, signals and
+//! draining, exit codes, and the units that people write on a command line.
+//!
+//! Beside the two processes this is the only crate that names clap or a log subscriber.
+
+pub mod exit;
+pub mod units;
+
+pub mod process;
+pub mod shutdown;
+pub mod telemetry;
+
+pub mod health;
+pub mod memory;
