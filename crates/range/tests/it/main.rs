@@ -1,0 +1,15 @@
+//! Ranges as a person uses them: real engines, real agents, on both image stores.
+//!
+//! `cargo xtask test` sets the machine up and runs these. What a range holds is checked with the
+//! plain `docker` client too, never only with our own report.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop and say where")]
+
+mod docker;
+mod rootfs;
+mod site;
+
+mod damage;
+mod delta;
+mod memory;
+mod refusals;
+mod stack;
