@@ -1,1 +1,29 @@
-//! Where blobs are kept: in memory or as files.
+//! Where blobs are kept: in memory or as files, and the leases that keep them.
+
+pub mod fs;
+pub mod lease;
+pub mod memory;
+
+pub use self::fs::{CheckReport, FsStore, StoreError};
+pub use self::lease::{Lease, Leases};
+pub use self::memory::MemoryStore;
+use crate::blob::BlobError;
+use crate::descriptor::Descriptor;
+use crate::digest::Digest;
+
+/// What every ingest asks itself before it commits.
+fn check_expected(
+    expected: &Descriptor,
+    size: u64,
+    digest: impl FnOnce() -> Digest,
+) -> Result<(), BlobError> {
+    if size != expected.size {
+        let Descriptor { digest, size: expected, .. } = *expected;
+        return Err(BlobError::SizeMismatch { digest, expected, actual: size });
+    }
+    let actual = digest();
+    if actual != expected.digest {
+        return Err(BlobError::DigestMismatch { expected: expected.digest, actual });
+    }
+    Ok(())
+}

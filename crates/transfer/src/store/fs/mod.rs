@@ -1,0 +1,272 @@
+//! Blobs as files that survive a kill and a power cut.
+//!
+//! ```text
+//!   <root>/                    mode 0700
+//!     lock                     locked while a process has the store open
+//!     blobs/sha256/<64 hex>    committed blobs: all that `list` and `stat` know of
+//!     ingest/<random>          being taken in; removed when the store is opened
+//!     quarantine/<64 hex>      found corrupt while read; never served, kept for a person to look at
+//!     documents/<name>         small files of ours, replaced as a whole
+//! ```
+//!
+//! **Commit**: check size and digest, fsync the file, rename it, fsync the folder. A kill leaves
+//! the file under `ingest/` or the whole blob in place, nothing between. The rename replaces a blob
+//! that is there already: the new file has just been hashed, the old one may have rotted; readers of
+//! the old one keep it open.
+//!
+//! **Reading**: a frame is read and hashed on a blocking thread. A blob that turns out corrupt goes
+//! to quarantine, its reader gets [`BlobError::DigestMismatch`] in place of the last frame, and the
+//! next `stat` says that it is not here: so whoever needs it fetches it again.
+
+mod check;
+mod documents;
+mod ingest;
+mod read;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use rustix::fs::{FlockOperation, flock};
+
+pub use self::check::CheckReport;
+use super::lease::Leases;
+use crate::blob::{BlobError, BlobSource, BlobStore, BlobStream, Ingest};
+use crate::digest::Digest;
+
+/// A store of files in one folder. Clones are the same store.
+#[derive(Clone)]
+pub struct FsStore(Arc<Inner>);
+
+struct Inner {
+    root: PathBuf,
+    leases: Leases,
+    quarantined: AtomicU64,
+    /// Held for its lock.
+    _lock: File,
+}
+
+/// What can go wrong with the store itself rather than with one blob.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Another process has it open; two writers would clean up after each other.
+    #[error("the store at {} is in use by another process", path.display())]
+    InUse {
+        /// The store's folder.
+        path: PathBuf,
+    },
+    /// No space, no permission, a broken disk: a person has to act.
+    #[error("could not {action} {}", path.display())]
+    Io {
+        /// What was attempted.
+        action: &'static str,
+        /// On which file or folder.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// Not a name that a document can have.
+    #[error("{name:?} is not a document's name: expected folder/name of a-z 0-9 . _ -")]
+    InvalidName {
+        /// What was asked for.
+        name: String,
+    },
+}
+
+impl StoreError {
+    fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io { action, path: path.to_owned(), source }
+    }
+}
+
+impl FsStore {
+    /// Opens the store in folder `root`, making it where there is none and removing what a killed
+    /// process was still taking in.
+    ///
+    /// # Errors
+    /// [`StoreError::InUse`] and [`StoreError::Io`].
+    pub async fn open(root: impl Into<PathBuf>) -> Result<Self, StoreError> {
+        let root = root.into();
+        blocking(move || Self::open_blocking(root)).await
+    }
+
+    fn open_blocking(root: PathBuf) -> Result<Self, StoreError> {
+        make_folder(&root)?;
+        let lock = lock(&root)?;
+        let inner = Inner {
+            root,
+            leases: Leases::default(),
+            quarantined: AtomicU64::new(0),
+            _lock: lock,
+        };
+        for folder in [inner.blobs(), inner.ingest(), inner.quarantine(), inner.documents()] {
+            make_folder(&folder)?;
+        }
+        empty_folder(&inner.ingest())?;
+        sync_folder(&inner.root)?;
+        Ok(Self(Arc::new(inner)))
+    }
+
+    /// The store's folder.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.0.root
+    }
+
+    /// Who counts on which blobs.
+    #[must_use]
+    pub fn leases(&self) -> &Leases {
+        &self.0.leases
+    }
+
+    /// How many blobs were found corrupt since the store was opened.
+    #[must_use]
+    pub fn quarantined(&self) -> u64 {
+        self.0.quarantined.load(Ordering::Relaxed)
+    }
+
+    /// The committed blobs with their sizes in bytes, sorted by digest.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub async fn list(&self) -> Result<Vec<(Digest, u64)>, StoreError> {
+        let inner = self.0.clone();
+        blocking(move || inner.list()).await
+    }
+}
+
+impl fmt::Debug for FsStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FsStore").field("root", &self.0.root).finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl BlobSource for FsStore {
+    async fn stat(&self, digest: &Digest) -> Result<Option<u64>, BlobError> {
+        let (inner, digest) = (self.0.clone(), *digest);
+        blocking(move || {
+            let path = inner.blob(&digest);
+            match path.metadata() {
+                Ok(metadata) => Ok(Some(metadata.len())),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+                Err(error) => Err(storage(digest, &path)(error)),
+            }
+        })
+        .await
+    }
+
+    async fn open(&self, digest: &Digest, offset: u64) -> Result<BlobStream, BlobError> {
+        read::open(self.0.clone(), *digest, offset).await
+    }
+}
+
+#[async_trait]
+impl BlobStore for FsStore {
+    async fn ingest(&self) -> Result<Box<dyn Ingest>, BlobError> {
+        ingest::begin(self.0.clone()).await
+    }
+
+    async fn remove(&self, digest: &Digest) -> Result<(), BlobError> {
+        let (inner, digest) = (self.0.clone(), *digest);
+        blocking(move || {
+            let path = inner.blob(&digest);
+            match inner.leases.unless_leased(&digest, || std::fs::remove_file(&path)) {
+                None | Some(Ok(())) => Ok(()),
+                Some(Err(error)) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                Some(Err(error)) => Err(storage(digest, &path)(error)),
+            }
+        })
+        .await
+    }
+}
+
+impl Inner {
+    fn blobs(&self) -> PathBuf {
+        self.root.join("blobs/sha256")
+    }
+
+    fn blob(&self, digest: &Digest) -> PathBuf {
+        self.blobs().join(digest.hex())
+    }
+
+    fn ingest(&self) -> PathBuf {
+        self.root.join("ingest")
+    }
+
+    fn quarantine(&self) -> PathBuf {
+        self.root.join("quarantine")
+    }
+
+    fn documents(&self) -> PathBuf {
+        self.root.join("documents")
+    }
+
+    fn list(&self) -> Result<Vec<(Digest, u64)>, StoreError> {
+        let folder = self.blobs();
+        let entries = folder.read_dir().map_err(StoreError::io("list", &folder))?;
+        let mut blobs = Vec::new();
+        for entry in entries {
+            let entry = entry.map_err(StoreError::io("list", &folder))?;
+            let digest = entry.file_name().to_str().and_then(|name| Digest::from_hex(name).ok());
+            let (Some(digest), Ok(metadata)) = (digest, entry.metadata()) else {
+                // Not ours, or removed while we looked.
+                continue;
+            };
+            blobs.push((digest, metadata.len()));
+        }
+        blobs.sort_unstable();
+        Ok(blobs)
+    }
+}
+
+/// Runs what may wait for a disk where nothing else waits for it.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    let work = tokio::task::spawn_blocking(work);
+    work.await.expect("blocking work does not panic, and its runtime outlives it")
+}
+
+fn storage(digest: Digest, path: &Path) -> impl FnOnce(io::Error) -> BlobError {
+    move |source| BlobError::Storage { digest, path: path.display().to_string(), source }
+}
+
+fn make_folder(path: &Path) -> Result<(), StoreError> {
+    let mut builder = DirBuilder::new();
+    builder.recursive(true).mode(0o700).create(path).map_err(StoreError::io("make", path))
+}
+
+fn empty_folder(path: &Path) -> Result<(), StoreError> {
+    for entry in path.read_dir().map_err(StoreError::io("list", path))? {
+        let entry = entry.map_err(StoreError::io("list", path))?.path();
+        std::fs::remove_file(&entry).map_err(StoreError::io("remove", &entry))?;
+    }
+    Ok(())
+}
+
+/// Makes renames in the folder survive a power cut.
+fn sync_folder(path: &Path) -> Result<(), StoreError> {
+    File::open(path).and_then(|folder| folder.sync_all()).map_err(StoreError::io("sync", path))
+}
+
+fn lock(root: &Path) -> Result<File, StoreError> {
+    let path = root.join("lock");
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(StoreError::io("open", &path))?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(StoreError::InUse { path: root.to_owned() }),
+        Err(error) => Err(StoreError::io("lock", &path)(error.into())),
+    }
+}
