@@ -73,7 +73,7 @@ async fn dind_a_base_lost_between_plan_and_load_is_healed_or_the_old_tag_stays()
     let site = Site::start().await;
     let id = std::process::id();
     let (base, app) = (format!("longshore-test/base-{id}:1"), format!("longshore-test/app-{id}:1"));
-    let program = stack_image("hello");
+    let program = stack_image("tiny");
     site.docker.build(&app, &program, &[&[("version", b"old".to_vec())]]);
     for (store, range) in [(StoreKind::Graphdriver, "layers"), (StoreKind::Containerd, "blobs")] {
         for hopeless in [false, true] {
@@ -102,7 +102,11 @@ async fn dind_a_base_lost_between_plan_and_load_is_healed_or_the_old_tag_stays()
             let report = puller.pull_one(app.parse().unwrap(), Arc::new(|_: Event| {})).await;
             let (_, layers) = inside.image(&app).expect("the tag is there whatever happens");
             if hopeless {
-                assert_eq!((report.outcome, report.proven), (Outcome::Failed, false), "{report:#?}");
+                assert_eq!(
+                    (report.outcome, report.proven),
+                    (Outcome::Failed, false),
+                    "{report:#?}"
+                );
                 assert!(report.error.is_some());
                 assert_eq!(layers, old.1, "the old image keeps its name");
             } else {

@@ -56,7 +56,8 @@ impl Docker {
 
     /// Starts a container that only waits, and answers its name and where its root can be read.
     pub(crate) fn hold(&self, reference: &str) -> (String, PathBuf) {
-        let options = "run --detach --network none --security-opt seccomp=unconfined --entrypoint sleep";
+        let options =
+            "run --detach --network none --security-opt seccomp=unconfined --entrypoint sleep";
         let container = self.must(&format!("{options} {reference} 600"));
         let pid = self.must(&format!("inspect --format {{{{.State.Pid}}}} {container}"));
         let within = match &self.container {

@@ -37,7 +37,11 @@ async fn dind_four_cold_ranges_cost_the_host_one_export() {
     let stats = site.admin().await.unwrap().stats().await.unwrap();
     println!(
         "4 ranges: {} ingests of {} digests, {} bytes read from the engine in {} saves, {} bytes served",
-        stats.ingests, stats.ingested_digests, stats.engine_bytes_read, stats.saves, stats.bytes_served
+        stats.ingests,
+        stats.ingested_digests,
+        stats.engine_bytes_read,
+        stats.saves,
+        stats.bytes_served
     );
     assert_eq!(stats.max_ingests_per_digest, 1, "{stats:?}");
     // Less than twice what one range takes: four exports would be four times that.
@@ -73,7 +77,15 @@ async fn dind_memory_does_not_grow_with_a_layer() {
 /// Imports an image of one layer with one large file, without a copy of it on disk here.
 fn import_large(site: &Site, image: &str, size: u64) {
     let mut child = Command::new("docker")
-        .args(["--host", &site.docker_host, "import", "--change", "LABEL dev.longshore=1", "-", image])
+        .args([
+            "--host",
+            &site.docker_host,
+            "import",
+            "--change",
+            "LABEL dev.longshore=1",
+            "-",
+            image,
+        ])
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .spawn()
@@ -94,7 +106,8 @@ fn import_large(site: &Site, image: &str, size: u64) {
 /// The ustar header of a file called `large`.
 fn large_header(size: u64) -> [u8; 512] {
     let mut header = [0_u8; 512];
-    let mut put = |at: usize, text: &str| header[at..at + text.len()].copy_from_slice(text.as_bytes());
+    let mut put =
+        |at: usize, text: &str| header[at..at + text.len()].copy_from_slice(text.as_bytes());
     put(0, "large");
     put(100, "0000644\0");
     put(108, "0000000\0");

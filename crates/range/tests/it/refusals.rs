@@ -23,7 +23,7 @@ fn sync_inside(site: &Site, range: &str, options: &str, image: &str) -> (i32, St
 #[ignore = "needs a Docker engine and ranges: cargo xtask test runs it"]
 async fn dind_what_is_not_there_has_a_message_and_an_exit_code() {
     let site = Site::start().await;
-    let hello = stack_image("hello");
+    let hello = stack_image("tiny");
     let report = site.up(StoreKind::Graphdriver, &["one"], &[&hello, "no/such:image"]).await;
     assert!(!report.is_whole());
     let (there, missing) = (&report.ranges[0].images[0], &report.ranges[0].images[1]);

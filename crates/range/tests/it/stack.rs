@@ -27,7 +27,10 @@ async fn dind_a_stack_is_the_same_in_both_stores() {
     }
     let admin = site.admin().await.unwrap();
     let stats = admin.stats().await.unwrap();
-    assert_eq!(stats.max_ingests_per_digest, 1, "a layer was taken from the engine twice: {stats:?}");
+    assert_eq!(
+        stats.max_ingests_per_digest, 1,
+        "a layer was taken from the engine twice: {stats:?}"
+    );
 }
 
 /// Compares an image on the host and in a range: identity, layers, every file, and a program's words.
@@ -40,9 +43,15 @@ fn check_same(host: &Docker, range: &Docker, image: &str, store: StoreKind) {
     }
     assert_eq!(range.program(image, &[]), host.program(image, &[]), "{image}");
 
+    if host.run(&["run", "--rm", "--entrypoint", "sleep", image, "0"]).is_err() {
+        // Nothing in it can wait, so its root cannot be read; its one layer was compared above.
+        assert_eq!(layers.len(), 1, "{image} has neither a shell's tools nor a single layer");
+        return;
+    }
     let roots = [host, range].map(|docker| {
         let (container, root) = docker.hold(image);
-        let read = rootfs::read(&root).unwrap_or_else(|error| panic!("{}: {error}", root.display()));
+        let read =
+            rootfs::read(&root).unwrap_or_else(|error| panic!("{}: {error}", root.display()));
         docker.must(&format!("rm --force {container}"));
         read
     });

@@ -90,7 +90,8 @@ mod tests {
 
         let held = claims.claim(&first, &Missing::all(&first)).await;
         assert!(!held.waited());
-        let mut waiting = Box::pin(claims.claim(&second, &Missing::all(&second)));
+        let all = Missing::all(&second);
+        let mut waiting = Box::pin(claims.claim(&second, &all));
         assert!(waiting.as_mut().now_or_never().is_none(), "the shared base was claimed twice");
         // Without the shared layer there is nothing to wait for.
         let other = claims.claim(&second, &Missing(vec![false, true])).await;

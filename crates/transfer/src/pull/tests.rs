@@ -1,0 +1,217 @@
+//! The pipeline against engines in memory, of both stores, that fail when told to.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+
+use super::*;
+use crate::blob::{BlobSource, BlobStream};
+use crate::digest::{ConfigDigest, Digest};
+use crate::event::{Event, EventKind};
+use crate::fixture::{self, MemorySink, MemorySource, SinkFault};
+use crate::sink::StoreKind;
+use crate::source::ImageSummary;
+
+const STORES: [StoreKind; 2] = [StoreKind::Graphdriver, StoreKind::Containerd];
+
+fn quiet() -> Arc<dyn Observer> {
+    Arc::new(|_: Event| {})
+}
+
+fn name(text: &str) -> Reference {
+    text.parse().unwrap()
+}
+
+async fn pull(source: &MemorySource, sink: &MemorySink, reference: &str) -> ImageReport {
+    let puller = Puller::new(Arc::new(source.clone()), Arc::new(sink.clone()), 1);
+    puller.pull_one(name(reference), quiet()).await
+}
+
+fn stages(report: &ImageReport) -> Vec<Stage> {
+    report.stages.iter().map(|(stage, _)| *stage).collect()
+}
+
+#[tokio::test]
+async fn an_image_is_loaded_proven_and_then_named() {
+    for store in STORES {
+        let (source, sink) = (MemorySource::default(), MemorySink::new(store));
+        source.insert("app:1", fixture::image(1, &[1000, 2000]));
+        let report = pull(&source, &sink, "app:1").await;
+        assert_eq!((report.outcome, report.proven), (Outcome::Synced, true), "{report:?}");
+        assert_eq!(report.error, None);
+        assert!(3000 <= report.bytes_moved, "{report:?}");
+        use Stage::{Export, Load, Plan, Prove, Resolve, Tag};
+        assert_eq!(stages(&report), [Resolve, Export, Plan, Load, Prove, Tag]);
+        assert_eq!(sink.tags().get(&name("app:1")).copied(), report.engine_image_id);
+
+        let again = pull(&source, &sink, "app:1").await;
+        assert_eq!((again.outcome, again.proven, again.bytes_moved), (Outcome::Skipped, true, 0));
+        assert_eq!(again.bytes_saved, report.bytes_moved);
+        assert_eq!(sink.loads().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn an_image_that_only_lacks_its_name_gets_it_and_moves_nothing() {
+    let (source, sink) = (MemorySource::default(), MemorySink::new(StoreKind::Graphdriver));
+    source.insert("app:1", fixture::image(1, &[1000]));
+    source.insert("app:latest", fixture::image(1, &[1000]));
+    pull(&source, &sink, "app:1").await;
+    let report = pull(&source, &sink, "app:latest").await;
+    assert_eq!((report.outcome, report.bytes_moved), (Outcome::Synced, 0), "{report:?}");
+    assert_eq!(sink.tags().len(), 2);
+}
+
+#[tokio::test]
+async fn only_a_changed_layer_moves() {
+    for store in STORES {
+        let (source, sink) = (MemorySource::default(), MemorySink::new(store));
+        source.insert("app:1", fixture::image(1, &[5000, 10]));
+        pull(&source, &sink, "app:1").await;
+        source.insert("app:1", fixture::image(1, &[5000, 20]));
+        let report = pull(&source, &sink, "app:1").await;
+        assert_eq!(report.outcome, Outcome::Synced, "{report:?}");
+        assert_eq!(sink.loads()[1].len(), 1, "{store}");
+        assert!(report.bytes_moved < 5000 && 5000 <= report.bytes_saved, "{report:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_proven_is_healed_once_with_the_full_set() {
+    for store in STORES {
+        let (source, sink) = (MemorySource::default(), MemorySink::new(store));
+        source.insert("app:1", fixture::image(1, &[1000, 2000]));
+        sink.fail(SinkFault::DropsALayer);
+        let report = pull(&source, &sink, "app:1").await;
+        assert_eq!(report.outcome, Outcome::Synced, "{store}: {report:?}");
+        assert!(stages(&report).contains(&Stage::Heal));
+        assert_eq!(sink.loads().iter().map(Vec::len).collect::<Vec<_>>(), [2, 2]);
+    }
+}
+
+#[tokio::test]
+async fn a_failed_pull_never_moves_a_good_name() {
+    for store in STORES {
+        for (fault, words) in [
+            (SinkFault::NeverProves, "does not confirm"),
+            (SinkFault::Refuses, "refused"),
+            (SinkFault::IsFull, "no space left"),
+        ] {
+            let (source, sink) = (MemorySource::default(), MemorySink::new(store));
+            source.insert("app:1", fixture::image(1, &[1000]));
+            let old = pull(&source, &sink, "app:1").await;
+            let broken = fixture::image(2, &[1000]);
+            let config_digest = broken.0.config_digest;
+            source.insert("app:1", broken);
+            sink.fail(fault);
+            let report = pull(&source, &sink, "app:1").await;
+            assert_eq!((report.outcome, report.proven), (Outcome::Failed, false), "{fault:?}");
+            let error = report.error.unwrap();
+            assert!(error.contains(words) && error.contains("; "), "{error}");
+            assert_eq!(sink.tags().get(&name("app:1")).copied(), old.engine_image_id, "{fault:?}");
+            assert_eq!(sink.discarded(), [config_digest]);
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_image_that_is_not_there_stops_no_other_and_says_what_to_do() {
+    let (source, sink) = (MemorySource::default(), MemorySink::new(StoreKind::Containerd));
+    source.insert("app:1", fixture::image(1, &[10]));
+    let puller = Puller::new(Arc::new(source), Arc::new(sink), 2);
+    let reports = puller.pull(&[name("nobody:1"), name("app:1")], quiet()).await;
+    assert_eq!(reports[0].reference, name("nobody:1"), "reports come in the order asked");
+    let error = reports[0].error.as_deref().unwrap();
+    assert!(error.contains("nobody:1") && error.contains("docker images"), "{error}");
+    assert_eq!(reports[1].outcome, Outcome::Synced);
+}
+
+#[tokio::test]
+async fn a_layer_that_several_images_lack_goes_in_once() {
+    for store in STORES {
+        let (source, sink) = (MemorySource::default(), MemorySink::new(store));
+        // One seed: the first layer is the same in all of them.
+        let references: Vec<_> = (1..=4).map(|n| format!("app:{n}")).collect();
+        for (number, reference) in references.iter().enumerate() {
+            source.insert(reference, fixture::image(1, &[5000, 10 + number]));
+        }
+        let puller = Puller::new(Arc::new(source), Arc::new(sink.clone()), 4);
+        let names: Vec<_> = references.iter().map(|reference| name(reference)).collect();
+        let reports = puller.pull(&names, quiet()).await;
+        assert!(reports.iter().all(|report| report.outcome == Outcome::Synced), "{reports:?}");
+        let layers: usize = sink.loads().iter().map(Vec::len).sum();
+        assert_eq!(layers, 5, "{store}: one base and four tops");
+    }
+}
+
+#[tokio::test]
+async fn every_image_is_told_from_its_first_stage_to_its_report() {
+    let events: Arc<Mutex<Vec<Event>>> = Arc::default();
+    let (source, sink) = (MemorySource::default(), MemorySink::new(StoreKind::Graphdriver));
+    source.insert("app:1", fixture::image(1, &[1000]));
+    let puller = Puller::new(Arc::new(source), Arc::new(sink), 1);
+    let seen = events.clone();
+    let observer = Arc::new(move |event| seen.lock().unwrap().push(event));
+    let report = puller.pull_one(name("app:1"), observer).await;
+    let events = events.lock().unwrap();
+    assert_eq!(events[0].kind, EventKind::Entered(Stage::Resolve));
+    assert_eq!(events[events.len() - 1].kind, EventKind::Done(report));
+    let moved = |event: &&Event| matches!(event.kind, EventKind::Moved { .. });
+    assert_eq!(events.iter().filter(moved).count(), 1);
+}
+
+/// A host that forgets its lease some times before it gives a blob.
+struct Forgetful {
+    host: MemorySource,
+    times: Arc<AtomicU32>,
+}
+
+struct ForgetfulBlobs(Arc<dyn BlobSource>, Arc<AtomicU32>);
+
+#[async_trait]
+impl BlobSource for ForgetfulBlobs {
+    async fn stat(&self, digest: &Digest) -> Result<Option<u64>, BlobError> {
+        self.0.stat(digest).await
+    }
+
+    async fn open(&self, digest: &Digest, offset: u64) -> Result<BlobStream, BlobError> {
+        let left = |times: u32| times.checked_sub(1);
+        match self.1.fetch_update(Ordering::Relaxed, Ordering::Relaxed, left) {
+            Ok(_) => Err(BlobError::LeaseLost { digest: *digest }),
+            Err(_) => self.0.open(digest, offset).await,
+        }
+    }
+}
+
+#[async_trait]
+impl ImageSource for Forgetful {
+    async fn list(&self) -> Result<Vec<ImageSummary>, SourceError> {
+        self.host.list().await
+    }
+
+    async fn resolve(&self, reference: &Reference) -> Result<ImageSummary, SourceError> {
+        self.host.resolve(reference).await
+    }
+
+    async fn image(&self, config_digest: &ConfigDigest) -> Result<Image, SourceError> {
+        self.host.image(config_digest).await
+    }
+
+    fn blobs(&self, config_digest: &ConfigDigest) -> Arc<dyn BlobSource> {
+        Arc::new(ForgetfulBlobs(self.host.blobs(config_digest), self.times.clone()))
+    }
+}
+
+#[tokio::test]
+async fn a_lost_lease_is_asked_for_again_but_not_for_ever() {
+    for (times, outcome) in [(1, Outcome::Synced), (3, Outcome::Synced), (4, Outcome::Failed)] {
+        let host = MemorySource::default();
+        host.insert("app:1", fixture::image(1, &[1000]));
+        let source = Forgetful { host, times: Arc::new(AtomicU32::new(times)) };
+        let sink = MemorySink::new(StoreKind::Containerd);
+        let report =
+            Puller::new(Arc::new(source), Arc::new(sink), 1).pull_one(name("app:1"), quiet()).await;
+        assert_eq!(report.outcome, outcome, "{times} times: {report:?}");
+    }
+}
