@@ -1,0 +1,145 @@
+//! The docker client: the one way in which set-up talks to an engine.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+
+use super::command::{bound, command_at, find, find_all, run, succeeds};
+use super::{LABEL, RECIPE_LABEL};
+
+/// How long an engine may take to say its version before it counts as not answering, in seconds.
+const ANSWER_SECONDS: &str = "10";
+
+/// An engine that answered, and the client program that it answered to.
+#[derive(Clone, Debug)]
+pub(super) struct Docker {
+    host: String,
+    program: PathBuf,
+    version: String,
+}
+
+impl Docker {
+    /// Asks the engine at `host` for its version, by each client on the machine in turn: a client can
+    /// be too new for an old engine, and distributions and vendors install theirs side by side.
+    ///
+    /// # Errors
+    /// When there is no client, or none of them gets an answer.
+    pub(super) fn connect(host: &str) -> Result<Self> {
+        let mut last = None;
+        for program in find_all("docker") {
+            match version(&program, host) {
+                Ok(version) => return Ok(Self { host: host.to_owned(), program, version }),
+                Err(error) => last = Some(error),
+            }
+        }
+        match last {
+            Some(error) => Err(error),
+            None => bail!("the program `docker` is not on this machine"),
+        }
+    }
+
+    /// The engine's address, as `unix:///…`.
+    pub(super) fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The version that the engine answered with.
+    pub(super) fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// A client command with `args`.
+    pub(super) fn command(&self, args: &[&str]) -> Command {
+        let mut command = command_at(&self.program);
+        aim(&mut command, &self.host).args(args);
+        command
+    }
+
+    /// As [`Docker::command`], dying with us: for builds and imports.
+    ///
+    /// # Errors
+    /// When `setpriv` is missing.
+    pub(super) fn bound(&self, args: &[&str]) -> Result<Command> {
+        let mut command = bound(&self.program)?;
+        aim(&mut command, &self.host).args(args);
+        Ok(command)
+    }
+
+    /// Runs the client with `args` and answers what it printed.
+    ///
+    /// # Errors
+    /// When the client or the engine fails.
+    pub(super) fn run(&self, args: &[&str]) -> Result<String> {
+        run(&mut self.command(args))
+    }
+
+    /// What `docker image inspect` answers by `template`, or `None` without such an image.
+    pub(super) fn inspect_image(&self, reference: &str, template: &str) -> Option<String> {
+        let args = ["image", "inspect", "--format", template, reference];
+        self.run(&args).ok()
+    }
+
+    /// Whether `reference` is there and was made from the recipe with this fingerprint.
+    pub(super) fn has_image(&self, reference: &str, recipe: &str) -> bool {
+        let template = format!("{{{{index .Config.Labels \"{RECIPE_LABEL}\"}}}}");
+        self.inspect_image(reference, &template).as_deref() == Some(recipe)
+    }
+
+    /// Whether the client can `pull` the image `reference` within five minutes.
+    pub(super) fn can_pull(&self, reference: &str) -> bool {
+        let Ok(mut command) = super::command::command("timeout") else { return false };
+        command.arg("300").arg(&self.program).args(["pull", "--quiet", reference]);
+        succeeds(aim(&mut command, &self.host))
+    }
+
+    /// Builds `tag` from the context folder, or from a lone Dockerfile, and logs to `log`.
+    ///
+    /// By the classic builder, which every engine has without a plug-in. Its network is the host's, so
+    /// that neither NAT nor a resolver on a loopback address matters.
+    ///
+    /// # Errors
+    /// When the build fails; the message quotes the end of the log.
+    pub(super) fn build(&self, tag: &str, recipe: &str, context: &Path, log: &Path) -> Result<()> {
+        let labels = [format!("--label={LABEL}"), format!("--label={RECIPE_LABEL}={recipe}")];
+        let mut command = self.bound(&["build", "--network=host", "--force-rm", "--pull=false"])?;
+        for name in ["http_proxy", "https_proxy", "no_proxy"] {
+            if std::env::var_os(name).is_some() {
+                command.args(["--build-arg", name]);
+            }
+        }
+        command.args(labels).args(["--tag", tag]).arg(context);
+        super::command::run_logged(&mut command, log).with_context(|| format!("building {tag}"))
+    }
+}
+
+/// Points a client command at the engine `host` and nowhere else.
+fn aim<'a>(command: &'a mut Command, host: &str) -> &'a mut Command {
+    for name in [
+        "DOCKER_CONTEXT",
+        "DOCKER_TLS",
+        "DOCKER_TLS_VERIFY",
+        "DOCKER_CERT_PATH",
+        "DOCKER_API_VERSION",
+    ] {
+        command.env_remove(name);
+    }
+    command.env("DOCKER_HOST", host).env("DOCKER_BUILDKIT", "0").env("DOCKER_CLI_HINTS", "false")
+}
+
+fn version(program: &Path, host: &str) -> Result<String> {
+    let mut command = match find("timeout") {
+        Some(timeout) => {
+            let mut command = command_at(&timeout);
+            command.arg(ANSWER_SECONDS).arg(program);
+            command
+        }
+        None => command_at(program),
+    };
+    let version =
+        run(aim(&mut command, host).args(["version", "--format", "{{.Server.Version}}"]))?;
+    if version.is_empty() {
+        bail!("the engine at {host} does not say its version");
+    }
+    Ok(version)
+}

@@ -1,0 +1,247 @@
+//! The private engine's network: a bridge, an address range that nobody uses, and a way out.
+//!
+//! What is made is written to `network.json` *before* it is made, so that teardown knows of it even
+//! when set-up was killed in between.
+
+use std::fs;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result};
+use serde::{Deserialize, Serialize};
+
+use super::command::{command, run, succeeds};
+use super::state::{State, write_whole};
+use super::step::say;
+
+/// Second bytes of the `10.x.0.0/16` ranges that are tried in turn.
+const CANDIDATES: std::ops::Range<u8> = 213..245;
+
+/// Bridges of this name and a number are ours; 16 state folders can have one at once.
+const BRIDGE_PREFIX: &str = "lsbr";
+
+/// The firewall's programs in the order of preference: which of them works is the kernel's choice.
+const FIREWALLS: [&str; 3] = ["iptables", "iptables-legacy", "iptables-nft"];
+
+const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
+
+/// The network of one private engine.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(super) struct Network {
+    /// The bridge's name; `None` where the kernel gives none, then containers have no network.
+    bridge: Option<String>,
+    /// The second byte of our `10.x.0.0/16`.
+    second_byte: u8,
+    /// The firewall program that the rules were added with; `None` without a way out of the bridge.
+    firewall: Option<String>,
+    /// Whether forwarding was off before us.
+    forwarding_was_off: bool,
+}
+
+impl Network {
+    /// The bridge as the engine is told it.
+    pub(super) fn bridge_or_none(&self) -> &str {
+        self.bridge.as_deref().unwrap_or("none")
+    }
+
+    /// The addresses for networks that are made in the engine.
+    pub(super) fn pool(&self) -> String {
+        format!("10.{}.128.0/17", self.second_byte)
+    }
+
+    fn gateway(&self) -> String {
+        format!("10.{}.0.1/20", self.second_byte)
+    }
+
+    /// The rules that lead out of the bridge: where each goes and what it says.
+    fn rules(&self, bridge: &str) -> [(&'static str, Vec<String>); 3] {
+        let words = |text: &str| {
+            let comment = format!(" -m comment --comment longshore-{bridge}");
+            (text.to_owned() + &comment).split(' ').map(str::to_owned).collect()
+        };
+        let range = format!("10.{}.0.0/16", self.second_byte);
+        [
+            ("nat", words(&format!("POSTROUTING -s {range} ! -o {bridge} -j MASQUERADE"))),
+            ("filter", words(&format!("FORWARD -i {bridge} -j ACCEPT"))),
+            ("filter", words(&format!("FORWARD -o {bridge} -j ACCEPT"))),
+        ]
+    }
+}
+
+/// Makes the network, or what is missing of it: a boot takes bridge and rules away.
+///
+/// A kernel without bridges or a firewall is no failure: builds use the host's network, and ranges
+/// are reached through sockets.
+///
+/// # Errors
+/// When the record cannot be written.
+pub(super) fn ensure(state: &State) -> Result<Network> {
+    let mut network = match recorded(state) {
+        Some(network) => network,
+        None => plan()?,
+    };
+    record(state, &network)?;
+    if let Some(bridge) = network.bridge.clone() {
+        if make_bridge(state, &bridge, &network.gateway()).is_err() {
+            say("note: no bridge can be made here; containers get no network of their own");
+            network.bridge = None;
+        } else {
+            network.firewall = FIREWALLS
+                .iter()
+                .find(|it| add_rules(it, &network, &bridge))
+                .map(|it| (*it).to_owned());
+            if network.firewall.is_none() {
+                say(
+                    "note: no firewall rules can be made here; containers do not reach the outside",
+                );
+            }
+        }
+    }
+    record(state, &network)?;
+    if network.firewall.is_some() && network.forwarding_was_off {
+        fs::write(FORWARDING, "1").context("switching forwarding on")?;
+    }
+    Ok(network)
+}
+
+/// Takes away all that [`ensure`] made.
+///
+/// # Errors
+/// When a bridge of ours cannot be removed.
+pub(super) fn remove(state: &State) -> Result<()> {
+    let Some(network) = recorded(state) else { return Ok(()) };
+    let Some(bridge) = &network.bridge else { return Ok(()) };
+    // The firewall that was recorded, or each, when set-up died before it knew which one works.
+    for firewall in
+        FIREWALLS.iter().filter(|it| network.firewall.as_deref().is_none_or(|used| used == **it))
+    {
+        for (table, rule) in network.rules(bridge) {
+            while edit(firewall, table, "-D", &rule) {}
+        }
+    }
+    if is_ours(state, bridge) {
+        run(command("ip")?.args(["link", "delete", bridge])).context("removing the bridge")?;
+    }
+    // Another engine that came later relies on forwarding without having switched it on itself.
+    let is_needed = PathBuf::from("/sys/class/net/docker0").exists();
+    if network.forwarding_was_off && network.firewall.is_some() && !is_needed {
+        fs::write(FORWARDING, "0").context("switching forwarding off again")?;
+    }
+    Ok(())
+}
+
+fn record_file(state: &State) -> PathBuf {
+    state.engine().join("network.json")
+}
+
+fn recorded(state: &State) -> Option<Network> {
+    serde_json::from_slice(&fs::read(record_file(state)).ok()?).ok()
+}
+
+fn record(state: &State, network: &Network) -> Result<()> {
+    write_whole(&record_file(state), &serde_json::to_vec_pretty(network)?)
+}
+
+/// A bridge's name and an address range that nothing on the machine uses.
+fn plan() -> Result<Network> {
+    let routes = run(command("ip")?.args(["-4", "route", "show", "table", "all"]))?;
+    let bridge = (0..16).map(|n| format!("{BRIDGE_PREFIX}{n}")).find(|name| !has_link(name));
+    Ok(Network {
+        bridge,
+        second_byte: free_range(&routes).unwrap_or(CANDIDATES.start),
+        firewall: None,
+        forwarding_was_off: fs::read_to_string(FORWARDING).is_ok_and(|text| text.trim() == "0"),
+    })
+}
+
+/// The first candidate that no destination in `ip route`'s listing touches.
+fn free_range(routes: &str) -> Option<u8> {
+    let destinations: Vec<_> =
+        routes.lines().flat_map(|line| line.split(' ').take(2)).filter_map(parse_range).collect();
+    CANDIDATES.into_iter().find(|second| {
+        let start = u32::from(Ipv4Addr::new(10, *second, 0, 0));
+        let end = start | 0xffff;
+        destinations.iter().all(|(from, to)| *to < start || end < *from)
+    })
+}
+
+/// First and last address of `a.b.c.d/len` or of a lone address; `None` for any other word.
+fn parse_range(word: &str) -> Option<(u32, u32)> {
+    let (address, len) = word.split_once('/').unwrap_or((word, "32"));
+    let address = u32::from(address.parse::<Ipv4Addr>().ok()?);
+    let len: u32 = len.parse().ok().filter(|len| (1..=32).contains(len))?;
+    let host_bits = u32::MAX.checked_shr(len).unwrap_or(0);
+    Some((address & !host_bits, address | host_bits))
+}
+
+fn has_link(name: &str) -> bool {
+    PathBuf::from("/sys/class/net").join(name).exists()
+}
+
+/// The mark on our bridge.
+fn alias(state: &State) -> String {
+    format!("longshore {}", state.root().display())
+}
+
+fn is_ours(state: &State, bridge: &str) -> bool {
+    let path = PathBuf::from("/sys/class/net").join(bridge).join("ifalias");
+    fs::read_to_string(path).is_ok_and(|text| text.trim_end() == alias(state))
+}
+
+fn make_bridge(state: &State, bridge: &str, gateway: &str) -> Result<()> {
+    let ip = |args: &[&str]| run(command("ip")?.args(args));
+    if !has_link(bridge) {
+        ip(&["link", "add", "name", bridge, "type", "bridge"])?;
+        ip(&["link", "set", "dev", bridge, "alias", &alias(state)])?;
+    }
+    ip(&["address", "replace", gateway, "dev", bridge])?;
+    ip(&["link", "set", "dev", bridge, "up"]).map(drop)
+}
+
+/// Adds the rules that are not there yet; `false` when this firewall cannot hold them.
+fn add_rules(firewall: &str, network: &Network, bridge: &str) -> bool {
+    let is_added = network.rules(bridge).iter().all(|(table, rule)| {
+        edit(firewall, table, "-C", rule) || edit(firewall, table, "-I", rule)
+    });
+    if !is_added {
+        for (table, rule) in network.rules(bridge) {
+            edit(firewall, table, "-D", &rule);
+        }
+    }
+    is_added
+}
+
+fn edit(firewall: &str, table: &str, action: &str, rule: &[String]) -> bool {
+    let Ok(mut command) = command(firewall) else { return false };
+    succeeds(command.args(["-w", "5", "-t", table, action]).args(rule))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_range_in_use_is_passed_over() {
+        for (routes, expected) in [
+            ("", Some(213)),
+            ("default via 192.0.2.1 dev eth0\n192.0.2.0/24 dev eth0 scope link", Some(213)),
+            ("10.213.4.0/24 dev vpn0 scope link", Some(214)),
+            ("local 10.213.9.9 dev lo table local\n10.214.0.0/15 dev x", Some(216)),
+            ("10.0.0.0/8 via 192.0.2.1 dev eth0", None),
+        ] {
+            assert_eq!(free_range(routes), expected, "{routes:?}");
+        }
+    }
+
+    #[test]
+    fn a_rule_says_whose_it_is() {
+        let network = Network { second_byte: 213, ..Network::default() };
+        for (_, rule) in network.rules("lsbr0") {
+            assert_eq!(rule.last().map(String::as_str), Some("longshore-lsbr0"), "{rule:?}");
+        }
+        assert_eq!(
+            (network.gateway(), network.pool()),
+            ("10.213.0.1/20".into(), "10.213.128.0/17".into())
+        );
+    }
+}

@@ -1,0 +1,150 @@
+//! Packages: the programs that set-up needs, installed where we can, named where we cannot.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result, bail};
+
+use super::command::{command, find, run, succeeds};
+use super::state::State;
+use super::step::step;
+
+/// Something that must be on the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Need {
+    /// A program's name, or the absolute path of a file.
+    what: &'static str,
+    /// The Debian and Ubuntu package that brings it.
+    package: &'static str,
+}
+
+const fn need(what: &'static str, package: &'static str) -> Need {
+    Need { what, package }
+}
+
+/// To speak to an engine that is there.
+pub(super) const CLIENT: &[Need] = &[need("docker", "docker.io")];
+
+/// To run an engine of our own.
+pub(super) const ENGINE: &[Need] = &[
+    need("docker", "docker.io"),
+    need("dockerd", "docker.io"),
+    need("containerd", "containerd"),
+    need("runc", "runc"),
+    need("iptables", "iptables"),
+    need("ip", "iproute2"),
+    need("setsid", "util-linux"),
+];
+
+/// To make Debian roots and images of them.
+pub(super) const IMAGES: &[Need] = &[
+    need("debootstrap", "debootstrap"),
+    need("/usr/share/keyrings/debian-archive-keyring.gpg", "debian-archive-keyring"),
+    need("gpgv", "gpgv"),
+    need("wget", "wget"),
+    need("xz", "xz-utils"),
+    need("zstd", "zstd"),
+    need("tar", "tar"),
+    need("mount", "mount"),
+    need("unshare", "util-linux"),
+    need("setpriv", "util-linux"),
+    need("/etc/ssl/certs/ca-certificates.crt", "ca-certificates"),
+];
+
+/// Brings what is missing of `needs` onto the machine.
+///
+/// # Errors
+/// Where packages cannot be installed by us: what is missing and how to get it. Else apt's own.
+pub(super) fn ensure(state: &State, needs: &[Need]) -> Result<()> {
+    let missing = missing(needs, is_there);
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let is_root = rustix::process::geteuid().is_root();
+    if !is_root || find("apt-get").is_none() {
+        bail!(how_to_get(&missing, is_root));
+    }
+    step("packages", || {
+        install(state, &packages(&missing))?;
+        Ok(((), format!("installed {}", packages(&missing).join(" "))))
+    })?;
+    let missing = self::missing(needs, is_there);
+    if missing.is_empty() { Ok(()) } else { bail!(how_to_get(&missing, true)) }
+}
+
+fn is_there(what: &str) -> bool {
+    if what.starts_with('/') { Path::new(what).exists() } else { find(what).is_some() }
+}
+
+fn missing(needs: &[Need], is_there: impl Fn(&str) -> bool) -> Vec<Need> {
+    needs.iter().filter(|need| !is_there(need.what)).copied().collect()
+}
+
+fn packages(missing: &[Need]) -> Vec<&'static str> {
+    let mut packages: Vec<_> = missing.iter().map(|need| need.package).collect();
+    packages.sort_unstable();
+    packages.dedup();
+    packages
+}
+
+/// What someone reads who has to install the missing things by hand.
+fn how_to_get(missing: &[Need], is_root: bool) -> String {
+    let things: Vec<_> =
+        missing.iter().map(|need| format!("{} (package {})", need.what, need.package)).collect();
+    let reason =
+        if is_root { "and this machine has no apt-get" } else { "and only root can install it" };
+    format!(
+        "missing on this machine: {}; {reason}.\nOn Debian 12+ or Ubuntu run, as root: apt-get install {}\n\
+         Elsewhere install the packages of the same purpose; or point DOCKER_HOST at the unix:// socket \
+         of an engine on this machine that you may use.",
+        things.join(", "),
+        packages(missing).join(" ")
+    )
+}
+
+fn install(state: &State, wanted: &[&str]) -> Result<()> {
+    // A list that cannot be fetched is no failure as long as the packages can: machines carry dead sources.
+    let mut update = command("apt-get")?;
+    let update = run(update.args(["-o", "DPkg::Lock::Timeout=300", "update"])).err();
+    let mut wanted = wanted.to_vec();
+    // Newer releases split the client off `docker.io`.
+    let has_client_package =
+        command("apt-cache").is_ok_and(|mut it| succeeds(it.args(["show", "docker-cli"])));
+    if wanted.contains(&"docker.io") && has_client_package {
+        wanted.push("docker-cli");
+    }
+    for package in &wanted {
+        state.note("packages", package)?;
+    }
+    let mut install = command("apt-get")?;
+    install
+        .args(["-o", "DPkg::Lock::Timeout=300", "install", "--yes", "--no-install-recommends"])
+        .args(&wanted)
+        .env("DEBIAN_FRONTEND", "noninteractive");
+    run(&mut install)
+        .map_err(|error| update.unwrap_or(error))
+        .context("installing packages with apt-get")?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_there_is_not_missing() {
+        let missing = missing(ENGINE, |what| what != "dockerd" && what != "docker" && what != "ip");
+        assert_eq!(packages(&missing), ["docker.io", "iproute2"]);
+        assert_eq!(packages(&self::missing(ENGINE, |_| true)), [""; 0]);
+    }
+
+    #[test]
+    fn the_message_names_each_thing_and_one_command() {
+        let missing = missing(CLIENT, |_| false);
+        for (is_root, reason) in [(true, "no apt-get"), (false, "only root")] {
+            let message = how_to_get(&missing, is_root);
+            assert!(message.contains("docker (package docker.io)"), "{message}");
+            assert!(message.contains("apt-get install docker.io\n"), "{message}");
+            assert!(message.contains(reason), "{message}");
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! The probe: starts a range image once and asks the engine inside who it is.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use serde::{Deserialize, Serialize};
+
+use super::docker::Docker;
+use super::state::{State, write_whole};
+use super::{LABEL, RangeImage, Store};
+
+/// How long the engine in a range may take until it answers.
+const START_LIMIT: Duration = Duration::from_secs(60);
+
+/// Linux capabilities in the order of their numbers (`linux/capability.h`).
+const CAPABILITIES: [&str; 41] = [
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "DAC_READ_SEARCH",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "SETGID",
+    "SETUID",
+    "SETPCAP",
+    "LINUX_IMMUTABLE",
+    "NET_BIND_SERVICE",
+    "NET_BROADCAST",
+    "NET_ADMIN",
+    "NET_RAW",
+    "IPC_LOCK",
+    "IPC_OWNER",
+    "SYS_MODULE",
+    "SYS_RAWIO",
+    "SYS_CHROOT",
+    "SYS_PTRACE",
+    "SYS_PACCT",
+    "SYS_ADMIN",
+    "SYS_BOOT",
+    "SYS_NICE",
+    "SYS_RESOURCE",
+    "SYS_TIME",
+    "SYS_TTY_CONFIG",
+    "MKNOD",
+    "LEASE",
+    "AUDIT_WRITE",
+    "AUDIT_CONTROL",
+    "SETFCAP",
+    "MAC_OVERRIDE",
+    "MAC_ADMIN",
+    "SYSLOG",
+    "WAKE_ALARM",
+    "BLOCK_SUSPEND",
+    "AUDIT_READ",
+    "PERFMON",
+    "BPF",
+    "CHECKPOINT_RESTORE",
+];
+
+/// What a probe found, kept so that the same image is not started again only to be asked.
+#[derive(Debug, Serialize, Deserialize)]
+struct Found {
+    /// The image that was asked, by the ID that the engine around it gives it.
+    image_id: String,
+    engine_version: String,
+    store: Store,
+}
+
+/// The version and store of the engine in the image `reference`, by its own word.
+///
+/// # Errors
+/// When no container of it can be started, or the engine inside does not answer.
+pub(super) fn probe(
+    docker: &Docker,
+    state: &State,
+    name: &str,
+    reference: &str,
+) -> Result<RangeImage> {
+    let image_id = docker.run(&["image", "inspect", "--format", "{{.Id}}", reference])?;
+    let record = state.image_record(name);
+    let known: Option<Found> =
+        fs::read(&record).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    let found = match known.filter(|known| known.image_id == image_id) {
+        Some(known) => known,
+        None => {
+            let (engine_version, store) =
+                ask(docker, &format!("longshore-probe-{name}"), reference)?;
+            let found = Found { image_id, engine_version, store };
+            write_whole(&record, &serde_json::to_vec_pretty(&found)?)?;
+            found
+        }
+    };
+    Ok(RangeImage {
+        reference: reference.to_owned(),
+        engine_version: found.engine_version,
+        store: found.store,
+    })
+}
+
+fn ask(docker: &Docker, container: &str, reference: &str) -> Result<(String, Store)> {
+    // One that a killed probe left would hold the name.
+    let remove = ["rm", "--force", "--volumes", container];
+    drop(docker.run(&remove));
+    let answer = start(docker, container, reference).and_then(|()| answer(docker, container));
+    let logs = docker.command(&["logs", "--tail", "15", container]).output();
+    drop(docker.run(&remove));
+    answer.with_context(|| {
+        let logs =
+            logs.map(|logs| String::from_utf8_lossy(&logs.stderr).into_owned()).unwrap_or_default();
+        format!("asking the engine in {reference}; the end of its log:\n{}", logs.trim_end())
+    })
+}
+
+fn start(docker: &Docker, container: &str, reference: &str) -> Result<()> {
+    let status = fs::read_to_string("/proc/self/status").context("reading our own capabilities")?;
+    let mut capabilities = capabilities(&status);
+    loop {
+        let mut args: Vec<String> =
+            ["run", "--detach", "--name", container, "--label", LABEL].map(str::to_owned).into();
+        args.extend(flags(&capabilities));
+        args.push(reference.to_owned());
+        let Err(error) = docker.run(&args.iter().map(String::as_str).collect::<Vec<_>>()) else {
+            return Ok(());
+        };
+        let Some(refused) = refused_capability(&error.to_string()) else { return Err(error) };
+        let before = capabilities.len();
+        capabilities.retain(|name| *name != refused);
+        if capabilities.len() == before {
+            return Err(error);
+        }
+    }
+}
+
+/// The capability that an engine does not know, or lacks itself, by its error message.
+///
+/// Kernels have capabilities that older engines have never heard of (20.10: those after `AUDIT_READ`).
+fn refused_capability(error: &str) -> Option<String> {
+    if !error.contains("invalid CapAdd") {
+        return None;
+    }
+    let (_, rest) = error.rsplit_once("\"CAP_")?;
+    rest.split_once('"').map(|(name, _)| name.to_owned())
+}
+
+/// What lets an engine run in a container, besides a volume at `/var/lib/docker`.
+///
+/// Not `--privileged`: that asks for capabilities which the machine itself may lack, and then fails.
+/// This is as strong as root on the machine all the same, as `--privileged` is.
+fn flags(capabilities: &[&str]) -> Vec<String> {
+    let fixed = [
+        "--security-opt=seccomp=unconfined",
+        "--security-opt=apparmor=unconfined",
+        "--security-opt=systempaths=unconfined",
+        "--device-cgroup-rule=a *:* rwm",
+        "--cgroupns=host",
+        "--volume=/sys/fs/cgroup:/sys/fs/cgroup",
+    ];
+    let added = capabilities.iter().map(|name| format!("--cap-add={name}"));
+    added.chain(fixed.iter().map(|flag| (*flag).to_owned())).collect()
+}
+
+/// The capabilities in the bounding set of a `/proc/<pid>/status`.
+fn capabilities(status: &str) -> Vec<&'static str> {
+    let bounding = status.lines().find_map(|line| line.strip_prefix("CapBnd:"));
+    let set = bounding.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0);
+    let with_bits = CAPABILITIES.iter().enumerate();
+    with_bits.filter(|(bit, _)| set >> bit & 1 == 1).map(|(_, name)| *name).collect()
+}
+
+fn answer(docker: &Docker, container: &str) -> Result<(String, Store)> {
+    let started = Instant::now();
+    let info = ["exec", container, "docker", "info", "--format", "{{json .}}"];
+    loop {
+        let last = match docker.run(&info) {
+            Ok(text) => match parse_info(&text) {
+                Ok(found) => return Ok(found),
+                Err(error) => error,
+            },
+            Err(error) => error,
+        };
+        let is_running = docker.run(&["inspect", "--format", "{{.State.Running}}", container])?;
+        if is_running != "true" || START_LIMIT < started.elapsed() {
+            return Err(last);
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+/// Version and store in the JSON of `docker info`. The store is told by the driver's own words: no
+/// version tells it.
+fn parse_info(text: &str) -> Result<(String, Store)> {
+    let info: serde_json::Value = serde_json::from_str(text).context("reading `docker info`")?;
+    let Some(version) = info["ServerVersion"].as_str().filter(|version| !version.is_empty()) else {
+        bail!("the engine inside does not answer: {}", info["ServerErrors"]);
+    };
+    let is_containerd = info["DriverStatus"].as_array().is_some_and(|rows| {
+        rows.iter().any(|row| row[0] == "driver-type" && row[1] == "io.containerd.snapshotter.v1")
+    });
+    let store = match (is_containerd, info["Driver"].as_str()) {
+        (true, _) => Store::Containerd,
+        (false, Some("overlay2")) => Store::Overlay2,
+        (false, driver) => bail!(
+            "the engine inside uses the store {}, which is neither of the two",
+            driver.unwrap_or("?")
+        ),
+    };
+    Ok((version.to_owned(), store))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_store_is_told_by_the_driver_and_not_by_the_version() {
+        let containerd = r#"{"ServerVersion":"28.5.2","Driver":"overlayfs","DriverStatus":[["driver-type","io.containerd.snapshotter.v1"]]}"#;
+        let overlay2 = r#"{"ServerVersion":"28.5.2","Driver":"overlay2","DriverStatus":[["Backing Filesystem","extfs"]]}"#;
+        assert_eq!(parse_info(containerd).unwrap(), ("28.5.2".into(), Store::Containerd));
+        assert_eq!(parse_info(overlay2).unwrap(), ("28.5.2".into(), Store::Overlay2));
+        for refused in [
+            "",
+            "{}",
+            r#"{"ServerVersion":"","ServerErrors":["no socket"]}"#,
+            r#"{"ServerVersion":"26","Driver":"vfs"}"#,
+        ] {
+            assert!(parse_info(refused).is_err(), "{refused}");
+        }
+    }
+
+    #[test]
+    fn a_range_is_given_what_the_machine_has_and_no_more() {
+        assert_eq!(capabilities("CapEff:\tff\nCapBnd:\t0000000000000009\n"), ["CHOWN", "FOWNER"]);
+        let lacking = capabilities("CapBnd:\t000001fffeffffff\n");
+        assert_eq!(lacking.len(), CAPABILITIES.len() - 1);
+        assert!(!lacking.contains(&"SYS_RESOURCE"));
+        assert_eq!(capabilities("no such line"), [""; 0]);
+    }
+
+    #[test]
+    fn a_capability_that_the_engine_refuses_is_read_from_its_message() {
+        for (error, expected) in [
+            (
+                r#"`docker run` failed: invalid CapAdd: unknown capability: "CAP_PERFMON"."#,
+                Some("PERFMON"),
+            ),
+            (
+                r#"invalid CapAdd: capability not supported by your kernel or not available in the current environment: "CAP_BPF""#,
+                Some("BPF"),
+            ),
+            (r#"unable to find image "CAP_X""#, None),
+            ("invalid CapAdd", None),
+        ] {
+            assert_eq!(refused_capability(error).as_deref(), expected, "{error}");
+        }
+    }
+}

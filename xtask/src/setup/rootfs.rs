@@ -1,0 +1,246 @@
+//! Debian roots: bootstrapped, made small, imported as images of one layer.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use anyhow::{Context as _, Result, bail};
+
+use super::command::{bound, checked, command, find, run, run_logged};
+use super::docker::Docker;
+use super::state::State;
+use super::{LABEL, RECIPE_LABEL};
+
+/// Where debootstrap keeps its scripts, one for each suite that it knows.
+const SCRIPTS: &str = "/usr/share/debootstrap";
+
+/// What no container reads, as paths in a root. (Licences stay: `usr/share/doc/*/copyright`.)
+const BALLAST: [&str; 7] = [
+    "var/cache/apt",
+    "var/lib/apt/lists",
+    "var/cache/debconf",
+    "var/log",
+    "usr/share/locale",
+    "usr/share/man",
+    "usr/share/info",
+];
+
+/// Makes a minimal Debian root of the first of `suites` that can be had, with `packages` on top, and
+/// answers its folder. A root that an earlier, killed call finished is taken as it is; a half one is
+/// made anew from the packages that were already fetched.
+///
+/// # Errors
+/// When no suite can be bootstrapped; the message quotes the end of debootstrap's log.
+pub(super) fn bootstrap(
+    state: &State,
+    name: &str,
+    suites: &[&str],
+    packages: &[&str],
+) -> Result<PathBuf> {
+    let root = state.build().join(name);
+    if root.exists() {
+        return Ok(root);
+    }
+    let partial = state.build().join(format!("{name}.partial"));
+    let mut last = None;
+    for suite in suites {
+        remove(&partial)?;
+        match debootstrap(state, name, suite, packages, &partial) {
+            Ok(()) => {
+                fs::rename(&partial, &root)
+                    .with_context(|| format!("renaming {}", partial.display()))?;
+                return Ok(root);
+            }
+            Err(error) => last = Some(error),
+        }
+    }
+    Err(last.context("no suite was named")?)
+}
+
+fn debootstrap(
+    state: &State,
+    name: &str,
+    suite: &str,
+    packages: &[&str],
+    root: &Path,
+) -> Result<()> {
+    let cache = cache(state, name);
+    fs::create_dir_all(&cache).with_context(|| format!("creating {}", cache.display()))?;
+    // Its own mount and process namespaces: however it ends, no mount and no process of it is left.
+    let mut command =
+        bound(&find("unshare").context("the program `unshare` is not on this machine")?)?;
+    command
+        .args([
+            "--mount",
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "--mount-proc",
+            "debootstrap",
+            "--variant=minbase",
+        ])
+        .arg(format!("--cache-dir={}", cache.display()))
+        .env("DEBOOTSTRAP_DIR", scripts(state, suite)?)
+        .env("DEBIAN_FRONTEND", "noninteractive");
+    if !packages.is_empty() {
+        command.arg(format!("--include={}", packages.join(",")));
+    }
+    command.arg(suite).arg(root);
+    // A mirror of one's own; without it debootstrap takes the distribution's.
+    if let Some(mirror) = std::env::var_os("LONGSHORE_DEBIAN_MIRROR").filter(|it| !it.is_empty()) {
+        command.arg(mirror);
+    }
+    run_logged(&mut command, &state.build().join(format!("{name}.log")))
+        .with_context(|| format!("bootstrapping Debian {suite}"))?;
+    shrink(root)
+}
+
+/// The scripts' folder that knows `suite`: debootstrap's, or a copy with a link for a suite younger
+/// than it, since every Debian suite of these years is bootstrapped as `sid` is.
+fn scripts(state: &State, suite: &str) -> Result<PathBuf> {
+    let theirs = PathBuf::from(SCRIPTS);
+    if theirs.join("scripts").join(suite).exists() {
+        return Ok(theirs);
+    }
+    let ours = state.build().join(format!("debootstrap-{suite}"));
+    remove(&ours)?;
+    run(command("cp")?.arg("-a").arg(&theirs).arg(&ours))
+        .context("copying debootstrap's scripts")?;
+    symlink("sid", ours.join("scripts").join(suite))
+        .context("adding a suite to debootstrap's scripts")?;
+    Ok(ours)
+}
+
+fn cache(state: &State, name: &str) -> PathBuf {
+    state.build().join(format!("{name}.debs"))
+}
+
+/// Empties the folders that only take space.
+fn shrink(root: &Path) -> Result<()> {
+    for place in BALLAST {
+        let folder = root.join(place);
+        for entry in fs::read_dir(&folder).into_iter().flatten() {
+            remove(&entry.with_context(|| format!("reading {}", folder.display()))?.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Writes a file of ours into a root.
+///
+/// # Errors
+/// When it cannot be written.
+pub(super) fn write(root: &Path, place: &str, text: &str, mode: u32) -> Result<()> {
+    let path = root.join(place);
+    let folder = path.parent().context("a place in a root has a folder")?;
+    fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
+    fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(mode))
+        .with_context(|| format!("writing {}", path.display()))
+}
+
+/// Imports the root `name` as the image `reference`, with `changes` to its config, and removes it.
+///
+/// The name is given last: an import cut short leaves an image without a name, never a short image.
+///
+/// # Errors
+/// When the root cannot be read, or the engine refuses it.
+pub(super) fn import(
+    docker: &Docker,
+    state: &State,
+    name: &str,
+    reference: &str,
+    recipe: &str,
+    changes: &[&str],
+) -> Result<()> {
+    let root = state.build().join(name);
+    let tar_program = find("tar").context("the program `tar` is not on this machine")?;
+    let mut tar = bound(&tar_program)?;
+    tar.args([
+        "--create",
+        "--numeric-owner",
+        "--xattrs",
+        "--xattrs-include=*",
+        "--sort=name",
+        "--directory",
+    ]);
+    let mut tar = tar.arg(&root).arg(".").stdout(Stdio::piped()).spawn().context("starting tar")?;
+    let labels = [format!("LABEL {LABEL}"), format!("LABEL {RECIPE_LABEL}={recipe}")];
+    let mut import = docker.bound(&["import"])?;
+    for change in labels.iter().map(String::as_str).chain(changes.iter().copied()) {
+        import.args(["--change", change]);
+    }
+    let archive = tar.stdout.take().context("tar was started with a pipe")?;
+    let output = import.arg("-").stdin(archive).output().context("starting the docker client")?;
+    let status = tar.wait().context("waiting for tar")?;
+    let id = checked(&import, &output)?;
+    if !status.success() {
+        docker.run(&["image", "rm", &id])?;
+        bail!("tar could not read {} ({status})", root.display());
+    }
+    docker.run(&["tag", &id, reference])?;
+    remove(&root)?;
+    remove(&cache(state, name))
+}
+
+/// Removes a file, or a folder with all in it; what is not there is removed already.
+///
+/// # Errors
+/// When something is still mounted under it: then nothing at all is removed.
+pub(super) fn remove(path: &Path) -> Result<()> {
+    let Ok(meta) = path.symlink_metadata() else { return Ok(()) };
+    let removed = if meta.is_dir() {
+        let table = fs::read_to_string("/proc/self/mountinfo").context("reading the mounts")?;
+        if let Some(mount) = mounts_under(&table, path).first() {
+            bail!("{} is mounted: {} is left as it is", mount.display(), path.display());
+        }
+        fs::remove_dir_all(path)
+    } else {
+        fs::remove_file(path)
+    };
+    removed.with_context(|| format!("removing {}", path.display()))
+}
+
+/// Mount points at or under `path`, the last mounted first, from the text of a `mountinfo`.
+pub(super) fn mounts_under(table: &str, path: &Path) -> Vec<PathBuf> {
+    let points = table.lines().rev().filter_map(|line| line.split(' ').nth(4));
+    points
+        .map(|point| PathBuf::from(unescape(point)))
+        .filter(|point| point.starts_with(path))
+        .collect()
+}
+
+/// Undoes the octal escapes of blanks and backslashes in `mountinfo`.
+fn unescape(text: &str) -> String {
+    text.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TABLE: &str = "\
+21 1 254:0 / / rw - ext4 /dev/vda rw
+30 21 0:26 / /s rw - tmpfs tmpfs rw
+31 30 0:27 / /s/with\\040blank rw - proc proc rw
+32 21 0:28 / /state rw - tmpfs tmpfs rw";
+
+    #[test]
+    fn mounts_are_found_inside_a_folder_only_and_innermost_first() {
+        let under = |path: &str| mounts_under(TABLE, Path::new(path));
+        assert_eq!(under("/s"), [Path::new("/s/with blank"), Path::new("/s")]);
+        assert_eq!(under("/state"), [Path::new("/state")]);
+        assert!(under("/other").is_empty());
+    }
+
+    #[test]
+    fn removing_what_is_not_there_is_no_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = folder.path().join("a");
+        remove(&place).unwrap();
+        write(&place, "b/c", "text", 0o755).unwrap();
+        remove(&place).unwrap();
+        assert!(!place.exists());
+    }
+}

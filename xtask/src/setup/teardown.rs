@@ -1,0 +1,159 @@
+//! Teardown: removes what set-up and its successors made on this machine, and nothing else.
+//!
+//! In the order in which things hold each other: detached agents, labelled objects in engines of
+//! others, the private engine with its network, the state folder. What is gone already is no error, so
+//! a teardown that was killed is finished by the next.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+
+use super::LABEL;
+use super::command::run;
+use super::docker::Docker;
+use super::engine::{end, pid_in, running, running_containerd};
+use super::state::State;
+use super::step::{say, step};
+use super::{network, rootfs};
+
+/// How long an agent may take to finish what it is doing.
+const AGENT_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long the private engine may take to stop.
+const ENGINE_LIMIT: Duration = Duration::from_secs(30);
+
+/// What the names of our agents' programs begin with.
+const AGENT_PREFIX: &str = "longshore-";
+
+/// Removes everything that was made on this machine.
+///
+/// # Errors
+/// When something could not be removed; a second call goes on from there.
+pub(crate) fn teardown() -> Result<()> {
+    let Some(state) = State::existing()? else {
+        say("nothing to remove: this machine was not set up");
+        return Ok(());
+    };
+    let _lock = state.lock()?;
+    step("agents", || stop_agents(&state).map(|count| ((), format!("{count} stopped"))))?;
+    for host in state.notes("hosts") {
+        step(&format!("engine at {host}"), || Ok(((), clear_foreign(&state, &host)?)))?;
+    }
+    step("private engine", || Ok(((), stop_engine(&state)?)))?;
+    let packages = state.notes("packages");
+    step("state folder", || {
+        remove_state(&state)?;
+        Ok(((), format!("{} removed", state.root().display())))
+    })?;
+    if !packages.is_empty() {
+        say(&format!(
+            "packages were installed and stay, others may use them by now: {}",
+            packages.join(" ")
+        ));
+    }
+    Ok(())
+}
+
+/// Ends every process of ours that a pid file in the run folder names, and answers how many.
+fn stop_agents(state: &State) -> Result<usize> {
+    let mut count = 0;
+    for entry in fs::read_dir(state.run()).context("reading the run folder")? {
+        let path = entry.context("reading the run folder")?.path();
+        if path.extension().is_none_or(|extension| extension != "pid") {
+            continue;
+        }
+        // The number may be anybody's by now: only a program of our name is ended.
+        if let Some(pid) = pid_in(&path).filter(|pid| is_agent(*pid)) {
+            end(pid, AGENT_LIMIT)?;
+            count += 1;
+        }
+        rootfs::remove(&path)?;
+    }
+    Ok(count)
+}
+
+fn is_agent(pid: i32) -> bool {
+    let program = fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
+    program.file_name().is_some_and(|name| name.to_string_lossy().starts_with(AGENT_PREFIX))
+}
+
+/// Removes our objects from an engine of somebody else, and says how many there were.
+fn clear_foreign(state: &State, host: &str) -> Result<String> {
+    let docker = match Docker::connect(host) {
+        Ok(docker) => docker,
+        Err(error) => {
+            return Ok(format!("does not answer, so nothing was removed from it: {error:#}"));
+        }
+    };
+    let filter = format!("label={LABEL}");
+    let mut counts = Vec::new();
+    // Each kind is held by the ones before it.
+    for (kind, list, remove) in [
+        ("containers", &["ps", "--all", "--quiet"][..], &["rm", "--force", "--volumes"][..]),
+        ("networks", &["network", "ls", "--quiet"], &["network", "rm"]),
+        ("volumes", &["volume", "ls", "--quiet"], &["volume", "rm", "--force"]),
+        ("images", &["image", "ls", "--quiet"], &["image", "rm", "--force"]),
+    ] {
+        let listed = docker.run(&[list, &["--filter", &filter]].concat())?;
+        let mut ids: Vec<&str> = listed.lines().collect();
+        ids.sort_unstable();
+        ids.dedup();
+        if !ids.is_empty() {
+            docker.run(&[remove, &ids].concat())?;
+        }
+        counts.push(format!("{} {kind}", ids.len()));
+    }
+    for pulled in state.notes("pulled") {
+        if let Some((_, image)) = pulled.split_once(' ').filter(|(from, _)| *from == host) {
+            // Not by force: a container of somebody else's may have come to use it.
+            drop(docker.run(&["image", "rm", image]));
+        }
+    }
+    Ok(format!("{} removed", counts.join(", ")))
+}
+
+/// Stops the private engine with all that runs in it, and takes its network away.
+fn stop_engine(state: &State) -> Result<String> {
+    let pid = running(state);
+    if pid.is_some()
+        && let Ok(docker) = Docker::connect(&format!("unix://{}", state.engine_socket().display()))
+    {
+        let containers = docker.run(&["ps", "--all", "--quiet"])?;
+        if !containers.is_empty() {
+            let args: Vec<&str> =
+                ["rm", "--force", "--volumes"].into_iter().chain(containers.lines()).collect();
+            docker.run(&args).context("removing the private engine's containers")?;
+        }
+    }
+    for process in [pid, running_containerd(state)].into_iter().flatten() {
+        end(process, ENGINE_LIMIT)?;
+    }
+    network::remove(state)?;
+    Ok(if pid.is_some() { "stopped" } else { "none ran" }.to_owned())
+}
+
+fn remove_state(state: &State) -> Result<()> {
+    unmount_all(state.root())?;
+    rootfs::remove(state.root())
+}
+
+fn unmount_all(root: &Path) -> Result<()> {
+    let table = fs::read_to_string("/proc/self/mountinfo").context("reading the mounts")?;
+    for mount in rootfs::mounts_under(&table, root).iter().filter(|mount| *mount != root) {
+        run(super::command::command("umount")?.arg("--lazy").arg(mount))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_of_another_name_is_no_agent() {
+        assert!(!is_agent(i32::try_from(std::process::id()).unwrap()));
+        assert!(!is_agent(1));
+    }
+}
