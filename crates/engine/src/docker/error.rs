@@ -60,6 +60,14 @@ pub enum EngineError {
         /// How long it was waited for.
         seconds: u64,
     },
+    /// The engine cannot be used for this.
+    #[error("the engine at {engine} cannot be used: {what}")]
+    Unsupported {
+        /// The socket or address.
+        engine: String,
+        /// What it lacks.
+        what: &'static str,
+    },
     /// The connection broke, or the answer makes no sense.
     #[error("the engine at {engine} failed while {action}")]
     Failed {
@@ -151,6 +159,7 @@ impl EngineError {
     fn place(&self) -> (String, &'static str) {
         match self {
             Self::Address { address } => (address.clone(), "connecting"),
+            Self::Unsupported { engine, .. } => (engine.clone(), "asking what it can do"),
             Self::Unreachable { engine, action, .. }
             | Self::NotFound { engine, action, .. }
             | Self::Refused { engine, action, .. }

@@ -1,1 +1,230 @@
 //! The image calls of the engine's API, as this crate needs them.
+//!
+//! Read into types of our own: they carry the `manifests` details of the containerd store, which
+//! bollard's queries leave out, and parse digests strictly. Paths without an API version mean the
+//! engine's newest.
+
+use bollard::query_parameters::{RemoveImageOptionsBuilder, TagImageOptionsBuilder};
+use serde::Deserialize;
+use transfer::{DiffId, Digest, EngineImageId, Platform, Reference};
+
+use super::{Docker, EngineError};
+
+/// An image as the list tells it.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct Listed {
+    /// What the engine calls it.
+    pub(super) id: EngineImageId,
+    /// Its manifests; only on the containerd store, and only when asked for.
+    manifests: Option<Vec<ManifestSummary>>,
+}
+
+/// An image looked at closely.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct Inspected {
+    pub(super) id: EngineImageId,
+    repo_tags: Option<Vec<String>>,
+    repo_digests: Option<Vec<String>>,
+    #[serde(rename = "RootFS")]
+    root_fs: Option<RootFs>,
+    #[serde(default)]
+    os: String,
+    #[serde(default)]
+    architecture: String,
+    variant: Option<String>,
+    size: Option<u64>,
+    manifests: Option<Vec<ManifestSummary>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct RootFs {
+    layers: Option<Vec<DiffId>>,
+}
+
+/// What the containerd store knows of one manifest of an image.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ManifestSummary {
+    #[serde(rename = "ID")]
+    id: Digest,
+    /// Whether config and every layer are in the content store.
+    #[serde(default)]
+    available: bool,
+    image_data: Option<ImageData>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ImageData {
+    size: Option<ImageSize>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ImageSize {
+    unpacked: Option<i64>,
+}
+
+impl Listed {
+    /// The manifests of which every blob is in the content store.
+    pub(super) fn available(&self) -> impl Iterator<Item = Digest> {
+        self.manifests.iter().flatten().filter(|manifest| manifest.available).map(|m| m.id)
+    }
+}
+
+impl Inspected {
+    pub(super) fn diff_ids(&self) -> &[DiffId] {
+        self.root_fs.as_ref().and_then(|root_fs| root_fs.layers.as_deref()).unwrap_or_default()
+    }
+
+    /// The tags, sorted. Names that we could not have given are left out.
+    pub(super) fn references(&self) -> Vec<Reference> {
+        let mut references: Vec<Reference> =
+            self.repo_tags.iter().flatten().filter_map(|name| name.parse().ok()).collect();
+        references.sort();
+        references.dedup();
+        references
+    }
+
+    /// Whether `reference` is really a name of this image: engines also take the beginning of an
+    /// ID for a name.
+    pub(super) fn is_named(&self, reference: &Reference) -> bool {
+        match reference.digest() {
+            None => self.references().contains(reference),
+            Some(digest) => {
+                let names = self.repo_digests.iter().flatten();
+                names.filter_map(|name| name.parse::<Reference>().ok()).any(|named| {
+                    named.repository() == reference.repository() && named.digest() == Some(digest)
+                })
+            }
+        }
+    }
+
+    /// Whether anything names this image.
+    pub(super) fn has_names(&self) -> bool {
+        self.repo_tags.iter().flatten().any(|name| !name.starts_with("<none>"))
+    }
+
+    pub(super) fn platform(&self) -> Platform {
+        let variant = self.variant.clone().filter(|variant| !variant.is_empty());
+        Platform { os: self.os.clone(), architecture: self.architecture.clone(), variant }
+    }
+
+    /// Bytes that the unpacked layers take; 0 when the engine does not say.
+    pub(super) fn size(&self) -> u64 {
+        self.size.unwrap_or_default()
+    }
+
+    /// Whether the containerd store says that some manifest of the image is there and unpacked: an
+    /// index names one for each platform. `None` where the engine does not tell.
+    pub(super) fn is_whole(&self) -> Option<bool> {
+        let manifests = self.manifests.as_ref()?;
+        Some(manifests.iter().any(|manifest| self.is_unpacked(&manifest.id) == Some(true)))
+    }
+
+    /// Whether the containerd store says that every blob of `manifest` is there and unpacked.
+    /// `None` where the engine does not tell.
+    pub(super) fn is_unpacked(&self, manifest: &Digest) -> Option<bool> {
+        let manifests = self.manifests.as_ref()?;
+        let Some(summary) = manifests.iter().find(|summary| summary.id == *manifest) else {
+            return Some(false);
+        };
+        let size = summary.image_data.as_ref()?.size.as_ref()?.unpacked?;
+        // An image without layers has nothing to unpack.
+        Some(summary.available && (0 < size || self.diff_ids().is_empty()))
+    }
+}
+
+impl Docker {
+    /// Every image with a name or without; not what lies between the steps of a build.
+    pub(super) async fn list_images(&self) -> Result<Vec<Listed>, EngineError> {
+        let listed = self.http.document("listing images", "/images/json").await?;
+        Ok(listed.unwrap_or_default())
+    }
+
+    /// Every image with what the containerd store knows of its manifests.
+    pub(super) async fn list_manifests(&self) -> Result<Vec<Listed>, EngineError> {
+        let listed = self.http.document("listing images", "/images/json?manifests=1").await?;
+        Ok(listed.unwrap_or_default())
+    }
+
+    /// An image by reference, ID or target digest; `None` when it is not there.
+    pub(super) async fn inspect(&self, image: &str) -> Result<Option<Inspected>, EngineError> {
+        self.http.document("inspecting an image", &format!("/images/{image}/json")).await
+    }
+
+    /// The same with what the containerd store knows of its manifests. Engines without such
+    /// details leave them out.
+    pub(super) async fn inspect_manifests(
+        &self,
+        image: &Digest,
+    ) -> Result<Option<Inspected>, EngineError> {
+        let path = format!("/images/{image}/json?manifests=1");
+        self.http.document("inspecting an image", &path).await
+    }
+
+    pub(super) async fn tag(
+        &self,
+        image: EngineImageId,
+        reference: &Reference,
+    ) -> Result<(), EngineError> {
+        let options = TagImageOptionsBuilder::new()
+            .repo(&reference.repository())
+            .tag(reference.tag().unwrap_or("latest"))
+            .build();
+        let image = image.to_string();
+        let call = self.client.tag_image(&image, Some(options));
+        self.call("naming an image", call).await
+    }
+
+    /// Deletes an image by ID and nothing besides: no parents, and none that is in use.
+    pub(super) async fn delete(&self, image: EngineImageId) -> Result<(), EngineError> {
+        let options = RemoveImageOptionsBuilder::new().force(false).noprune(true).build();
+        let image = image.to_string();
+        let call = self.client.remove_image(&image, Some(options), None);
+        self.call("deleting an image", call).await.map(|_| ())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn inspected(json: &str) -> Inspected {
+        serde_json::from_str(json).unwrap()
+    }
+
+    const ID: &str = "sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+
+    #[test]
+    fn the_beginning_of_an_id_is_not_a_name() {
+        let image =
+            inspected(&format!(r#"{{"Id":"{ID}","RepoTags":["python:3","<none>:<none>"]}}"#));
+        assert!(image.is_named(&"docker.io/library/python:3".parse().unwrap()));
+        assert!(!image.is_named(&"aaaa".parse().unwrap()));
+        assert_eq!(image.references(), ["python:3".parse().unwrap()]);
+    }
+
+    #[test]
+    fn an_engine_that_does_not_tell_is_not_a_proof() {
+        let digest: Digest = ID.parse().unwrap();
+        let check = |manifests: &str, expected| {
+            let json = format!(r#"{{"Id":"{ID}","RootFS":{{"Layers":["{ID}"]}}{manifests}}}"#);
+            assert_eq!(inspected(&json).is_unpacked(&digest), expected, "{manifests}");
+        };
+        let manifest = |available: bool, unpacked: i64| {
+            format!(
+                r#","Manifests":[{{"ID":"{ID}","Available":{available},"ImageData":{{"Size":{{"Unpacked":{unpacked}}}}}}}]"#
+            )
+        };
+        check("", None);
+        check(&format!(r#","Manifests":[{{"ID":"{ID}","Available":true}}]"#), None);
+        check(r#","Manifests":[]"#, Some(false));
+        check(&manifest(true, 0), Some(false));
+        check(&manifest(false, 10), Some(false));
+        check(&manifest(true, 10), Some(true));
+    }
+}

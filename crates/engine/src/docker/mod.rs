@@ -7,6 +7,8 @@
 mod containers;
 mod error;
 mod export;
+mod flight;
+mod held;
 mod http;
 mod images;
 mod journal;
@@ -22,11 +24,13 @@ use std::time::Duration;
 
 use transfer::{EngineInfo, StoreKind};
 
-pub use containers::{ContainerState, ContainerSummary, ExecOutput, VolumeSummary};
+pub use containers::{ContainerState, ContainerSummary, ExecOutput, ImageSettings, VolumeSummary};
 pub use error::EngineError;
 pub use export::{Export, ExportStats};
+pub use held::HeldImage;
 pub use load::DockerSink;
 pub use spec::{Bind, ContainerSpec, Powers, PublishedPort};
+pub use thin::ThinArchive;
 
 /// How long a call that only asks or changes one thing may take.
 ///

@@ -1,1 +1,204 @@
-//! A save, split into blobs as it streams.
+//! A save, split into blobs as it streams: nothing but the blobs themselves touches the disk.
+//!
+//! ```text
+//! engines before 25                          from 25
+//!   <v1 id>/layer.tar   name not known         blobs/sha256/<hex>   layers, configs, and manifests
+//!   <v1 id>/layer.tar → a repeated layer       manifest.json        that the engine makes up
+//!   <hex>.json          a config               index.json …
+//! ```
+//!
+//! A layer is known by its hash and by nothing else: what the archive says of names and positions
+//! is not read. The order of an image's layers comes from its config, whose own hash is its name.
+//! (Engine 25.0 wrote wrong positions: another reason.)
+
+use std::collections::HashSet;
+use std::io;
+
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt as _;
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+use tokio_tar::Archive;
+use transfer::{BlobError, BlobStore, ConfigDigest, Descriptor, Digest, MAX_FRAME, MediaType};
+
+/// Largest config that is taken in, in bytes; the same limit as for parsing one.
+const MAX_CONFIG: u64 = 8 << 20;
+
+/// Why a save could not be split.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SplitError {
+    /// The stream broke off, stood still, or is no archive.
+    #[error("the engine's export could not be read")]
+    Read(#[from] io::Error),
+    /// The store could not take a blob in.
+    #[error("a layer could not be stored")]
+    Store(#[from] BlobError),
+}
+
+/// What is to be taken out of a save; all else passes by.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Wanted {
+    pub(super) configs: HashSet<ConfigDigest>,
+    pub(super) layers: HashSet<Digest>,
+}
+
+/// What an entry of the archive is, by its path alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Entry {
+    /// A blob that tells its digest.
+    Named(Digest),
+    /// A layer whose digest shows at its end.
+    Anonymous,
+    /// Nothing that is wanted.
+    Other,
+}
+
+impl Entry {
+    fn of(path: &str) -> Self {
+        let named = |hex| Digest::from_hex(hex).map_or(Self::Other, Self::Named);
+        if let Some(hex) = path.strip_prefix("blobs/sha256/") {
+            return named(hex);
+        }
+        if let Some(hex) = path.strip_suffix(".json") {
+            return named(hex);
+        }
+        match path.strip_suffix("/layer.tar").map(Digest::from_hex) {
+            Some(Ok(_)) => Self::Anonymous,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// Reads a save and puts what is wanted into a store.
+pub(super) struct Splitter<'a, R: AsyncRead + Unpin> {
+    entries: tokio_tar::Entries<R>,
+    store: &'a dyn BlobStore,
+    wanted: &'a Wanted,
+}
+
+impl<'a, R: AsyncRead + Unpin + Send> Splitter<'a, R> {
+    pub(super) fn new(
+        save: R,
+        store: &'a dyn BlobStore,
+        wanted: &'a Wanted,
+    ) -> Result<Self, SplitError> {
+        let entries = Archive::new(save).entries()?;
+        Ok(Self { entries, store, wanted })
+    }
+
+    /// Reads on until something wanted is in the store, and tells what; `None` at the end of the
+    /// archive. What the store had before is told as well, and not written again.
+    pub(super) async fn next(&mut self) -> Result<Option<Digest>, SplitError> {
+        while let Some(entry) = self.entries.next().await {
+            let mut entry = entry?;
+            if !entry.header().entry_type().is_file() {
+                continue;
+            }
+            let kind = match entry.path() {
+                Ok(path) => path.to_str().map_or(Entry::Other, Entry::of),
+                Err(_) => Entry::Other,
+            };
+            let arrived = match kind {
+                Entry::Named(digest) => self.named(digest, &mut entry).await?,
+                Entry::Anonymous => self.anonymous(&mut entry).await?,
+                Entry::Other => None,
+            };
+            if arrived.is_some() {
+                return Ok(arrived);
+            }
+        }
+        Ok(None)
+    }
+
+    async fn named(
+        &self,
+        digest: Digest,
+        bytes: &mut (impl AsyncRead + Unpin + Send),
+    ) -> Result<Option<Digest>, SplitError> {
+        let is_config = self.wanted.configs.contains(&ConfigDigest(digest));
+        if !is_config && !self.wanted.layers.contains(&digest) {
+            return Ok(None);
+        }
+        if self.store.stat(&digest).await?.is_some() {
+            return Ok(Some(digest));
+        }
+        let limit = if is_config { MAX_CONFIG } else { u64::MAX };
+        let ingest = self.ingest(bytes, limit).await?;
+        let media_type = if is_config { MediaType::CONFIG } else { MediaType::LAYER };
+        let expected =
+            Descriptor { media_type: MediaType::new(media_type), digest, size: ingest.size() };
+        ingest.commit(&expected).await?;
+        Ok(Some(digest))
+    }
+
+    async fn anonymous(
+        &self,
+        bytes: &mut (impl AsyncRead + Unpin + Send),
+    ) -> Result<Option<Digest>, SplitError> {
+        let ingest = self.ingest(bytes, u64::MAX).await?;
+        let digest = ingest.digest();
+        if !self.wanted.layers.contains(&digest) {
+            tracing::debug!(blob.digest = %digest, "the export has a layer that nobody asked for");
+            return Ok(None);
+        }
+        if self.store.stat(&digest).await?.is_none() {
+            let media_type = MediaType::new(MediaType::LAYER);
+            let layer = Descriptor { media_type, digest, size: ingest.size() };
+            ingest.commit(&layer).await?;
+        }
+        Ok(Some(digest))
+    }
+
+    async fn ingest(
+        &self,
+        bytes: &mut (impl AsyncRead + Unpin + Send),
+        limit: u64,
+    ) -> Result<Box<dyn transfer::Ingest>, SplitError> {
+        let mut ingest = self.store.ingest().await?;
+        while let Some(frame) = next_frame(bytes).await? {
+            if limit < ingest.size() + frame.len() as u64 {
+                let reason = format!("a config is longer than {limit} bytes");
+                return Err(io::Error::new(io::ErrorKind::InvalidData, reason).into());
+            }
+            ingest.write(frame).await?;
+        }
+        Ok(ingest)
+    }
+}
+
+async fn next_frame(bytes: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<Bytes>> {
+    let mut frame = BytesMut::with_capacity(MAX_FRAME);
+    while frame.len() < MAX_FRAME {
+        // Bounded by hand: a full BytesMut would grow rather than end the frame.
+        let room = (MAX_FRAME - frame.len()) as u64;
+        if (&mut *bytes).take(room).read_buf(&mut frame).await? == 0 {
+            break;
+        }
+    }
+    Ok((!frame.is_empty()).then(|| frame.freeze()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_exact_paths_are_blobs() {
+        let hex = "ab".repeat(32);
+        let digest = Digest::from_hex(&hex).unwrap();
+        let table = [
+            (format!("blobs/sha256/{hex}"), Entry::Named(digest)),
+            (format!("{hex}.json"), Entry::Named(digest)),
+            (format!("{hex}/layer.tar"), Entry::Anonymous),
+            (format!("./{hex}/layer.tar"), Entry::Other),
+            (format!("blobs/sha256/../{hex}"), Entry::Other),
+            (format!("blobs/sha512/{hex}"), Entry::Other),
+            ("manifest.json".into(), Entry::Other),
+            ("repositories".into(), Entry::Other),
+            (format!("{hex}/VERSION"), Entry::Other),
+            ("layer.tar".into(), Entry::Other),
+        ];
+        for (path, expected) in table {
+            assert_eq!(Entry::of(&path), expected, "{path}");
+        }
+    }
+}
