@@ -77,6 +77,19 @@ pub struct VolumeSummary {
     pub labels: BTreeMap<String, String>,
 }
 
+/// What an image says about containers made from it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ImageSettings {
+    /// The engine's ID of it.
+    pub id: String,
+    /// Its entry point; empty when it has none.
+    pub entrypoint: Vec<String>,
+    /// Its command, or the entry point's arguments; empty when it has none.
+    pub cmd: Vec<String>,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+}
+
 /// What a command in a container printed, and how it ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExecOutput {
@@ -262,18 +275,20 @@ impl Docker {
         gone_is_fine(self.call("removing a volume", call).await)
     }
 
-    /// The labels of an image by reference or ID; `None` when the engine does not have it.
+    /// What an image says of itself, by reference or ID; `None` when the engine does not have it.
     ///
     /// # Errors
     /// Any [`EngineError`].
-    pub async fn image_labels(
-        &self,
-        image: &str,
-    ) -> Result<Option<BTreeMap<String, String>>, EngineError> {
+    pub async fn image_settings(&self, image: &str) -> Result<Option<ImageSettings>, EngineError> {
         let inspected = self.call("inspecting an image", self.client.inspect_image(image)).await;
         gone_is_none(inspected.map(|image| {
-            let labels = image.config.and_then(|config| config.labels);
-            labels.unwrap_or_default().into_iter().collect()
+            let config = image.config.unwrap_or_default();
+            ImageSettings {
+                id: image.id.unwrap_or_default(),
+                entrypoint: config.entrypoint.unwrap_or_default(),
+                cmd: config.cmd.unwrap_or_default(),
+                labels: config.labels.unwrap_or_default().into_iter().collect(),
+            }
         }))
     }
 }

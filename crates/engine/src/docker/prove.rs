@@ -1,1 +1,144 @@
-//! Which layers an engine has.
+//! Which layers an engine has, by the rule of its own store, and whether it has an image whole.
+//!
+//! | | graphdriver | containerd store |
+//! |---|---|---|
+//! | a layer can be left out when | its chain is a prefix of an image's that is there | its blob is in the content store: a manifest that we know consists of it and is available |
+//! | an image is proven when | its ID is the config digest, its diff IDs are the image's | its manifest is available and unpacked, its diff IDs are the image's |
+//!
+//! A wrong guess is found by the proof and healed by the full set, so both rules may be cautious
+//! and need not lock anything.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Mutex;
+
+use futures::{StreamExt as _, TryStreamExt as _};
+use transfer::plan::{missing_above_prefix, missing_blobs, present_chains};
+use transfer::{DiffId, Digest, EngineImageId, Image, Missing, Proof, StoreKind};
+
+use super::images::{Inspected, Listed};
+use super::journal::Journal;
+use super::{Docker, EngineError};
+
+/// Images inspected at once: each opens a connection, and an engine serves all its clients.
+pub(super) const INSPECTIONS: usize = 8;
+
+/// What is known of an engine's layers beyond what it says in one answer.
+#[derive(Debug, Default)]
+pub(super) struct Presence {
+    journal: Journal,
+    /// The diff IDs of graphdriver images. An ID is the digest of the document that they come
+    /// from, so an entry is right for ever; images that are gone are dropped.
+    diff_ids: Mutex<HashMap<EngineImageId, Vec<DiffId>>>,
+}
+
+impl Presence {
+    pub(super) fn new(journal: Journal) -> Self {
+        Self { journal, ..Self::default() }
+    }
+
+    /// What is known of manifests.
+    pub(super) fn journal(&self) -> &Journal {
+        &self.journal
+    }
+
+    /// Which layers of `image` must be sent.
+    pub(super) async fn missing(
+        &self,
+        docker: &Docker,
+        image: &Image,
+    ) -> Result<Missing, EngineError> {
+        match docker.info().await?.store {
+            StoreKind::Graphdriver => {
+                let known = self.diff_ids(docker).await?;
+                let present = present_chains(known.values().map(Vec::as_slice));
+                Ok(missing_above_prefix(image, &present))
+            }
+            StoreKind::Containerd => {
+                let listed = docker.list_manifests().await?;
+                let available: HashSet<_> = listed.iter().flat_map(Listed::available).collect();
+                let mut present = self.journal.blobs_of(&available);
+                if available.contains(&image.manifest_digest) {
+                    present.extend(image.layers.iter().map(|layer| layer.blob.digest));
+                }
+                Ok(missing_blobs(image, &present))
+            }
+        }
+    }
+
+    /// Asks the engine to confirm every layer of `image`.
+    pub(super) async fn prove(
+        &self,
+        docker: &Docker,
+        image: &Image,
+    ) -> Result<Option<Proof>, EngineError> {
+        let target = target(docker, image).await?;
+        let inspected = docker.inspect_manifests(&target).await?;
+        let Some(inspected) = inspected.filter(|inspected| has_layers(inspected, image)) else {
+            return Ok(None);
+        };
+        if target == image.config_digest.0 {
+            // The graphdriver registers an image only when each layer hashed to its diff ID.
+            if inspected.id.0 != target {
+                return Ok(None);
+            }
+        } else {
+            if inspected.is_unpacked(&target) != Some(true) {
+                return Ok(None);
+            }
+            self.journal.learn(image).await;
+        }
+        let references = inspected.references();
+        Ok(Some(Proof { engine_image_id: inspected.id, references }))
+    }
+
+    /// Removes `image` unless it has a name. Between looking and deleting, a name given by someone
+    /// else would go with it: the engine has no call for both.
+    pub(super) async fn discard(&self, docker: &Docker, image: &Image) -> Result<(), EngineError> {
+        let target = target(docker, image).await?;
+        match docker.inspect(&target.to_string()).await? {
+            Some(inspected) if !inspected.has_names() => {}
+            _ => return Ok(()),
+        }
+        match docker.delete(EngineImageId(target)).await {
+            // Gone, or a container runs from it.
+            Err(error) if error.is_not_found() || error.is_conflict() => Ok(()),
+            deleted => deleted,
+        }
+    }
+
+    /// The diff IDs of every image that a graphdriver has.
+    async fn diff_ids(
+        &self,
+        docker: &Docker,
+    ) -> Result<HashMap<EngineImageId, Vec<DiffId>>, EngineError> {
+        let listed: HashSet<_> = docker.list_images().await?.iter().map(|image| image.id).collect();
+        let mut known = self.lock().clone();
+        known.retain(|id, _| listed.contains(id));
+        let unknown: Vec<_> = listed.iter().filter(|id| !known.contains_key(id)).copied().collect();
+        let inspections = unknown.into_iter().map(|id| async move {
+            let inspected = docker.inspect(&id.to_string()).await?;
+            Ok::<_, EngineError>(inspected.map(|inspected| (id, inspected.diff_ids().to_vec())))
+        });
+        let inspected: Vec<_> =
+            futures::stream::iter(inspections).buffer_unordered(INSPECTIONS).try_collect().await?;
+        known.extend(inspected.into_iter().flatten());
+        self.lock().clone_from(&known);
+        Ok(known)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<EngineImageId, Vec<DiffId>>> {
+        self.diff_ids.lock().expect("invariant: no one panics while holding the diff IDs")
+    }
+}
+
+/// What the engine calls `image` when it has it.
+async fn target(docker: &Docker, image: &Image) -> Result<Digest, EngineError> {
+    Ok(match docker.info().await?.store {
+        StoreKind::Graphdriver => image.config_digest.0,
+        StoreKind::Containerd => image.manifest_digest,
+    })
+}
+
+fn has_layers(inspected: &Inspected, image: &Image) -> bool {
+    inspected.diff_ids().iter().eq(image.layers.iter().map(|layer| &layer.diff_id))
+}

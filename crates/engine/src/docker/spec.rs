@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use bollard::models::{ContainerCreateBody, HostConfig, PortBinding};
+use bollard::models::{ContainerCreateBody, HostConfig, HostConfigCgroupnsModeEnum, PortBinding};
 
 /// A container that is to be created.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -111,6 +111,8 @@ impl ContainerSpec {
                 config.readonly_paths = Some(Vec::new());
                 config.device_cgroup_rules = Some(vec!["a *:* rwm".into()]);
                 binds.push("/sys/fs/cgroup:/sys/fs/cgroup".into());
+                // The mounted groups are the host's, so their names must mean the same inside.
+                config.cgroupns_mode = Some(HostConfigCgroupnsModeEnum::HOST);
             }
         }
         config.binds = Some(binds);

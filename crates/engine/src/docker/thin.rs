@@ -1,1 +1,230 @@
-//! The thin archive: all layers named, only the missing ones inside.
+//! The thin archive: every layer named, only the missing ones inside.
+//!
+//! ```text
+//! oci-layout              {"imageLayoutVersion":"1.0.0"}
+//! index.json              one manifest, no name
+//! manifest.json           config and every layer's path, no RepoTags
+//! blobs/sha256/<config>
+//! blobs/sha256/<manifest>
+//! blobs/sha256/<layer>    only those that the engine lacks, each once, the base first
+//! ```
+//!
+//! A graphdriver reads `manifest.json` and opens a layer's file only when it lacks its chain ID;
+//! the containerd store reads the OCI layout and takes the blobs that are inside. No entry carries
+//! a name for the image: it is given after the proof. We write the archive ourselves, header by
+//! header, so that what engines read has no two readings.
+//!
+//! Spec: <https://github.com/opencontainers/image-spec/blob/v1.1.1/image-layout.md> and
+//! <https://github.com/moby/docker-image-spec/blob/v1.3.1/spec.md>.
+
+use std::collections::{HashSet, VecDeque};
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use futures::StreamExt as _;
+use serde::{Deserialize, Serialize};
+use transfer::{BlobError, BlobSource, BlobStream, Descriptor, Digest, Image, MediaType, Missing};
+
+/// A tar archive consists of blocks of this many bytes.
+const BLOCK: usize = 512;
+
+/// Sizes from here on do not fit into the eleven octal digits of a header.
+const OCTAL_LIMIT: u64 = 1 << 33;
+
+/// The archive as frames, made as they are asked for: whoever does not ask holds everything back.
+pub struct ThinArchive<'a> {
+    blobs: &'a dyn BlobSource,
+    /// Frames that are ready, the documents at first.
+    ready: VecDeque<Bytes>,
+    /// Layers that are still to come.
+    layers: VecDeque<Descriptor>,
+    /// The layer that is under way, and how many of its bytes have come.
+    current: Option<(Descriptor, BlobStream, u64)>,
+    ended: bool,
+}
+
+impl std::fmt::Debug for ThinArchive<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ThinArchive").field("layers", &self.layers).finish_non_exhaustive()
+    }
+}
+
+impl<'a> ThinArchive<'a> {
+    /// The archive of `image` with the layers that are `missing`, which come from `blobs`.
+    #[must_use]
+    pub fn new(image: &Image, missing: &Missing, blobs: &'a dyn BlobSource) -> Self {
+        Self {
+            blobs,
+            ready: VecDeque::from([documents(image)]),
+            layers: sent(image, missing),
+            current: None,
+            ended: false,
+        }
+    }
+
+    /// The next frame; `None` after the archive's end.
+    ///
+    /// # Errors
+    /// That a layer could not be read, or is not as long as its descriptor says. The archive is of
+    /// no more use then.
+    pub async fn next_frame(&mut self) -> Result<Option<Bytes>, BlobError> {
+        loop {
+            if let Some(frame) = self.ready.pop_front() {
+                return Ok(Some(frame));
+            }
+            if let Some((layer, stream, seen)) = &mut self.current {
+                match stream.next().await.transpose()? {
+                    Some(frame) => {
+                        *seen += frame.len() as u64;
+                        if layer.size < *seen {
+                            return Err(wrong_size(layer, *seen));
+                        }
+                        return Ok(Some(frame));
+                    }
+                    None if *seen != layer.size => return Err(wrong_size(layer, *seen)),
+                    None => self.ready.extend(padding(layer.size)),
+                }
+                self.current = None;
+                continue;
+            }
+            match self.layers.pop_front() {
+                Some(layer) => {
+                    let stream = self.blobs.open(&layer.digest, 0).await?;
+                    let header = header(&blob_path(&layer.digest), layer.size);
+                    self.ready.push_back(Bytes::copy_from_slice(&header));
+                    self.current = Some((layer, stream, 0));
+                }
+                None if self.ended => return Ok(None),
+                None => {
+                    self.ended = true;
+                    self.ready.push_back(Bytes::from_static(&[0; 2 * BLOCK]));
+                }
+            }
+        }
+    }
+}
+
+/// The layers that go into the archive, each blob once.
+fn sent(image: &Image, missing: &Missing) -> VecDeque<Descriptor> {
+    let mut seen = HashSet::new();
+    let layers = image.layers.iter().zip(&missing.0);
+    layers
+        .filter(|(layer, missing)| **missing && seen.insert(layer.blob.digest))
+        .map(|(layer, _)| layer.blob.clone())
+        .collect()
+}
+
+fn wrong_size(layer: &Descriptor, actual: u64) -> BlobError {
+    BlobError::SizeMismatch { digest: layer.digest, expected: layer.size, actual }
+}
+
+/// Everything but the layers, as one frame: the engine can begin with it at once.
+fn documents(image: &Image) -> Bytes {
+    let mut archive = BytesMut::new();
+    let mut put = |path: &str, bytes: &[u8]| {
+        archive.put_slice(&header(path, bytes.len() as u64));
+        archive.put_slice(bytes);
+        if let Some(padding) = padding(bytes.len() as u64) {
+            archive.put_slice(&padding);
+        }
+    };
+    put("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#);
+    put("index.json", &index(image));
+    put("manifest.json", &legacy_manifest(image));
+    put(&blob_path(&image.config_digest.0), &image.config);
+    put(&blob_path(&image.manifest_digest), &image.manifest);
+    archive.freeze()
+}
+
+fn index(image: &Image) -> Vec<u8> {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Index<'a> {
+        schema_version: u32,
+        media_type: &'a str,
+        manifests: [Child; 1],
+    }
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Child {
+        media_type: MediaType,
+        digest: Digest,
+        size: u64,
+    }
+    let child = Child {
+        media_type: manifest_type(image),
+        digest: image.manifest_digest,
+        size: image.manifest.len() as u64,
+    };
+    json(&Index { schema_version: 2, media_type: MediaType::INDEX, manifests: [child] })
+}
+
+/// What the manifest says that it is; OCI's when it does not say.
+fn manifest_type(image: &Image) -> MediaType {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Typed {
+        media_type: Option<MediaType>,
+    }
+    serde_json::from_slice::<Typed>(&image.manifest)
+        .ok()
+        .and_then(|typed| typed.media_type)
+        .unwrap_or_else(|| MediaType::new(MediaType::MANIFEST))
+}
+
+fn legacy_manifest(image: &Image) -> Vec<u8> {
+    #[derive(Serialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Entry {
+        config: String,
+        layers: Vec<String>,
+    }
+    json(&[Entry {
+        config: blob_path(&image.config_digest.0),
+        layers: image.layers.iter().map(|layer| blob_path(&layer.blob.digest)).collect(),
+    }])
+}
+
+fn json(document: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(document).expect("texts and numbers always serialize")
+}
+
+fn blob_path(digest: &Digest) -> String {
+    format!("blobs/sha256/{}", digest.hex())
+}
+
+/// The zeros after an entry's bytes; `None` where they end on a block.
+fn padding(size: u64) -> Option<Bytes> {
+    const ZEROS: [u8; BLOCK] = [0; BLOCK];
+    let over = usize::try_from(size % BLOCK as u64).expect("less than a block");
+    (over != 0).then(|| Bytes::from_static(&ZEROS).slice(over..))
+}
+
+/// The header of a file that anyone may read, of no one, from the beginning of time.
+///
+/// ustar; from 8 GiB on in GNU's form, which is the one that may carry a size in base 256.
+fn header(path: &str, size: u64) -> [u8; BLOCK] {
+    assert!(path.len() <= 100, "invariant: our paths fit into the name field");
+    let mut header = [0; BLOCK];
+    header[..path.len()].copy_from_slice(path.as_bytes());
+    header[100..108].copy_from_slice(b"0000644\0");
+    header[108..116].copy_from_slice(b"0000000\0");
+    header[116..124].copy_from_slice(b"0000000\0");
+    header[136..148].copy_from_slice(b"00000000000\0");
+    header[156] = b'0';
+    if size < OCTAL_LIMIT {
+        header[124..136].copy_from_slice(format!("{size:011o}\0").as_bytes());
+        header[257..265].copy_from_slice(b"ustar\x0000");
+    } else {
+        header[124] = 0x80;
+        header[128..136].copy_from_slice(&size.to_be_bytes());
+        header[257..265].copy_from_slice(b"ustar  \0");
+    }
+    // The checksum is taken with its own field full of spaces.
+    header[148..156].fill(b' ');
+    let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
+    header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    header
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,60 @@
+//! Which images an engine has, as a report tells it.
+
+use futures::{StreamExt as _, TryStreamExt as _};
+use transfer::{ConfigDigest, EngineImageId, Reference, StoreKind};
+
+use super::images::Inspected;
+use super::prove::INSPECTIONS;
+use super::{DockerSink, EngineError};
+
+/// An image that an engine has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeldImage {
+    /// What the engine calls it.
+    pub engine_image_id: EngineImageId,
+    /// Its names. Sorted; empty for an image without a tag.
+    pub references: Vec<Reference>,
+    /// Its name across engines; absent on the containerd store for an image that we did not bring,
+    /// since the engine does not tell.
+    pub config_digest: Option<ConfigDigest>,
+    /// Whether the engine confirms that every layer of it is there and unpacked.
+    pub proven: bool,
+}
+
+impl DockerSink {
+    /// Every image of the engine with a name or without, sorted by what the engine calls it.
+    ///
+    /// # Errors
+    /// Any [`EngineError`].
+    pub async fn images(&self) -> Result<Vec<HeldImage>, EngineError> {
+        let docker = self.docker();
+        let store = docker.info().await?.store;
+        let listed = docker.list_images().await?;
+        let inspections = listed.into_iter().map(|image| async move {
+            docker.inspect_manifests(&image.id.0).await
+        });
+        let inspected: Vec<Option<Inspected>> =
+            futures::stream::iter(inspections).buffer_unordered(INSPECTIONS).try_collect().await?;
+        // What was deleted meanwhile is not held.
+        let held = inspected.into_iter().flatten().map(|image| self.describe(store, &image));
+        let mut held: Vec<HeldImage> = held.collect();
+        held.sort_by_key(|image| image.engine_image_id);
+        Ok(held)
+    }
+
+    fn describe(&self, store: StoreKind, image: &Inspected) -> HeldImage {
+        let (config_digest, proven) = match store {
+            // The graphdriver registers an image only when each layer hashed to its diff ID.
+            StoreKind::Graphdriver => (Some(ConfigDigest(image.id.0)), true),
+            StoreKind::Containerd => {
+                (self.journal().config_of(&image.id.0), image.is_whole().unwrap_or(false))
+            }
+        };
+        HeldImage {
+            engine_image_id: image.id,
+            references: image.references(),
+            config_digest,
+            proven,
+        }
+    }
+}

@@ -1,1 +1,0 @@
-//! A Docker engine inside the test process.
