@@ -1,0 +1,200 @@
+//! Images into an engine, on both stores: thin, proven, and never at the cost of a good tag.
+
+use bytes::Bytes;
+use engine::DockerSink;
+use engine::fixture::{FakeDocker, Fault};
+use transfer::store::MemoryStore;
+use transfer::{
+    BlobSource, BlobStore, Descriptor, Image, ImageSink, LoadError, Missing, Reference, StoreKind,
+    fixture,
+};
+
+type Blobs = Vec<(Descriptor, Bytes)>;
+
+const STORES: [StoreKind; 2] = [StoreKind::Graphdriver, StoreKind::Containerd];
+
+fn name(text: &str) -> Reference {
+    text.parse().unwrap()
+}
+
+async fn store_of(blobs: &Blobs) -> MemoryStore {
+    let store = MemoryStore::default();
+    for (descriptor, bytes) in blobs {
+        let mut ingest = store.ingest().await.unwrap();
+        for frame in bytes.chunks(transfer::MAX_FRAME) {
+            ingest.write(Bytes::copy_from_slice(frame)).await.unwrap();
+        }
+        ingest.commit(descriptor).await.unwrap();
+    }
+    store
+}
+
+/// An image, and the same with another top layer.
+fn before_and_after() -> (Image, Image, Blobs) {
+    let (before, blobs) = fixture::image(1, &[100_000, 2_500_000, 10]);
+    let (top, top_blobs) = fixture::image(2, &[3000]);
+    let after = crate::image_of(&[&before.layers[..2], &top.layers[..]].concat());
+    (before, after, [blobs, top_blobs].concat())
+}
+
+async fn engine(kind: StoreKind) -> (FakeDocker, DockerSink) {
+    let docker = FakeDocker::start(kind);
+    let sink = DockerSink::new(docker.connect().await);
+    (docker, sink)
+}
+
+/// Load, prove and tag, as a pull does.
+async fn bring(sink: &DockerSink, image: &Image, blobs: &dyn BlobSource, tag: &str) -> Missing {
+    let missing = sink.missing(image).await.unwrap();
+    sink.load(image, &missing, blobs).await.unwrap();
+    let proof = sink.prove(image).await.unwrap().expect("a good load is proven");
+    sink.tag(&proof, &name(tag)).await.unwrap();
+    missing
+}
+
+#[tokio::test]
+async fn an_image_is_loaded_proven_and_named() {
+    for kind in STORES {
+        let (docker, sink) = engine(kind).await;
+        let (image, _, blobs) = before_and_after();
+        let store = store_of(&blobs).await;
+        assert_eq!(sink.info().await.unwrap().store, kind);
+        assert_eq!(sink.prove(&image).await.unwrap(), None, "{kind}");
+        assert_eq!(bring(&sink, &image, &store, "app:1").await, Missing::all(&image), "{kind}");
+        let proof = sink.prove(&image).await.unwrap().unwrap();
+        assert_eq!(proof.references, [name("app:1")], "{kind}");
+        assert_eq!(docker.named(&name("app:1")), Some(proof.engine_image_id.0), "{kind}");
+        assert!(docker.runs(&proof.engine_image_id.0), "{kind}");
+        assert_eq!(sink.missing(&image).await.unwrap().0, [false; 3], "{kind}");
+    }
+}
+
+#[tokio::test]
+async fn a_new_top_layer_is_all_that_moves() {
+    for kind in STORES {
+        let (docker, sink) = engine(kind).await;
+        let (before, after, blobs) = before_and_after();
+        let store = store_of(&blobs).await;
+        bring(&sink, &before, &store, "app:1").await;
+        assert_eq!(bring(&sink, &after, &store, "app:1").await.0, [false, false, true], "{kind}");
+        let sent = docker.loads().pop().unwrap();
+        assert_eq!(sent.len(), 5 + 1, "{kind}: {sent:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_was_learnt_lets_a_new_process_be_thin_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = folder.path().join("journal");
+    let docker = FakeDocker::start(StoreKind::Containerd);
+    let (before, after, blobs) = before_and_after();
+    let store = store_of(&blobs).await;
+    let sink = DockerSink::new(docker.connect().await).with_journal(&journal);
+    bring(&sink, &before, &store, "app:1").await;
+    let sink = DockerSink::new(docker.connect().await).with_journal(&journal);
+    assert_eq!(sink.missing(&after).await.unwrap().0, [false, false, true]);
+    // Without it the engine does not tell of what its manifests consist: more bytes, no more.
+    let sink = DockerSink::new(docker.connect().await);
+    assert_eq!(sink.missing(&after).await.unwrap(), Missing::all(&after));
+    // Proving what is there teaches it again.
+    sink.prove(&before).await.unwrap().unwrap();
+    assert_eq!(sink.missing(&after).await.unwrap().0, [false, false, true]);
+}
+
+#[tokio::test]
+async fn only_a_prefix_is_left_out_on_a_graphdriver_and_any_blob_on_containerd() {
+    for (kind, expected) in STORES.into_iter().zip([[true, true, true], [true, false, false]]) {
+        let (_docker, sink) = engine(kind).await;
+        let (known, _, blobs) = before_and_after();
+        let store = store_of(&blobs).await;
+        bring(&sink, &known, &store, "known").await;
+        let (fresh, _) = fixture::image(9, &[50]);
+        let image = crate::image_of(&[&fresh.layers[..], &known.layers[1..]].concat());
+        assert_eq!(sink.missing(&image).await.unwrap().0, expected, "{kind}");
+    }
+}
+
+#[tokio::test]
+async fn a_base_that_goes_away_is_found_and_the_old_tag_keeps_running() {
+    for kind in STORES {
+        let (docker, sink) = engine(kind).await;
+        let (before, after, blobs) = before_and_after();
+        let store = store_of(&blobs).await;
+        let (good, good_blobs) = fixture::image(5, &[777]);
+        docker.add(&good, &good_blobs, &name("app:1"));
+        bring(&sink, &before, &store, "base").await;
+        let old = docker.named(&name("app:1")).unwrap();
+
+        let missing = sink.missing(&after).await.unwrap();
+        docker.fault(Fault::LoseBeforeLoad(before.layers[0].blob.digest));
+        let error = sink.load(&after, &missing, &store).await.unwrap_err();
+        assert!(matches!(error, LoadError::Refused { .. }), "{kind}: {error:?}");
+        assert_eq!(sink.prove(&after).await.unwrap(), None, "{kind}");
+        assert_eq!(docker.named(&name("app:1")), Some(old), "{kind}");
+        assert!(docker.runs(&old), "{kind}");
+
+        // Healed by the full set.
+        sink.load(&after, &Missing::all(&after), &store).await.unwrap();
+        assert!(sink.prove(&after).await.unwrap().is_some(), "{kind}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_failed_load_leaves_is_removed_and_what_has_a_name_stays() {
+    for kind in STORES {
+        let (docker, sink) = engine(kind).await;
+        let (image, _, blobs) = before_and_after();
+        let store = store_of(&blobs).await;
+        let id = match kind {
+            StoreKind::Graphdriver => image.config_digest.0,
+            StoreKind::Containerd => image.manifest_digest,
+        };
+        sink.load(&image, &Missing::all(&image), &store).await.unwrap();
+        assert!(docker.knows(&id), "{kind}");
+        sink.discard(&image).await.unwrap();
+        assert!(!docker.knows(&id), "{kind}");
+        sink.discard(&image).await.unwrap();
+        bring(&sink, &image, &store, "app:1").await;
+        sink.discard(&image).await.unwrap();
+        assert!(docker.runs(&id), "{kind}");
+    }
+}
+
+#[tokio::test]
+async fn an_engine_that_does_not_tell_of_its_manifests_proves_nothing() {
+    let (docker, sink) = engine(StoreKind::Containerd).await;
+    let (image, _, blobs) = before_and_after();
+    let store = store_of(&blobs).await;
+    docker.fault(Fault::NoManifests);
+    sink.load(&image, &Missing::all(&image), &store).await.unwrap();
+    assert_eq!(sink.prove(&image).await.unwrap(), None);
+    assert_eq!(sink.missing(&image).await.unwrap(), Missing::all(&image));
+}
+
+#[tokio::test]
+async fn failures_of_a_load_are_told_apart() {
+    for kind in STORES {
+        let (docker, sink) = engine(kind).await;
+        let (image, _, blobs) = before_and_after();
+        let store = store_of(&blobs).await;
+        let missing = Missing::all(&image);
+
+        docker.fault(Fault::RefuseLoad("write /x: no space left on device".into()));
+        let error = sink.load(&image, &missing, &store).await.unwrap_err();
+        assert!(matches!(error, LoadError::NoSpace { .. }), "{kind}: {error:?}");
+
+        docker.fault(Fault::HangUp);
+        let error = sink.load(&image, &missing, &store).await.unwrap_err();
+        assert!(matches!(error, LoadError::Unavailable { .. }), "{kind}: {error:?}");
+
+        docker.fault(Fault::Broken);
+        let error = sink.load(&image, &missing, &store).await.unwrap_err();
+        assert!(matches!(error, LoadError::Refused { .. }), "{kind}: {error:?}");
+
+        docker.fault(Fault::None);
+        let empty = MemoryStore::default();
+        let error = sink.load(&image, &missing, &empty).await.unwrap_err();
+        assert!(matches!(error, LoadError::Source(_)), "{kind}: {error:?}");
+        assert_eq!(docker.loads().len(), 1, "{kind}: a half archive was taken for a whole one");
+    }
+}
