@@ -1,0 +1,30 @@
+//! Whether an agent says that it serves: grpc.health.v1, asked.
+
+use std::time::Duration;
+
+use tonic::Request;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+
+use super::failure::{Failure, RemoteError};
+use crate::channel::Endpoint;
+
+/// How long a probe may take.
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// Whether the agent at `endpoint` serves; asked once, since whoever probes asks again anyway.
+///
+/// # Errors
+/// Any [`RemoteError`].
+pub async fn is_serving(endpoint: &Endpoint) -> Result<bool, RemoteError> {
+    let mut request = Request::new(HealthCheckRequest { service: String::new() });
+    request.set_timeout(DEADLINE);
+    let answer = HealthClient::new(endpoint.channel()).check(request).await.map_err(|status| {
+        RemoteError::new(
+            "asking the agent for its health",
+            Failure::new(&endpoint.to_string(), status),
+        )
+    })?;
+    Ok(answer.into_inner().status() == ServingStatus::Serving)
+}

@@ -1,0 +1,219 @@
+//! A host agent as a source of images: what it lists, resolves and lends.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tonic::Request;
+use tonic::transport::Channel;
+use transfer::{
+    BlobSource, ConfigDigest, Digest, Image, ImageSource, ImageSummary, Reference, SourceError,
+};
+
+use super::failure::Failure;
+use super::reading::RemoteBlobs;
+use super::retry::{BRIEFLY, until_answered};
+use crate::channel::Endpoint;
+use crate::convert::{inventory, status};
+use crate::library::Loan;
+use crate::wire::MAX_MESSAGE;
+use crate::wire::{BlobClient, InventoryClient, MAX_RESPONSE, PROGRESS_TIMEOUT, UNARY_DEADLINE};
+
+/// Most leases that are remembered; one that was forgotten is asked for again.
+const MAX_LEASES: usize = 1024;
+
+/// How a remote host is treated.
+#[derive(Clone, Copy, Debug)]
+pub struct Manners {
+    /// How long one request for an image may take: the host may have to export it first.
+    pub image_deadline: Duration,
+    /// How long a stream that broke is asked for again without a new byte, and a request for an
+    /// image without an answer.
+    pub patience: Duration,
+    /// How long a stream may stand still before it counts as broken.
+    pub stall: Duration,
+    /// Connections for blobs, at least one; used in turn, beside one for everything else.
+    pub connections: usize,
+}
+
+impl Default for Manners {
+    fn default() -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Self {
+            image_deadline: Duration::from_secs(30 * 60),
+            patience: PROGRESS_TIMEOUT,
+            stall: PROGRESS_TIMEOUT / 2,
+            connections: cores.clamp(1, 4),
+        }
+    }
+}
+
+/// What is remembered of an image that the host lent.
+#[derive(Clone, Debug)]
+pub(super) struct Lent {
+    pub(super) loan: Loan,
+    manifest_digest: Digest,
+}
+
+/// The host behind an endpoint. Connects when it is first asked, and again by itself.
+#[derive(Clone, Debug)]
+pub struct RemoteHost {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+pub(super) struct Inner {
+    endpoint: Endpoint,
+    pub(super) manners: Manners,
+    control: Channel,
+    /// Blobs have connections of their own, so that a list does not wait behind a layer.
+    bulk: Vec<Channel>,
+    next_bulk: AtomicUsize,
+    leases: Mutex<HashMap<ConfigDigest, Lent>>,
+}
+
+impl RemoteHost {
+    /// The host agent at `endpoint`; nothing is connected yet. Must be called within a runtime.
+    #[must_use]
+    pub fn new(endpoint: Endpoint, manners: Manners) -> Self {
+        let bulk = (0..manners.connections.max(1)).map(|_| endpoint.channel()).collect();
+        Self {
+            inner: Arc::new(Inner {
+                control: endpoint.channel(),
+                endpoint,
+                manners,
+                bulk,
+                next_bulk: AtomicUsize::new(0),
+                leases: Mutex::default(),
+            }),
+        }
+    }
+
+    /// Where the host agent listens.
+    #[must_use]
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.inner.endpoint
+    }
+}
+
+impl Inner {
+    pub(super) fn failure(&self, status: tonic::Status) -> Failure {
+        Failure::new(&self.endpoint.to_string(), status)
+    }
+
+    fn inventory(&self) -> InventoryClient {
+        InventoryClient::new(self.control.clone()).max_decoding_message_size(MAX_RESPONSE)
+    }
+
+    /// For quick questions about blobs.
+    pub(super) fn blobs(&self) -> BlobClient {
+        BlobClient::new(self.control.clone())
+    }
+
+    /// For streams of blobs: the next connection in turn.
+    pub(super) fn bulk(&self) -> BlobClient {
+        let turn = self.next_bulk.fetch_add(1, Ordering::Relaxed);
+        let channel = self.bulk[turn % self.bulk.len()].clone();
+        BlobClient::new(channel).max_decoding_message_size(MAX_MESSAGE)
+    }
+
+    /// Asks for the image, as often as it takes, and remembers the lease on it.
+    pub(super) async fn image(&self, config_digest: &ConfigDigest) -> Result<Image, SourceError> {
+        let given = until_answered(self.manners.patience, || async {
+            let mut request = Request::new(inventory::image_wanted(config_digest));
+            request.set_timeout(self.manners.image_deadline);
+            self.inventory().get_image(request).await
+        });
+        let given = given.await.map_err(|status| {
+            status::to_source_error(&config_digest.to_string(), self.failure(status))
+        })?;
+        let (image, lease) = inventory::image_given(config_digest, given)
+            .map_err(|malformed| SourceError::unavailable(config_digest, malformed))?;
+        let loan = Loan { config_digest: *config_digest, lease_id: lease.id };
+        self.remember(Lent { loan, manifest_digest: image.manifest_digest });
+        Ok(image)
+    }
+
+    fn remember(&self, lent: Lent) {
+        let mut leases = self.leases.lock().unwrap_or_else(PoisonError::into_inner);
+        if MAX_LEASES <= leases.len() {
+            leases.clear();
+        }
+        leases.insert(lent.loan.config_digest, lent);
+    }
+
+    fn remembered(&self, config_digest: &ConfigDigest) -> Option<Lent> {
+        self.leases.lock().unwrap_or_else(PoisonError::into_inner).get(config_digest).cloned()
+    }
+
+    /// The lease on an image; asks for it where none is remembered.
+    pub(super) async fn lent(&self, config_digest: &ConfigDigest) -> Result<Lent, SourceError> {
+        if let Some(lent) = self.remembered(config_digest) {
+            return Ok(lent);
+        }
+        self.image(config_digest).await?;
+        let image = config_digest.to_string();
+        self.remembered(config_digest).ok_or(SourceError::NotFound { image })
+    }
+
+    /// Another lease in place of one that the host forgot, which it does when it is restarted.
+    /// `None` when the image is not the same any more: what was planned for it is void then.
+    pub(super) async fn renewed(&self, lost: &Lent) -> Result<Option<Lent>, SourceError> {
+        let config_digest = &lost.loan.config_digest;
+        // Several streams of one image lose the lease together; the first asks for all.
+        let now = match self.remembered(config_digest) {
+            Some(now) if now.loan != lost.loan => now,
+            _ => {
+                self.image(config_digest).await?;
+                self.lent(config_digest).await?
+            }
+        };
+        Ok(Some(now).filter(|now| now.manifest_digest == lost.manifest_digest))
+    }
+}
+
+#[async_trait]
+impl ImageSource for RemoteHost {
+    async fn list(&self) -> Result<Vec<ImageSummary>, SourceError> {
+        let inner = &self.inner;
+        let (mut images, mut token) = (Vec::new(), Some(String::new()));
+        while let Some(page_token) = token {
+            let page = until_answered(BRIEFLY, || async {
+                let mut request = Request::new(inventory::next_page(page_token.clone()));
+                request.set_timeout(UNARY_DEADLINE);
+                inner.inventory().list_images(request).await
+            });
+            let page =
+                page.await.map_err(|status| status::to_source_error("*", inner.failure(status)))?;
+            let (piece, next) = inventory::listed(page)
+                .map_err(|malformed| SourceError::unavailable("*", malformed))?;
+            // A host that repeats itself would keep us here for ever.
+            token = next.filter(|next| *next != page_token);
+            images.extend(piece);
+        }
+        Ok(images)
+    }
+
+    async fn resolve(&self, reference: &Reference) -> Result<ImageSummary, SourceError> {
+        let inner = &self.inner;
+        let answer = until_answered(BRIEFLY, || async {
+            let mut request = Request::new(inventory::resolve_wanted(reference));
+            request.set_timeout(UNARY_DEADLINE);
+            inner.inventory().resolve_images(request).await
+        });
+        let answer = answer.await.map_err(|status| {
+            status::to_source_error(&reference.to_string(), inner.failure(status))
+        })?;
+        inventory::resolved(&inner.endpoint.to_string(), reference, answer)
+    }
+
+    async fn image(&self, config_digest: &ConfigDigest) -> Result<Image, SourceError> {
+        self.inner.image(config_digest).await
+    }
+
+    fn blobs(&self, config_digest: &ConfigDigest) -> Arc<dyn BlobSource> {
+        Arc::new(RemoteBlobs::new(self.inner.clone(), *config_digest))
+    }
+}

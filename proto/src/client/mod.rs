@@ -1,0 +1,16 @@
+//! The near ends: a remote host as a source of images and blobs, a range and an operator's view.
+
+mod admin;
+mod failure;
+mod health;
+mod host;
+mod range;
+mod reading;
+mod retry;
+
+pub use self::admin::AdminClient;
+pub use self::failure::{Failure, RemoteError};
+pub use self::health::is_serving;
+pub use self::host::{Manners, RemoteHost};
+pub use self::range::{RangeClient, SyncEvents};
+pub use crate::convert::Malformed;

@@ -1,0 +1,113 @@
+//! A range's agent, from outside.
+
+use futures::StreamExt as _;
+use futures::stream::{self, BoxStream};
+use tonic::transport::Channel;
+use tonic::{Request, Status};
+use transfer::Reference;
+
+use super::failure::{Failure, RemoteError};
+use super::retry::{BRIEFLY, until_answered};
+use crate::channel::Endpoint;
+use crate::control::{RangeImage, RangeStatus, SyncEvent};
+use crate::convert::range;
+use crate::wire::{MAX_RESPONSE, RangeServiceClient, SyncMessages, UNARY_DEADLINE};
+
+/// What happens in a sync. Ends after [`SyncEvent::Finished`], or with the error that took its place.
+pub type SyncEvents = BoxStream<'static, Result<SyncEvent, RemoteError>>;
+
+/// The agent of a range behind an endpoint. Connects when it is first asked, and again by itself.
+#[derive(Clone, Debug)]
+pub struct RangeClient {
+    endpoint: Endpoint,
+    channel: Channel,
+}
+
+impl RangeClient {
+    /// The range agent at `endpoint`; nothing is connected yet. Must be called within a runtime.
+    #[must_use]
+    pub fn new(endpoint: Endpoint) -> Self {
+        let channel = endpoint.channel();
+        Self { endpoint, channel }
+    }
+
+    fn client(&self) -> RangeServiceClient {
+        RangeServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_RESPONSE)
+    }
+
+    fn error(&self, action: &'static str) -> impl Fn(Status) -> RemoteError + use<> {
+        let endpoint = self.endpoint.to_string();
+        move |status| RemoteError::new(action, Failure::new(&endpoint, status))
+    }
+
+    /// Brings images into the range's engine, and tells what happens. Dropping the events cancels
+    /// nothing.
+    ///
+    /// # Errors
+    /// Any [`RemoteError`].
+    pub async fn sync(&self, references: &[Reference]) -> Result<SyncEvents, RemoteError> {
+        const ACTION: &str = "syncing the range";
+        let error = self.error(ACTION);
+        let wanted = || async { self.client().sync(range::sync_wanted(references)).await };
+        let messages = until_answered(BRIEFLY, wanted).await.map_err(&error)?;
+        let state = Some((messages, error));
+        let events = stream::unfold(state, async |state| {
+            let (mut messages, error) = state?;
+            match next_event(&mut messages).await {
+                Ok(Some(event)) => Some((Ok(event), Some((messages, error)))),
+                Ok(None) => None,
+                // An error is the last thing that is told.
+                Err(status) => Some((Err(error(status)), None)),
+            }
+        });
+        Ok(events.boxed())
+    }
+
+    /// The images that the range's engine has.
+    ///
+    /// # Errors
+    /// Any [`RemoteError`].
+    pub async fn images(&self) -> Result<Vec<RangeImage>, RemoteError> {
+        const ACTION: &str = "listing the range's images";
+        let (mut images, mut token) = (Vec::new(), Some(String::new()));
+        while let Some(page_token) = token {
+            let page = until_answered(BRIEFLY, || async {
+                let mut request = Request::new(range::next_images(page_token.clone()));
+                request.set_timeout(UNARY_DEADLINE);
+                self.client().list_images(request).await
+            });
+            let page = page.await.map_err(self.error(ACTION))?;
+            let (piece, next) =
+                range::images_listed(page).map_err(|e| RemoteError::unavailable(ACTION, e))?;
+            token = next.filter(|next| *next != page_token);
+            images.extend(piece);
+        }
+        Ok(images)
+    }
+
+    /// How the agent and its engine are.
+    ///
+    /// # Errors
+    /// Any [`RemoteError`].
+    pub async fn status(&self) -> Result<RangeStatus, RemoteError> {
+        const ACTION: &str = "asking the range for its status";
+        let status = until_answered(BRIEFLY, || async {
+            let mut request = Request::new(range::status_request());
+            request.set_timeout(UNARY_DEADLINE);
+            self.client().get_status(request).await
+        });
+        let status = status.await.map_err(self.error(ACTION))?;
+        status.try_into().map_err(|malformed| RemoteError::unavailable(ACTION, malformed))
+    }
+}
+
+/// The next event that this version knows; `None` after the last.
+async fn next_event(messages: &mut SyncMessages) -> Result<Option<SyncEvent>, Status> {
+    while let Some(message) = messages.message().await? {
+        let event = range::synced(message).map_err(|e| Status::data_loss(e.to_string()))?;
+        if event.is_some() {
+            return Ok(event);
+        }
+    }
+    Ok(None)
+}

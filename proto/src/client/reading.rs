@@ -1,0 +1,242 @@
+//! Blobs of a remote image, whole in spite of what breaks on the way.
+//!
+//! ```text
+//!            bytes                            all bytes
+//!   ┌────► Flowing ──────────────────────────────────────► end
+//!   │         │ broken, or no byte for `stall`
+//!   │         ▼
+//!   └──── Reopening ◄─┐ pause     lease forgotten: another, for the same image
+//!    at the   │       │
+//!    offset   └───────┘  no new byte for `patience`, or an error that stays: gives up
+//! ```
+//!
+//! The pieces are joined before they are verified, so a reader sees one stream or one error.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use backon::BackoffBuilder as _;
+use bytes::Bytes;
+use futures::StreamExt as _;
+use futures::stream;
+use tokio::time::{Instant, sleep, timeout};
+use tonic::{Request, Status};
+use transfer::verify::verify;
+use transfer::{
+    BlobError, BlobSource, BlobStream, ConfigDigest, Descriptor, Digest, MediaType, SourceError,
+};
+
+use super::host::{Inner, Lent};
+use super::retry::{BRIEFLY, pauses, until_answered};
+use crate::convert::{blob, status};
+use crate::wire::{BlobPieces, UNARY_DEADLINE};
+
+/// The blobs of one image of a remote host.
+#[derive(Debug)]
+pub(super) struct RemoteBlobs {
+    host: Arc<Inner>,
+    config_digest: ConfigDigest,
+}
+
+impl RemoteBlobs {
+    pub(super) fn new(host: Arc<Inner>, config_digest: ConfigDigest) -> Self {
+        Self { host, config_digest }
+    }
+
+    async fn ask(&self, lent: &Lent, digest: &Digest) -> Result<Option<u64>, Status> {
+        let answer = until_answered(BRIEFLY, || async {
+            let mut request = Request::new(blob::stat_wanted(&lent.loan, digest));
+            request.set_timeout(UNARY_DEADLINE);
+            self.host.blobs().stat_blobs(request).await
+        });
+        blob::stated(digest, answer.await?).map_err(malformed)
+    }
+}
+
+/// An answer that is not of the protocol: asking again would bring the same.
+fn malformed(error: impl ToString) -> Status {
+    Status::failed_precondition(error.to_string())
+}
+
+fn lending_failed(digest: Digest, error: SourceError) -> BlobError {
+    match error {
+        SourceError::NotFound { .. } => BlobError::NotFound { digest },
+        error => BlobError::unavailable(digest, error),
+    }
+}
+
+#[async_trait]
+impl BlobSource for RemoteBlobs {
+    async fn stat(&self, digest: &Digest) -> Result<Option<u64>, BlobError> {
+        let fail = |error| lending_failed(*digest, error);
+        let lent = self.host.lent(&self.config_digest).await.map_err(fail)?;
+        let answer = match self.ask(&lent, digest).await {
+            Err(error) if status::is_lease_lost(&error) => {
+                let renewed = self.host.renewed(&lent).await.map_err(fail)?;
+                let lent = renewed.ok_or(BlobError::LeaseLost { digest: *digest })?;
+                self.ask(&lent, digest).await
+            }
+            answer => answer,
+        };
+        answer.map_err(|error| status::to_blob_error(*digest, self.host.failure(error)))
+    }
+
+    async fn open(&self, digest: &Digest, offset: u64) -> Result<BlobStream, BlobError> {
+        let lent = self.host.lent(&self.config_digest).await;
+        let lent = lent.map_err(|error| lending_failed(*digest, error))?;
+        let mut reading = Reading {
+            host: self.host.clone(),
+            lent,
+            digest: *digest,
+            offset,
+            size: None,
+            pieces: None,
+            first: None,
+            progressed: Instant::now(),
+            pauses: pauses().build(),
+        };
+        let size = reading.reopen().await?;
+        let joined = stream::try_unfold(reading, async |mut reading| {
+            Ok(reading.next().await?.map(|frame| (frame, reading)))
+        });
+        if offset != 0 {
+            return Ok(joined.boxed());
+        }
+        let media_type = MediaType::new("application/octet-stream");
+        Ok(verify(joined.boxed(), &Descriptor { media_type, digest: *digest, size }))
+    }
+}
+
+/// A blob that is being read, over as many streams as it takes.
+struct Reading {
+    host: Arc<Inner>,
+    lent: Lent,
+    digest: Digest,
+    /// Where the next byte belongs.
+    offset: u64,
+    /// The size of the blob, from the first stream on.
+    size: Option<u64>,
+    /// The stream under way; none when it has to be opened again.
+    pieces: Option<BlobPieces>,
+    /// Bytes that came along with the size.
+    first: Option<Bytes>,
+    progressed: Instant,
+    pauses: backon::ExponentialBackoff,
+}
+
+impl Reading {
+    /// The next bytes; `None` when all were given.
+    async fn next(&mut self) -> Result<Option<Bytes>, BlobError> {
+        loop {
+            if self.pieces.is_none() {
+                self.reopen().await?;
+            }
+            match self.receive().await {
+                Ok(Some(frame)) => return self.take(frame).map(Some),
+                Ok(None) => return self.finish(),
+                Err(status) => self.recover(status).await?,
+            }
+        }
+    }
+
+    /// Opens a stream at the offset, as often as it takes; the size of the blob.
+    async fn reopen(&mut self) -> Result<u64, BlobError> {
+        loop {
+            match self.begin().await {
+                Ok(size) if self.size.is_none_or(|known| known == size) => {
+                    self.size = Some(size);
+                    return Ok(size);
+                }
+                Ok(size) => {
+                    let expected = self.size.unwrap_or_default();
+                    let digest = self.digest;
+                    return Err(BlobError::SizeMismatch { digest, expected, actual: size });
+                }
+                Err(status) => self.recover(status).await?,
+            }
+        }
+    }
+
+    async fn begin(&mut self) -> Result<u64, Status> {
+        let wanted = blob::read_wanted(&self.lent.loan, &self.digest, self.offset);
+        let mut client = self.host.bulk();
+        let head = self.within_stall(async {
+            let mut pieces = client.read_blob(wanted).await?.into_inner();
+            let head = pieces.message().await?;
+            Ok((head.ok_or_else(|| malformed("a stream without a first message"))?, pieces))
+        });
+        let (head, pieces) = head.await?;
+        let (size, first) = blob::begun(head).map_err(malformed)?;
+        self.first = first;
+        self.pieces = Some(pieces);
+        Ok(size)
+    }
+
+    async fn receive(&mut self) -> Result<Option<Bytes>, Status> {
+        if let Some(first) = self.first.take() {
+            return Ok(Some(first));
+        }
+        let stall = self.host.manners.stall;
+        let pieces = self.pieces.as_mut().expect("a reading receives only while it has a stream");
+        match timeout(stall, pieces.message()).await {
+            Ok(message) => message?.map(blob::moved).transpose().map_err(malformed),
+            Err(_elapsed) => Err(stalled(stall)),
+        }
+    }
+
+    async fn within_stall<T>(
+        &self,
+        call: impl Future<Output = Result<T, Status>>,
+    ) -> Result<T, Status> {
+        let stall = self.host.manners.stall;
+        timeout(stall, call).await.unwrap_or_else(|_elapsed| Err(stalled(stall)))
+    }
+
+    fn take(&mut self, frame: Bytes) -> Result<Bytes, BlobError> {
+        self.offset += frame.len() as u64;
+        if self.size.is_some_and(|size| size < self.offset) {
+            return Err(self.size_mismatch());
+        }
+        self.progressed = Instant::now();
+        self.pauses = pauses().build();
+        Ok(frame)
+    }
+
+    fn finish(&self) -> Result<Option<Bytes>, BlobError> {
+        if self.size.is_some_and(|size| size != self.offset) {
+            return Err(self.size_mismatch());
+        }
+        Ok(None)
+    }
+
+    fn size_mismatch(&self) -> BlobError {
+        let expected = self.size.unwrap_or_default();
+        BlobError::SizeMismatch { digest: self.digest, expected, actual: self.offset }
+    }
+
+    /// Flowing → Reopening: waits for the next attempt, or says why there is none.
+    async fn recover(&mut self, status: Status) -> Result<(), BlobError> {
+        self.pieces = None;
+        self.first = None;
+        let digest = self.digest;
+        let is_spent = self.host.manners.patience <= self.progressed.elapsed();
+        if is_spent {
+            return Err(status::to_blob_error(digest, self.host.failure(status)));
+        }
+        if status::is_lease_lost(&status) {
+            let renewed = self.host.renewed(&self.lent).await;
+            let renewed = renewed.map_err(|error| lending_failed(digest, error))?;
+            self.lent = renewed.ok_or(BlobError::LeaseLost { digest })?;
+        } else if !status::is_transient(&status) {
+            return Err(status::to_blob_error(digest, self.host.failure(status)));
+        }
+        tracing::debug!(blob.digest = %digest, offset = self.offset, %status, "reading again");
+        sleep(self.pauses.next().unwrap_or(Duration::from_secs(1))).await;
+        Ok(())
+    }
+}
+
+fn stalled(stall: Duration) -> Status {
+    Status::unavailable(format!("no byte came for {} s", stall.as_secs()))
+}

@@ -1,0 +1,148 @@
+//! Requests and answers of `InventoryService`.
+
+use std::time::SystemTime;
+
+use tonic::Status;
+use transfer::{ConfigDigest, Image, ImageSummary, Reference, SourceError};
+
+use super::page::Page;
+use super::{Malformed, duration, elapsed, status};
+use crate::client::Failure;
+use crate::library::{ImageName, LeaseGrant};
+use crate::wire::generated as pb;
+use crate::wire::{MAX_PAGE, MAX_REFERENCES};
+
+pub(crate) fn list_request(request: &pb::ListImagesRequest) -> Result<Page<ConfigDigest>, Status> {
+    Page::parse(request.page_size, &request.page_token)
+}
+
+pub(crate) fn list_response(
+    page: &Page<ConfigDigest>,
+    images: Vec<ImageSummary>,
+) -> pb::ListImagesResponse {
+    let (images, next_page_token) = page.cut(images, |image| image.config_digest);
+    pb::ListImagesResponse { images: images.iter().map(Into::into).collect(), next_page_token }
+}
+
+pub(crate) fn next_page(page_token: String) -> pb::ListImagesRequest {
+    pb::ListImagesRequest { page_size: i32::try_from(MAX_PAGE).unwrap_or_default(), page_token }
+}
+
+/// The images of a page, and the token of the next; `None` when this was the last.
+pub(crate) fn listed(
+    response: pb::ListImagesResponse,
+) -> Result<(Vec<ImageSummary>, Option<String>), Malformed> {
+    let images = response.images.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?;
+    Ok((images, Some(response.next_page_token).filter(|token| !token.is_empty())))
+}
+
+pub(crate) fn image_request(request: pb::GetImageRequest) -> Result<ImageName, Status> {
+    use pb::get_image_request::Name;
+    match request.name {
+        Some(Name::Reference(text)) => {
+            text.parse().map(ImageName::Reference).map_err(|e| status::invalid("reference", e))
+        }
+        Some(Name::ConfigDigest(text)) => {
+            text.parse().map(ImageName::Config).map_err(|e| status::invalid("config_digest", e))
+        }
+        None => Err(status::invalid("name", "is absent: give a reference or a config_digest")),
+    }
+}
+
+pub(crate) fn image_response(image: &Image, lease: LeaseGrant) -> pb::GetImageResponse {
+    pb::GetImageResponse { image: Some(image.into()), lease: Some(lease.into()) }
+}
+
+pub(crate) fn image_wanted(config_digest: &ConfigDigest) -> pb::GetImageRequest {
+    let name = pb::get_image_request::Name::ConfigDigest(config_digest.to_string());
+    pb::GetImageRequest { name: Some(name) }
+}
+
+/// The image that was asked for, and the lease on it.
+pub(crate) fn image_given(
+    config_digest: &ConfigDigest,
+    response: pb::GetImageResponse,
+) -> Result<(Image, LeaseGrant), Malformed> {
+    let image: Image = response.image.ok_or(Malformed::absent("image"))?.try_into()?;
+    if image.config_digest != *config_digest {
+        return Err(Malformed::new("image", "is another than was asked for"));
+    }
+    Ok((image, response.lease.ok_or(Malformed::absent("lease"))?.try_into()?))
+}
+
+impl From<LeaseGrant> for pb::Lease {
+    fn from(lease: LeaseGrant) -> Self {
+        Self {
+            id: lease.id,
+            ttl: Some(duration(lease.ttl)),
+            expire_time: Some(lease.expires.into()),
+        }
+    }
+}
+
+impl TryFrom<pb::Lease> for LeaseGrant {
+    type Error = Malformed;
+
+    fn try_from(lease: pb::Lease) -> Result<Self, Malformed> {
+        if lease.id.is_empty() {
+            return Err(Malformed::absent("lease.id"));
+        }
+        let expires = lease.expire_time.ok_or(Malformed::absent("lease.expire_time"))?;
+        let expires = SystemTime::try_from(expires)
+            .map_err(|error| Malformed::new("lease.expire_time", error))?;
+        Ok(Self { id: lease.id, ttl: elapsed(lease.ttl), expires })
+    }
+}
+
+/// The references as they were written; each is parsed on its own, so that one that is none does
+/// not fail the others.
+pub(crate) fn resolve_request(request: pb::ResolveImagesRequest) -> Result<Vec<String>, Status> {
+    match request.references.len() {
+        0 => Err(status::invalid("references", "is empty")),
+        1..=MAX_REFERENCES => Ok(request.references),
+        many => {
+            let reason = format!("has {many} entries, at most {MAX_REFERENCES} are allowed");
+            Err(status::invalid("references", reason))
+        }
+    }
+}
+
+pub(crate) fn reference(text: &str) -> Result<Reference, Status> {
+    text.parse().map_err(|error| status::invalid("references", error))
+}
+
+pub(crate) fn resolve_response(
+    resolved: Vec<(String, Result<ImageSummary, Status>)>,
+) -> pb::ResolveImagesResponse {
+    use pb::resolve_images_response::{Resolution, resolution};
+    let resolutions = resolved.into_iter().map(|(reference, result)| Resolution {
+        reference,
+        result: Some(match result {
+            Ok(image) => resolution::Result::Image((&image).into()),
+            Err(error) => resolution::Result::Error(status::to_message(&error)),
+        }),
+    });
+    pb::ResolveImagesResponse { resolutions: resolutions.collect() }
+}
+
+pub(crate) fn resolve_wanted(reference: &Reference) -> pb::ResolveImagesRequest {
+    pb::ResolveImagesRequest { references: vec![reference.to_string()] }
+}
+
+/// What the one reference that was asked for names.
+pub(crate) fn resolved(
+    endpoint: &str,
+    reference: &Reference,
+    response: pb::ResolveImagesResponse,
+) -> Result<ImageSummary, SourceError> {
+    use pb::resolve_images_response::resolution;
+    let malformed = |error| SourceError::unavailable(reference, error);
+    let only = response.resolutions.into_iter().next().and_then(|resolution| resolution.result);
+    match only.ok_or_else(|| malformed(Malformed::absent("resolutions")))? {
+        resolution::Result::Image(image) => image.try_into().map_err(malformed),
+        resolution::Result::Error(error) => {
+            let failure = Failure::new(endpoint, status::from_message(error));
+            Err(status::to_source_error(&reference.to_string(), failure))
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! Who may read which image until when: one lease for each caller and image.
+//!
+//! How long it lives is kept by the store's own table of leases, so that what a caller may read is
+//! what the store keeps; what it covers, and under which name, is kept here.
+
+use std::collections::HashMap;
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher as _;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use transfer::store::Leases as Kept;
+use transfer::{ConfigDigest, Digest, Image};
+
+use super::{LeaseGrant, Loan};
+use crate::identity::Caller;
+
+/// A lease that was found alive: what it covers.
+#[derive(Debug)]
+pub(super) struct Granted {
+    id: String,
+    manifest_digest: Digest,
+    sizes: HashMap<Digest, u64>,
+    /// Its name in the store's table.
+    holder: String,
+    ttl: Duration,
+    kept: Kept,
+}
+
+impl Granted {
+    /// The size of a blob of the image, in bytes; `None` when it is not part of it.
+    pub(super) fn size(&self, digest: &Digest) -> Option<u64> {
+        self.sizes.get(digest).copied()
+    }
+
+    /// Begins the lease's time anew; `false` when it ran out before.
+    pub(super) fn renew(&self) -> bool {
+        self.kept.renew(&self.holder, self.ttl)
+    }
+}
+
+/// The leases of one agent's life; a restart forgets them, and callers ask anew.
+#[derive(Debug)]
+pub(super) struct Leases {
+    kept: Kept,
+    ttl: Duration,
+    /// Sets the leases of this life apart from those of the last.
+    life: u64,
+    next: AtomicU64,
+    granted: Mutex<HashMap<(Caller, ConfigDigest), Arc<Granted>>>,
+}
+
+impl Leases {
+    pub(super) fn new(kept: Kept, ttl: Duration) -> Self {
+        Self {
+            kept,
+            ttl,
+            life: RandomState::new().hash_one(SystemTime::now()),
+            next: AtomicU64::new(1),
+            granted: Mutex::default(),
+        }
+    }
+
+    /// A lease on all blobs of `image`; the one that the caller has already, renewed, if it lives
+    /// and the image's documents are still the same.
+    ///
+    /// Forgets the leases that ran out, so that the table is no larger than what callers use.
+    pub(super) fn grant(&self, caller: &Caller, image: &Image) -> LeaseGrant {
+        let mut granted = self.granted.lock().unwrap_or_else(PoisonError::into_inner);
+        let alive = self.kept.holders();
+        granted.retain(|_, lease| alive.binary_search(&lease.holder).is_ok());
+        let key = (caller.clone(), image.config_digest);
+        let lease = match granted.get(&key) {
+            Some(lease) if lease.manifest_digest == image.manifest_digest && lease.renew() => {
+                lease.clone()
+            }
+            _ => {
+                let lease = Arc::new(self.make(caller, image));
+                self.kept.grant(lease.holder.clone(), lease.sizes.keys().copied(), self.ttl);
+                granted.insert(key, lease.clone());
+                lease
+            }
+        };
+        LeaseGrant { id: lease.id.clone(), ttl: self.ttl, expires: SystemTime::now() + self.ttl }
+    }
+
+    /// The lease that the caller shows, renewed; `None` when it ran out or was never this caller's.
+    pub(super) fn renew(&self, caller: &Caller, loan: &Loan) -> Option<Arc<Granted>> {
+        let granted = self.granted.lock().unwrap_or_else(PoisonError::into_inner);
+        let lease = granted.get(&(caller.clone(), loan.config_digest))?;
+        (lease.id == loan.lease_id && lease.renew()).then(|| lease.clone())
+    }
+
+    /// Ends every lease of a caller.
+    pub(super) fn forget(&self, caller: &Caller) {
+        let mut granted = self.granted.lock().unwrap_or_else(PoisonError::into_inner);
+        granted.retain(|(holder, _), lease| {
+            if holder == caller {
+                self.kept.release(&lease.holder);
+            }
+            holder != caller
+        });
+    }
+
+    fn make(&self, caller: &Caller, image: &Image) -> Granted {
+        let serial = self.next.fetch_add(1, Ordering::Relaxed);
+        let documents = [
+            (image.manifest_digest, image.manifest.len() as u64),
+            (image.config_digest.0, image.config.len() as u64),
+        ];
+        let layers = image.layers.iter().map(|layer| (layer.blob.digest, layer.blob.size));
+        Granted {
+            id: format!("{:016x}-{serial}", self.life),
+            manifest_digest: image.manifest_digest,
+            sizes: documents.into_iter().chain(layers).collect(),
+            holder: format!("{caller}/{}", image.config_digest),
+            ttl: self.ttl,
+            kept: self.kept.clone(),
+        }
+    }
+}

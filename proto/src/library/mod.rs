@@ -1,0 +1,276 @@
+//! What a host lets its callers read: every image and every blob passes through here.
+//!
+//! ```text
+//!   list, resolve, image ──► granted? ──► ImageSource
+//!                                │ image: grants a lease on (caller, image)
+//!   stat, open ──► readable? ────┘──► blobs of that image   renews the lease
+//! ```
+//!
+//! What is not granted does not exist: the answer is the same `NotFound` in both cases.
+
+mod lease;
+mod reading;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use transfer::{
+    BlobError, BlobSource, BlobStream, ConfigDigest, Digest, Image, ImageSource, ImageSummary,
+    Reference, SourceError,
+};
+
+use crate::identity::Caller;
+use lease::{Granted, Leases};
+use reading::Turnstile;
+
+/// Which images a caller may read; asked at every read, so that taking a grant away works at once.
+pub trait Access: Send + Sync {
+    /// Whether `caller` may know of the image and read all of it.
+    fn may_read(&self, caller: &Caller, config_digest: &ConfigDigest) -> bool;
+}
+
+/// Every range of this host may read every image of this host.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AllImages;
+
+impl Access for AllImages {
+    fn may_read(&self, _caller: &Caller, _config_digest: &ConfigDigest) -> bool {
+        true
+    }
+}
+
+/// How much a library lends, and for how long.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    /// How long a lease lives without a read.
+    pub lease: Duration,
+    /// Streams of blobs open at once, for all callers. Each holds about three frames.
+    pub reads: usize,
+    /// Streams of blobs open at once, for one caller.
+    pub reads_per_caller: usize,
+}
+
+impl Default for Terms {
+    fn default() -> Self {
+        Self { lease: Duration::from_secs(600), reads: 24, reads_per_caller: 8 }
+    }
+}
+
+/// What an image is asked for by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ImageName {
+    /// What it is called.
+    Reference(Reference),
+    /// Its name across engines.
+    Config(ConfigDigest),
+}
+
+/// A lease on the blobs of one image, for one caller.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaseGrant {
+    /// What the caller shows when it reads.
+    pub id: String,
+    /// How long the lease lives without a read.
+    pub ttl: Duration,
+    /// When it ends unless it is read under.
+    pub expires: SystemTime,
+}
+
+/// The image that a blob is asked for as a part of, and the lease on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loan {
+    /// The image.
+    pub config_digest: ConfigDigest,
+    /// The lease, as [`LeaseGrant::id`] says.
+    pub lease_id: String,
+}
+
+/// Why a read was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The blob cannot be read.
+    #[error(transparent)]
+    Blob(#[from] BlobError),
+    /// The caller, or all callers together, had as many streams open as there may be, for as long
+    /// as one waits for a turn.
+    #[error("{limit} blobs are being read already")]
+    Busy {
+        /// How many streams there may be.
+        limit: usize,
+    },
+}
+
+/// What was read by callers since the library opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Served {
+    /// Streams opened.
+    pub reads: u64,
+    /// Bytes handed out.
+    pub bytes: u64,
+}
+
+#[derive(Debug, Default)]
+struct Meter {
+    reads: AtomicU64,
+    bytes: AtomicU64,
+}
+
+/// The images of a host as its callers may see them. One for the whole process, so that its limits
+/// hold for all listeners together.
+pub struct Library {
+    images: Arc<dyn ImageSource>,
+    access: Arc<dyn Access>,
+    leases: Leases,
+    turnstile: Turnstile,
+    meter: Arc<Meter>,
+}
+
+impl std::fmt::Debug for Library {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Library").field("served", &self.served()).finish_non_exhaustive()
+    }
+}
+
+impl Library {
+    /// Lends what `images` has to whom `access` lets. `leases` is the table of the store that the
+    /// blobs lie in: what is lent is not collected.
+    #[must_use]
+    pub fn new(
+        images: Arc<dyn ImageSource>,
+        access: Arc<dyn Access>,
+        leases: transfer::store::Leases,
+        terms: Terms,
+    ) -> Self {
+        Self {
+            images,
+            access,
+            leases: Leases::new(leases, terms.lease),
+            turnstile: Turnstile::new(terms.reads, terms.reads_per_caller),
+            meter: Arc::default(),
+        }
+    }
+
+    /// What was read so far.
+    #[must_use]
+    pub fn served(&self) -> Served {
+        Served {
+            reads: self.meter.reads.load(Ordering::Relaxed),
+            bytes: self.meter.bytes.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Ends every lease of a caller: it is not served any more.
+    pub fn forget(&self, caller: &Caller) {
+        self.leases.forget(caller);
+        self.turnstile.forget(caller);
+    }
+
+    /// Every image that the caller may read, sorted by config digest.
+    ///
+    /// # Errors
+    /// As [`ImageSource::list`].
+    pub async fn list(&self, caller: &Caller) -> Result<Vec<ImageSummary>, SourceError> {
+        let mut images = self.images.list().await?;
+        images.retain(|image| self.access.may_read(caller, &image.config_digest));
+        images.sort_by_key(|image| image.config_digest);
+        Ok(images)
+    }
+
+    /// The image that `reference` names now.
+    ///
+    /// # Errors
+    /// As [`ImageSource::resolve`]; an image that is not granted is not found.
+    pub async fn resolve(
+        &self,
+        caller: &Caller,
+        reference: &Reference,
+    ) -> Result<ImageSummary, SourceError> {
+        let image = self.images.resolve(reference).await?;
+        if !self.access.may_read(caller, &image.config_digest) {
+            return Err(SourceError::NotFound { image: reference.to_string() });
+        }
+        Ok(image)
+    }
+
+    /// The image whole, and a lease under which the caller may read its blobs.
+    ///
+    /// # Errors
+    /// As [`ImageSource::image`]; an image that is not granted is not found.
+    pub async fn image(
+        &self,
+        caller: &Caller,
+        name: &ImageName,
+    ) -> Result<(Image, LeaseGrant), SourceError> {
+        let config_digest = match name {
+            ImageName::Reference(reference) => self.resolve(caller, reference).await?.config_digest,
+            ImageName::Config(config_digest) => *config_digest,
+        };
+        if !self.access.may_read(caller, &config_digest) {
+            return Err(SourceError::NotFound { image: config_digest.to_string() });
+        }
+        let image = self.images.image(&config_digest).await?;
+        let grant = self.leases.grant(caller, &image);
+        Ok((image, grant))
+    }
+
+    /// The size of a blob of an image; `None` when the image has no such blob or it is gone.
+    ///
+    /// # Errors
+    /// [`BlobError::NotFound`] for an image that is not granted, [`BlobError::LeaseLost`], and that
+    /// the store failed.
+    pub async fn stat(
+        &self,
+        caller: &Caller,
+        loan: &Loan,
+        digest: &Digest,
+    ) -> Result<Option<u64>, BlobError> {
+        match self.readable(caller, loan, digest) {
+            Ok(_) => self.images.blobs(&loan.config_digest).stat(digest).await,
+            Err(BlobError::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The bytes of a blob of an image from `offset` on, and its whole size. Waits for its turn.
+    ///
+    /// # Errors
+    /// [`ReadError::Busy`] when the turn does not come; as [`BlobSource::open`], and
+    /// [`BlobError::LeaseLost`].
+    pub async fn open(
+        &self,
+        caller: &Caller,
+        loan: &Loan,
+        digest: &Digest,
+        offset: u64,
+    ) -> Result<(u64, BlobStream), ReadError> {
+        let lease = self.readable(caller, loan, digest)?;
+        let size = lease.size(digest).ok_or(BlobError::NotFound { digest: *digest })?;
+        if size < offset {
+            return Err(BlobError::OffsetBeyondEnd { digest: *digest, size, offset }.into());
+        }
+        let turn = self.turnstile.enter(caller).await?;
+        let stream = self.images.blobs(&loan.config_digest).open(digest, offset).await?;
+        self.meter.reads.fetch_add(1, Ordering::Relaxed);
+        Ok((size, reading::lend(stream, lease, turn, self.meter.clone())))
+    }
+
+    /// The one place that decides whether a caller may read a blob: the image is granted to it, it
+    /// holds a living lease on that image, and the blob is part of it.
+    fn readable(
+        &self,
+        caller: &Caller,
+        loan: &Loan,
+        digest: &Digest,
+    ) -> Result<Arc<Granted>, BlobError> {
+        if !self.access.may_read(caller, &loan.config_digest) {
+            return Err(BlobError::NotFound { digest: *digest });
+        }
+        let lease =
+            self.leases.renew(caller, loan).ok_or(BlobError::LeaseLost { digest: *digest })?;
+        match lease.size(digest) {
+            Some(_) => Ok(lease),
+            None => Err(BlobError::NotFound { digest: *digest }),
+        }
+    }
+}

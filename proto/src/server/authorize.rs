@@ -1,0 +1,146 @@
+//! Who may call what: a row for each RPC, and what has no row is not called by anybody.
+
+use std::task::{Context, Poll};
+
+use futures::future::{Either, Ready, ready};
+use http::{Request, Response};
+use tonic::body::Body;
+use tower::{Layer, Service};
+
+use crate::convert::status::not_allowed;
+use crate::identity::Caller;
+
+/// Who may call an RPC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Who {
+    /// Every caller that has a listener; what it gets to see is decided per image and blob.
+    Anyone,
+    /// The administrator.
+    Admin,
+}
+
+/// Every RPC that is served, and who may call it.
+pub const RPCS: &[(&str, Who)] = &[
+    ("/longshore.v1.InventoryService/ListImages", Who::Anyone),
+    ("/longshore.v1.InventoryService/GetImage", Who::Anyone),
+    ("/longshore.v1.InventoryService/ResolveImages", Who::Anyone),
+    ("/longshore.v1.BlobService/StatBlobs", Who::Anyone),
+    ("/longshore.v1.BlobService/ReadBlob", Who::Anyone),
+    ("/longshore.v1.AdminService/GetStats", Who::Admin),
+    ("/longshore.v1.AdminService/ListRanges", Who::Admin),
+    ("/longshore.v1.AdminService/AddRange", Who::Admin),
+    ("/longshore.v1.AdminService/RemoveRange", Who::Admin),
+    ("/longshore.v1.AdminService/VerifyStore", Who::Admin),
+    // Served by a range's own agent, to whoever may open its socket.
+    ("/longshore.v1.RangeService/Sync", Who::Anyone),
+    ("/longshore.v1.RangeService/ListImages", Who::Anyone),
+    ("/longshore.v1.RangeService/GetStatus", Who::Anyone),
+    ("/grpc.health.v1.Health/Check", Who::Anyone),
+    ("/grpc.health.v1.Health/Watch", Who::Anyone),
+    // They tell of the protocol, and nothing of this host.
+    ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Who::Anyone),
+    ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", Who::Anyone),
+];
+
+/// Whether `caller` may call the RPC with this path.
+#[must_use]
+pub fn may_call(caller: &Caller, path: &str) -> bool {
+    match RPCS.iter().find(|(rpc, _)| *rpc == path) {
+        Some((_, Who::Anyone)) => true,
+        Some((_, Who::Admin)) => *caller == Caller::Admin,
+        None => false,
+    }
+}
+
+/// Lets a caller's requests through to what it may call.
+#[derive(Clone, Debug)]
+pub(super) struct Authorize {
+    pub(super) caller: Caller,
+}
+
+impl<S> Layer<S> for Authorize {
+    type Service = Authorized<S>;
+
+    fn layer(&self, inner: S) -> Authorized<S> {
+        Authorized { caller: self.caller.clone(), inner }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Authorized<S> {
+    caller: Caller,
+    inner: S,
+}
+
+impl<S, B> Service<Request<B>> for Authorized<S>
+where
+    S: Service<Request<B>, Response = Response<Body>>,
+{
+    type Response = Response<Body>;
+    type Error = S::Error;
+    type Future = Either<S::Future, Ready<Result<Response<Body>, S::Error>>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let path = request.uri().path();
+        if may_call(&self.caller, path) {
+            return Either::Left(self.inner.call(request));
+        }
+        // A path is the caller's own text: as much of it as any RPC's name has.
+        let path: String = path.chars().take(100).collect();
+        tracing::warn!(caller = %self.caller, %path, "refused a call");
+        Either::Right(ready(Ok(not_allowed(&self.caller, &path).into_http())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message as _;
+
+    use super::*;
+    use crate::wire::DESCRIPTORS;
+
+    #[test]
+    fn every_rpc_of_the_schema_has_a_row_and_every_row_an_rpc() {
+        let set = prost_types::FileDescriptorSet::decode(DESCRIPTORS).unwrap();
+        let mut rpcs: Vec<String> = set
+            .file
+            .iter()
+            .flat_map(|file| file.service.iter().map(move |service| (file.package(), service)))
+            .flat_map(|(package, service)| {
+                let path = move |rpc: &str| format!("/{package}.{}/{rpc}", service.name());
+                service.method.iter().map(move |method| path(method.name()))
+            })
+            .collect();
+        let mut rows: Vec<String> = RPCS
+            .iter()
+            .map(|(rpc, _)| (*rpc).to_owned())
+            .filter(|rpc| rpc.starts_with("/longshore."))
+            .collect();
+        rpcs.sort();
+        rows.sort();
+        assert_eq!(rpcs, rows);
+    }
+
+    #[test]
+    fn a_range_calls_nothing_of_the_administrator() {
+        let range = Caller::Range("a".parse().unwrap());
+        for (rpc, who) in RPCS {
+            assert_eq!(*who == Who::Admin, rpc.contains("AdminService"), "{rpc}");
+            assert_eq!(may_call(&range, rpc), *who == Who::Anyone, "{rpc}");
+            assert!(may_call(&Caller::Admin, rpc), "{rpc}");
+        }
+    }
+
+    #[test]
+    fn what_has_no_row_is_called_by_nobody() {
+        for path in
+            ["", "/", "/longshore.v1.BlobService/", "/longshore.v1.BlobService/ReadBlob/", "*"]
+        {
+            assert!(!may_call(&Caller::Admin, path), "{path:?}");
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! One connection: counted while it lives, given little time to begin, and ended on demand.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Sleep, sleep};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tonic::transport::server::Connected;
+
+use crate::channel::Io;
+
+/// How long a connection has to show that it speaks HTTP/2. From then on keepalive finds out
+/// whether it still lives; before, nothing else would.
+const BEGIN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Bytes of a client's preface and the header of its first frame.
+const BEGINNING: usize = 24 + 9;
+
+/// A connection with its place among the others.
+pub(super) struct Connection {
+    io: Box<dyn Io>,
+    _place: OwnedSemaphorePermit,
+    ended: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// Bytes seen of the beginning, and the time it has; none once it is complete.
+    beginning: Option<(usize, Pin<Box<Sleep>>)>,
+}
+
+impl Connection {
+    pub(super) fn new(
+        io: Box<dyn Io>,
+        place: OwnedSemaphorePermit,
+        end: CancellationToken,
+    ) -> Self {
+        Self {
+            io,
+            _place: place,
+            ended: Box::pin(end.cancelled_owned()),
+            beginning: Some((0, Box::pin(sleep(BEGIN_TIMEOUT)))),
+        }
+    }
+}
+
+/// The caller is known from the listener, not from the connection.
+impl Connected for Connection {
+    type ConnectInfo = ();
+
+    fn connect_info(&self) {}
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        // A connection always waits for something to read, so this is where both timers are heard.
+        if self.ended.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
+        if let Some((_, time)) = &mut self.beginning
+            && time.as_mut().poll(context).is_ready()
+        {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.io).poll_read(context, buffer))?;
+        let read = buffer.filled().len() - before;
+        if let Some((seen, _)) = &mut self.beginning {
+            *seen += read;
+            if BEGINNING <= *seen {
+                self.beginning = None;
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(context, buffer)
+    }
+
+    // Passed on, or a frame's header and payload would be two system calls.
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffers: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(context, buffers)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(context)
+    }
+}

@@ -1,0 +1,59 @@
+//! `InventoryService` over a library.
+
+use std::sync::Arc;
+
+use tonic::{Request, Response, Status};
+
+use crate::convert::inventory;
+use crate::convert::status::from_source_error;
+use crate::identity::Caller;
+use crate::library::Library;
+use crate::wire::generated as pb;
+use crate::wire::generated::inventory_service_server::InventoryService;
+
+pub(super) struct Inventory {
+    pub(super) caller: Caller,
+    pub(super) library: Arc<Library>,
+}
+
+#[tonic::async_trait]
+impl InventoryService for Inventory {
+    async fn list_images(
+        &self,
+        request: Request<pb::ListImagesRequest>,
+    ) -> Result<Response<pb::ListImagesResponse>, Status> {
+        let page = inventory::list_request(&request.into_inner())?;
+        let images = self.library.list(&self.caller).await.map_err(|e| from_source_error(&e))?;
+        Ok(Response::new(inventory::list_response(&page, images)))
+    }
+
+    async fn get_image(
+        &self,
+        request: Request<pb::GetImageRequest>,
+    ) -> Result<Response<pb::GetImageResponse>, Status> {
+        let name = inventory::image_request(request.into_inner())?;
+        let image = self.library.image(&self.caller, &name).await;
+        let (image, lease) = image.map_err(|error| from_source_error(&error))?;
+        Ok(Response::new(inventory::image_response(&image, lease)))
+    }
+
+    async fn resolve_images(
+        &self,
+        request: Request<pb::ResolveImagesRequest>,
+    ) -> Result<Response<pb::ResolveImagesResponse>, Status> {
+        let texts = inventory::resolve_request(request.into_inner())?;
+        let mut resolved = Vec::with_capacity(texts.len());
+        // One after the other: a thousand names must not be a thousand questions at once.
+        for text in texts {
+            let result = match inventory::reference(&text) {
+                Ok(reference) => {
+                    let image = self.library.resolve(&self.caller, &reference).await;
+                    image.map_err(|error| from_source_error(&error))
+                }
+                Err(status) => Err(status),
+            };
+            resolved.push((text, result));
+        }
+        Ok(Response::new(inventory::resolve_response(resolved)))
+    }
+}

@@ -1,0 +1,158 @@
+//! Sockets that are bound before anything is served, so that their addresses are known.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use tokio::net::{TcpListener, UnixListener};
+
+use crate::channel::Io;
+
+/// A bound socket. A Unix socket's file is removed with it, unless another took its place.
+#[derive(Debug)]
+pub struct Listener {
+    kind: Kind,
+}
+
+enum Kind {
+    Unix { listener: UnixListener, file: SocketFile },
+    Tcp(TcpListener),
+}
+
+struct SocketFile {
+    path: PathBuf,
+    /// Device and inode, to know our own file again.
+    identity: (u64, u64),
+}
+
+impl Listener {
+    /// Listens on a Unix socket with these permissions (`0o600`), in place of what a dead process
+    /// left there. The socket has its permissions before anybody can open it.
+    ///
+    /// # Errors
+    /// `AddrInUse` when a living process listens there or the path is no socket; the system's own.
+    pub fn unix(path: &Path, mode: u32) -> io::Result<Self> {
+        refuse_living(path)?;
+        // Bound under a name of its own, and moved when it is ready: there is no moment at which
+        // the socket is open to more than `mode` says, or absent.
+        let fresh = path.with_extension(format!("{}.new", std::process::id()));
+        match std::fs::remove_file(&fresh) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let listener = UnixListener::bind(&fresh)?;
+        let file = std::fs::set_permissions(&fresh, std::fs::Permissions::from_mode(mode))
+            .and_then(|()| std::fs::rename(&fresh, path))
+            .and_then(|()| std::fs::symlink_metadata(path));
+        let metadata = file.inspect_err(|_| {
+            let _already_failing = std::fs::remove_file(&fresh);
+        })?;
+        let identity = (metadata.dev(), metadata.ino());
+        let file = SocketFile { path: path.to_owned(), identity };
+        Ok(Self { kind: Kind::Unix { listener, file } })
+    }
+
+    /// Listens on a TCP address; port 0 takes a free one.
+    ///
+    /// # Errors
+    /// The system's own.
+    pub async fn tcp(address: SocketAddr) -> io::Result<Self> {
+        Ok(Self { kind: Kind::Tcp(TcpListener::bind(address).await?) })
+    }
+
+    /// The next connection.
+    pub(super) async fn accept(&self) -> io::Result<Box<dyn Io>> {
+        match &self.kind {
+            Kind::Unix { listener, .. } => Ok(Box::new(listener.accept().await?.0)),
+            Kind::Tcp(listener) => {
+                let (stream, _peer) = listener.accept().await?;
+                stream.set_nodelay(true)?;
+                Ok(Box::new(stream))
+            }
+        }
+    }
+}
+
+/// Shown as the endpoint that a client takes.
+impl fmt::Display for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.kind {
+            Kind::Unix { file, .. } => write!(f, "unix://{}", file.path.display()),
+            Kind::Tcp(listener) => match listener.local_addr() {
+                Ok(address) => write!(f, "http://{address}"),
+                Err(_) => f.write_str("http://unknown"),
+            },
+        }
+    }
+}
+
+impl fmt::Debug for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unix { file, .. } => write!(f, "Unix({})", file.path.display()),
+            Self::Tcp(listener) => fmt::Debug::fmt(listener, f),
+        }
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let is_ours = std::fs::symlink_metadata(&self.path)
+            .is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == self.identity);
+        if is_ours {
+            // One that stays behind is replaced by the next listener.
+            let _left = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Only a socket that nobody listens on may be replaced.
+fn refuse_living(path: &Path) -> io::Result<()> {
+    let in_use = |what: &str| {
+        let message = format!("{what} at {}", path.display());
+        Err(io::Error::new(io::ErrorKind::AddrInUse, message))
+    };
+    match std::fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+        Ok(metadata) if !metadata.file_type().is_socket() => in_use("something else lies"),
+        Ok(_) => match std::os::unix::net::UnixStream::connect(path) {
+            Ok(_) => in_use("another process listens"),
+            Err(_) => Ok(()),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_dead_socket_is_replaced_and_a_living_one_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.sock");
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        let listener = Listener::unix(&path, 0o600).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        assert_eq!(Listener::unix(&path, 0o600).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        drop(listener);
+        assert!(!path.exists());
+        std::fs::write(&path, b"precious").unwrap();
+        assert_eq!(Listener::unix(&path, 0o600).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(std::fs::read(&path).unwrap(), b"precious");
+    }
+
+    #[tokio::test]
+    async fn a_listener_leaves_alone_what_took_its_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.sock");
+        let listener = Listener::unix(&path, 0o600).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let _next = Listener::unix(&path, 0o666).unwrap();
+        drop(listener);
+        assert!(path.exists());
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "something was left");
+    }
+}

@@ -1,0 +1,185 @@
+//! The accept loop: so many connections and no more, all of them gone when it ends.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::Stream;
+use futures::stream;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server as Http2;
+
+use super::Services;
+use super::authorize::Authorize;
+use super::connection::Connection;
+use super::listen::Listener;
+use crate::channel::Io;
+use crate::wire::{KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT};
+
+/// How long to wait before accepting again when the system has no more files or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Largest header of a request in bytes; ours have a few hundred.
+const MAX_HEADERS: u32 = 16 * 1024;
+
+/// Streams that a client may reset before they were looked at: more of them are an attack.
+const MAX_PENDING_RESETS: usize = 20;
+
+/// How much one listener takes on.
+#[derive(Clone, Copy, Debug)]
+pub struct Caps {
+    /// Connections open at once; further ones wait in the system's own queue.
+    pub connections: u32,
+    /// Calls under way at once in one connection.
+    pub calls: u32,
+}
+
+impl Default for Caps {
+    fn default() -> Self {
+        Self { connections: 32, calls: 64 }
+    }
+}
+
+/// Serving ended otherwise than asked.
+#[derive(Debug, thiserror::Error)]
+#[error("serving on {listener} ended")]
+pub struct ServeError {
+    /// The listener.
+    listener: String,
+    /// What failed.
+    #[source]
+    source: tonic::transport::Error,
+}
+
+/// Tells how many connections a server has.
+#[derive(Clone, Debug)]
+pub struct Connections {
+    places: Arc<Semaphore>,
+    caps: Caps,
+}
+
+impl Connections {
+    /// Connections open now.
+    #[must_use]
+    pub fn open(&self) -> u32 {
+        let free = u32::try_from(self.places.available_permits()).unwrap_or(u32::MAX);
+        self.caps.connections.saturating_sub(free)
+    }
+}
+
+/// Where connections come from.
+enum Incoming {
+    Listener(Listener),
+    Pipes(tokio::sync::Mutex<tokio::sync::mpsc::Receiver<Box<dyn Io>>>),
+}
+
+impl Incoming {
+    /// The next connection; `None` when no more will come.
+    async fn accept(&self) -> Option<io::Result<Box<dyn Io>>> {
+        match self {
+            Self::Listener(listener) => Some(listener.accept().await),
+            Self::Pipes(pipes) => pipes.lock().await.recv().await.map(Ok),
+        }
+    }
+}
+
+/// One listener and what it serves.
+pub struct Server {
+    name: String,
+    incoming: Incoming,
+    services: Services,
+    connections: Connections,
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server")
+            .field("name", &self.name)
+            .field("services", &self.services)
+            .finish()
+    }
+}
+
+impl Server {
+    /// Will serve `services` on `listener`.
+    #[must_use]
+    pub fn new(listener: Listener, services: Services, caps: Caps) -> Self {
+        Self::over(listener.to_string(), Incoming::Listener(listener), services, caps)
+    }
+
+    /// Will serve `services` on pipes that are made elsewhere: the other ends of what
+    /// [`crate::Endpoint::dialled`] gives.
+    #[must_use]
+    pub fn on_pipes(
+        pipes: tokio::sync::mpsc::Receiver<Box<dyn Io>>,
+        services: Services,
+        caps: Caps,
+    ) -> Self {
+        Self::over("pipes".into(), Incoming::Pipes(pipes.into()), services, caps)
+    }
+
+    fn over(name: String, incoming: Incoming, services: Services, caps: Caps) -> Self {
+        let places = Arc::new(Semaphore::new(caps.connections as usize));
+        Self { name, incoming, services, connections: Connections { places, caps } }
+    }
+
+    /// A view of the connections that outlives the server.
+    #[must_use]
+    pub fn connections(&self) -> Connections {
+        self.connections.clone()
+    }
+
+    /// Serves until `shutdown`; then takes nothing new, and returns when what is under way is done.
+    ///
+    /// Dropping the future ends every connection at once: so a drain is this with a timeout.
+    ///
+    /// # Errors
+    /// [`ServeError`].
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), ServeError> {
+        let Self { name, incoming, services, connections } = self;
+        let end = CancellationToken::new();
+        let _end_all_on_drop = end.clone().drop_guard();
+        let incoming = Box::pin(accepted(incoming, connections.places, end, shutdown.clone()));
+        Http2::builder()
+            .max_concurrent_streams(connections.caps.calls)
+            .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+            .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+            .http2_max_header_list_size(MAX_HEADERS)
+            .http2_max_pending_accept_reset_streams(Some(MAX_PENDING_RESETS))
+            .layer(Authorize { caller: services.caller })
+            .add_routes(services.routes)
+            .serve_with_incoming_shutdown(incoming, shutdown.cancelled_owned())
+            .await
+            .map_err(|source| ServeError { listener: name, source })
+    }
+}
+
+/// The connections, each with its place; ends with `shutdown`, and the listener with it.
+fn accepted(
+    incoming: Incoming,
+    places: Arc<Semaphore>,
+    end: CancellationToken,
+    shutdown: CancellationToken,
+) -> impl Stream<Item = io::Result<Connection>> {
+    stream::unfold(incoming, move |incoming| {
+        let (places, end, shutdown) = (places.clone(), end.clone(), shutdown.clone());
+        async move {
+            let place = places.acquire_owned().await.expect("places are never closed");
+            loop {
+                let accepted = tokio::select! {
+                    () = shutdown.cancelled() => return None,
+                    accepted = incoming.accept() => accepted?,
+                };
+                match accepted {
+                    Ok(io) => return Some((Ok(Connection::new(io, place, end)), incoming)),
+                    Err(error) => {
+                        tracing::warn!(%error, "a connection was not accepted");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                }
+            }
+        }
+    })
+}

@@ -1,0 +1,3 @@
+//! The protocol's integration tests: both ends over a small pipe, and the committed bindings.
+
+mod codegen;
