@@ -1,0 +1,250 @@
+//! How many readers share one ingest, and what each of them sees when something goes wrong.
+
+use std::error::Error;
+use std::sync::Mutex;
+
+use futures::channel::mpsc;
+use futures::future::join_all;
+use futures::{FutureExt, SinkExt};
+
+use super::*;
+use crate::MAX_FRAME;
+use crate::fixture::{Faulty, bytes, contract, descriptor_of, drain, frames, keep, unknown};
+use crate::metered::{Metered, MeteredStore};
+use crate::store::{FsStore, MemoryStore};
+
+type Feed = mpsc::Sender<Result<Bytes, BlobError>>;
+
+/// A far source of one blob, whose frames come when a test sends them.
+struct Fed {
+    blob: Descriptor,
+    stream: Mutex<Option<mpsc::Receiver<Result<Bytes, BlobError>>>>,
+}
+
+#[async_trait]
+impl BlobSource for Fed {
+    async fn stat(&self, digest: &Digest) -> Result<Option<u64>, BlobError> {
+        Ok((*digest == self.blob.digest).then_some(self.blob.size))
+    }
+
+    async fn open(&self, digest: &Digest, _: u64) -> Result<BlobStream, BlobError> {
+        let stream = self.stream.lock().unwrap().take();
+        Ok(stream.ok_or_else(|| BlobError::unavailable(*digest, "opened twice"))?.boxed())
+    }
+}
+
+fn fed(blob: &[u8]) -> (Shared, Arc<MeteredStore<MemoryStore>>, Feed) {
+    let (feed, stream) = mpsc::channel(0);
+    let store = Arc::new(MeteredStore::new(MemoryStore::default()));
+    let stream = Mutex::new(Some(stream));
+    let far = Arc::new(Fed { blob: descriptor_of(blob), stream });
+    (Shared::new(store.clone(), far), store, feed)
+}
+
+fn far() -> MemoryStore {
+    let far = MemoryStore::default();
+    for blob in contract::blobs() {
+        far.insert(blob);
+    }
+    far
+}
+
+#[tokio::test]
+async fn shared_is_a_source() {
+    let shared = Shared::new(Arc::new(MemoryStore::default()), Arc::new(far()));
+    contract::source(&shared, &contract::blobs()).await;
+    shared.drained().await;
+    let folder = tempfile::tempdir().unwrap();
+    let files = Arc::new(FsStore::open(folder.path()).await.unwrap());
+    let shared = Shared::new(files, Arc::new(far()));
+    contract::source(&shared, &contract::blobs()).await;
+    shared.drained().await;
+}
+
+#[tokio::test]
+async fn a_blob_that_many_ask_for_is_taken_in_once() {
+    let store = Arc::new(MeteredStore::new(MemoryStore::default()));
+    let far = Metered::new(far());
+    let counters = far.counters().clone();
+    let shared = Shared::new(store.clone(), Arc::new(far));
+    let reads = (0..16).flat_map(|_| contract::blobs()).map(|blob| {
+        let shared = &shared;
+        async move {
+            let (read, end) = drain(shared.open(&Digest::of(&blob), 0).await.unwrap()).await;
+            end.unwrap();
+            assert_eq!(read, blob);
+        }
+    });
+    join_all(reads).await;
+    shared.drained().await;
+    let ingests = store.ingests().snapshot();
+    assert_eq!(counters.snapshot().opens, contract::blobs().len() as u64);
+    assert!(ingests.committed.values().all(|times| *times == 1), "{ingests:?}");
+    assert_eq!((ingests.committed.len(), ingests.dropped), (contract::blobs().len(), 0));
+}
+
+#[tokio::test]
+async fn readers_follow_from_any_offset_and_the_end_waits_for_the_commit() {
+    let blob = bytes(1, 3 * MAX_FRAME);
+    let (shared, store, mut feed) = fed(&blob);
+    let digest = Digest::of(&blob);
+    let open = async |offset| shared.open(&digest, offset).await.unwrap();
+    let (mut first, mut second) = tokio::join!(open(0), open(2 * MAX_FRAME as u64));
+    assert_eq!(shared.stat(&digest).await.unwrap(), Some(blob.len() as u64));
+    let error = shared.open(&digest, blob.len() as u64 + 1).await.map(drop).unwrap_err();
+    assert!(matches!(error, BlobError::OffsetBeyondEnd { .. }), "{error:?}");
+
+    for frame in frames(&blob, MAX_FRAME) {
+        feed.send(Ok(frame)).await.unwrap();
+    }
+    assert_eq!(first.next().await.unwrap().unwrap(), blob[..MAX_FRAME]);
+    assert_eq!(first.next().await.unwrap().unwrap(), blob[MAX_FRAME..2 * MAX_FRAME]);
+    tokio::task::yield_now().await;
+    assert!(first.next().now_or_never().is_none(), "the last frame came before the commit");
+    assert!(second.next().now_or_never().is_none(), "the last frame came before the commit");
+    assert!(shared.in_progress(&digest));
+    drop(feed);
+    assert_eq!(drain(first).await.0, blob[2 * MAX_FRAME..]);
+    assert_eq!(second.next().await.unwrap().unwrap(), blob[2 * MAX_FRAME..]);
+    assert!(second.next().await.is_none());
+    assert!(!shared.in_progress(&digest));
+    assert_eq!(store.ingests().committed(&digest), 1);
+}
+
+#[tokio::test]
+async fn an_ingest_goes_on_while_anybody_reads_and_ends_when_nobody_does() {
+    let blob = bytes(1, 3 * MAX_FRAME);
+    let (shared, store, mut feed) = fed(&blob);
+    let digest = Digest::of(&blob);
+    let first = shared.open(&digest, 0).await.unwrap();
+    let mut second = shared.open(&digest, 0).await.unwrap();
+    drop(first);
+    let mut frames = frames(&blob, MAX_FRAME).into_iter();
+    for _ in 0..2 {
+        feed.send(Ok(frames.next().unwrap())).await.unwrap();
+    }
+    assert_eq!(second.next().await.unwrap().unwrap().len(), MAX_FRAME);
+    drop(second);
+    // The task's end closes the feed.
+    shared.drained().await;
+    feed.send(Ok(frames.next().unwrap())).await.unwrap_err();
+    assert!(!shared.in_progress(&digest));
+    let ingests = store.ingests().snapshot();
+    assert_eq!((ingests.committed.len(), ingests.dropped), (0, 1));
+    assert_eq!(store.stat(&digest).await.unwrap(), None);
+}
+
+/// Reads a blob; a task that is quicker than its readers fails their opening already.
+async fn read_all(shared: &Shared, digest: &Digest) -> (Vec<u8>, Result<(), BlobError>) {
+    match shared.open(digest, 0).await {
+        Ok(stream) => drain(stream).await,
+        Err(error) => (Vec::new(), Err(error)),
+    }
+}
+
+#[tokio::test]
+async fn an_error_reaches_all_who_follow_and_the_next_begins_anew() {
+    let blob = bytes(1, 3 * MAX_FRAME);
+    let digest = Digest::of(&blob);
+    let memory = MemoryStore::default();
+    memory.insert(blob.clone());
+    let cut = Faulty::cut_off_at(memory.clone(), MAX_FRAME as u64 * 2 + 9).only(1);
+    let shared = Shared::new(Arc::new(MemoryStore::default()), Arc::new(cut));
+    let read = || read_all(&shared, &digest);
+    for (bytes, end) in join_all((0..3).map(|_| read())).await {
+        assert!(blob.starts_with(&bytes));
+        let error = end.unwrap_err();
+        assert!(matches!(error, BlobError::Unavailable { .. }), "{error:?}");
+        assert_eq!(error.source().unwrap().to_string(), "the line went dead");
+    }
+    read().await.1.unwrap();
+
+    let corrupt = Faulty::corrupt_at(memory, 5).only(1);
+    let store = Arc::new(MemoryStore::default());
+    let shared = Shared::new(store.clone(), Arc::new(corrupt));
+    let read = || read_all(&shared, &digest);
+    for (_, end) in join_all((0..3).map(|_| read())).await {
+        assert!(matches!(end, Err(BlobError::DigestMismatch { .. })), "{end:?}");
+    }
+    assert_eq!(store.list(), []);
+    read().await.1.unwrap();
+}
+
+#[tokio::test]
+async fn an_exporter_offers_what_passes_by() {
+    let shared = Shared::over(Arc::new(MemoryStore::default()));
+    let blob = bytes(1, 3 * MAX_FRAME);
+    let expected = descriptor_of(&blob);
+    let error = shared.open(&expected.digest, 0).await.map(drop).unwrap_err();
+    assert!(matches!(error, BlobError::NotFound { .. }), "{error:?}");
+
+    let mut ingest = shared.begin(&expected).await.unwrap().expect("nobody else has begun");
+    assert!(shared.begin(&expected).await.unwrap().is_none(), "it is coming in already");
+    let mut follower = shared.open(&expected.digest, 0).await.unwrap();
+    for frame in frames(&blob, 1000) {
+        ingest.write(frame).await.unwrap();
+    }
+    let frame = follower.next().await.unwrap().unwrap();
+    assert!(!frame.is_empty() && blob.starts_with(&frame));
+    // An export goes on without readers.
+    drop(follower);
+    ingest.commit().await.unwrap();
+    assert!(shared.begin(&expected).await.unwrap().is_none(), "it is kept already");
+    let (read, end) = drain(shared.open(&expected.digest, 0).await.unwrap()).await;
+    end.unwrap();
+    assert_eq!(read, blob);
+}
+
+#[tokio::test]
+async fn an_offer_that_is_given_up_or_wrong_is_told_to_those_who_follow() {
+    let store = MemoryStore::default();
+    let shared = Shared::over(Arc::new(store.clone()));
+    let expected = descriptor_of(b"layer");
+    let begin = async || shared.begin(&expected).await.unwrap().expect("nobody else has begun");
+
+    let ingest = begin().await;
+    let follower = shared.open(&expected.digest, 0).await.unwrap();
+    drop(ingest);
+    let error = drain(follower).await.1.unwrap_err();
+    assert!(matches!(error, BlobError::Unavailable { .. }), "{error:?}");
+
+    let mut ingest = begin().await;
+    let follower = shared.open(&expected.digest, 0).await.unwrap();
+    ingest.write(Bytes::from_static(b"lager")).await.unwrap();
+    let error = ingest.commit().await.unwrap_err();
+    assert!(matches!(error, BlobError::DigestMismatch { .. }), "{error:?}");
+    let error = drain(follower).await.1.unwrap_err();
+    assert!(matches!(error, BlobError::DigestMismatch { .. }), "{error:?}");
+
+    let mut ingest = begin().await;
+    let error = ingest.write(Bytes::from_static(b"layers")).await.unwrap_err();
+    assert!(matches!(error, BlobError::SizeMismatch { actual: 6, .. }), "{error:?}");
+    assert!(!shared.in_progress(&expected.digest));
+    assert_eq!(store.list(), []);
+}
+
+#[tokio::test]
+async fn what_is_nowhere_is_not_found_by_any_who_ask() {
+    let shared = Shared::new(Arc::new(MemoryStore::default()), Arc::new(far()));
+    let nowhere = unknown();
+    for opened in join_all((0..3).map(|_| shared.open(&nowhere, 0))).await {
+        let error = opened.map(drop).unwrap_err();
+        assert!(matches!(error, BlobError::NotFound { .. }), "{error:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_rotten_blob_is_fetched_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = FsStore::open(folder.path()).await.unwrap();
+    let blob = bytes(1, 2 * MAX_FRAME);
+    let far = MemoryStore::default();
+    far.insert(blob.clone());
+    let digest = keep(&store, &blob).await.digest;
+    std::fs::write(folder.path().join("blobs/sha256").join(digest.hex()), "rot").unwrap();
+    let shared = Shared::new(Arc::new(store.clone()), Arc::new(far));
+    drain(shared.open(&digest, 0).await.unwrap()).await.1.unwrap_err();
+    assert_eq!(store.quarantined(), 1);
+    assert_eq!(drain(shared.open(&digest, 0).await.unwrap()).await.0, blob);
+    assert_eq!(store.list().await.unwrap(), [(digest, blob.len() as u64)]);
+}
