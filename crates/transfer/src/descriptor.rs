@@ -38,10 +38,7 @@ impl MediaType {
     /// diff ID.
     #[must_use]
     pub fn is_uncompressed_layer(&self) -> bool {
-        matches!(
-            self.as_str(),
-            Self::LAYER | "application/vnd.docker.image.rootfs.diff.tar"
-        )
+        matches!(self.as_str(), Self::LAYER | "application/vnd.docker.image.rootfs.diff.tar")
     }
 }
 

@@ -48,6 +48,7 @@ pub struct Event {
 
 /// What happened.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "few at a time, and read as plain data everywhere")]
 pub enum EventKind {
     /// A stage began.
     Entered(Stage),

@@ -92,7 +92,8 @@ impl<S: BlobSource> BlobSource for Metered<S> {
             blob.size = tracing::field::Empty,
         );
         self.counters.opens.fetch_add(1, Ordering::Relaxed);
-        let opened = tracing::Instrument::instrument(self.source.open(digest, offset), span.clone());
+        let opened =
+            tracing::Instrument::instrument(self.source.open(digest, offset), span.clone());
         let stream = opened.await.inspect_err(|_| {
             self.counters.errors.fetch_add(1, Ordering::Relaxed);
         })?;

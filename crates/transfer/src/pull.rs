@@ -116,11 +116,7 @@ impl std::fmt::Debug for Puller {
 impl Puller {
     /// Pulls up to `concurrency` images at once, at least one.
     #[must_use]
-    pub fn new(
-        source: Arc<dyn ImageSource>,
-        sink: Arc<dyn ImageSink>,
-        concurrency: usize,
-    ) -> Self {
+    pub fn new(source: Arc<dyn ImageSource>, sink: Arc<dyn ImageSink>, concurrency: usize) -> Self {
         Self { source, sink, concurrency: concurrency.max(1), claims: Claims::default() }
     }
 

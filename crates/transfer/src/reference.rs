@@ -176,7 +176,8 @@ fn parse(text: &str) -> Result<Reference, &'static str> {
     let (name_and_tag, digest) = match text.split_once('@') {
         None => (text, None),
         Some((rest, digest)) => {
-            let digest = digest.parse().map_err(|_| "its digest is not sha256: and 64 hex digits")?;
+            let digest =
+                digest.parse().map_err(|_| "its digest is not sha256: and 64 hex digits")?;
             (rest, Some(digest))
         }
     };

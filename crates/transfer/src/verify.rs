@@ -35,10 +35,8 @@ pub fn verify(stream: BlobStream, descriptor: &Descriptor) -> BlobStream {
         seen: 0,
         held: None,
     };
-    stream::try_unfold(state, async |mut state| {
-        Ok(state.next().await?.map(|frame| (frame, state)))
-    })
-    .boxed()
+    stream::try_unfold(state, async |mut state| Ok(state.next().await?.map(|frame| (frame, state))))
+        .boxed()
 }
 
 struct Verified {

@@ -125,18 +125,16 @@ pub fn parse_index(index: &[u8]) -> Result<Vec<IndexEntry>, InvalidImage> {
 /// The child that runs on `wanted`: the very platform, else the nearest variant that it can run,
 /// else a child that names no platform if it is the only one. `None` when none fits.
 #[must_use]
-pub fn choose_platform<'a>(
-    entries: &'a [IndexEntry],
-    wanted: &Platform,
-) -> Option<&'a IndexEntry> {
+pub fn choose_platform<'a>(entries: &'a [IndexEntry], wanted: &Platform) -> Option<&'a IndexEntry> {
     let rank = |entry: &IndexEntry| match &entry.platform {
         Some(platform) => variant_rank(platform, wanted),
         None => None,
     };
-    let best = entries.iter().filter_map(|entry| Some((rank(entry)?, entry))).reduce(|best, next| {
-        // The first of equals wins, as in every engine.
-        if next.0 < best.0 { next } else { best }
-    });
+    let best =
+        entries.iter().filter_map(|entry| Some((rank(entry)?, entry))).reduce(|best, next| {
+            // The first of equals wins, as in every engine.
+            if next.0 < best.0 { next } else { best }
+        });
     match (best, entries) {
         (Some((_, entry)), _) => Some(entry),
         (None, [only]) if only.platform.is_none() => Some(only),
@@ -184,7 +182,10 @@ pub fn choose_manifest(
             return Ok(entry.descriptor.clone());
         }
         index = read(&entry.descriptor).ok_or_else(|| {
-            InvalidImage::rule("index", format!("its child {} is not at hand", entry.descriptor.digest))
+            InvalidImage::rule(
+                "index",
+                format!("its child {} is not at hand", entry.descriptor.digest),
+            )
         })?;
     }
     Err(InvalidImage::rule("index", format!("it nests deeper than {MAX_DEPTH}")))

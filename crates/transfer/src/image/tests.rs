@@ -66,13 +66,12 @@ fn our_manifest_never_changes_a_byte() {
         concat!(
             r#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","#,
             r#""config":{"mediaType":"application/vnd.oci.image.config.v1+json","#,
-            r#""digest":"sha256:CONFIG","size":230},"#,
+            r#""digest":"sha256:55812b5d0cab610464a1cb15c7726848c5960101c9b93c2f3c3135abb8beb007","size":225},"#,
             r#""layers":[{"mediaType":"application/vnd.oci.image.layer.v1.tar","#,
             r#""digest":"sha256:0000000000000000000000000000000000000000000000000000000000000001","size":1536},"#,
             r#"{"mediaType":"application/vnd.oci.image.layer.v1.tar","#,
             r#""digest":"sha256:0000000000000000000000000000000000000000000000000000000000000002","size":10240}]}"#,
         )
-        .replace("sha256:CONFIG", &Digest::of(config.as_bytes()).to_string())
     );
     assert_eq!(image, Image::from_layers(config.into(), &[1536, 10_240]).unwrap());
     Image::from_layers(config.into(), &[1536]).unwrap_err();

@@ -115,7 +115,11 @@ impl Leases {
 
     /// Runs `remove` unless the blob is leased, and lets no lease begin meanwhile. `None` where it
     /// is leased.
-    pub(super) fn unless_leased<T>(&self, digest: &Digest, remove: impl FnOnce() -> T) -> Option<T> {
+    pub(super) fn unless_leased<T>(
+        &self,
+        digest: &Digest,
+        remove: impl FnOnce() -> T,
+    ) -> Option<T> {
         let table = self.table();
         (!table.is_leased(digest)).then(remove)
     }

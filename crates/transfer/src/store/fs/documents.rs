@@ -94,7 +94,8 @@ impl Inner {
         let folder = path.parent().expect("invariant: a document lies below documents/").to_owned();
         make_folder(&folder)?;
         let ingest = self.ingest();
-        let mut file = tempfile::NamedTempFile::new_in(&ingest).map_err(StoreError::io("write in", &ingest))?;
+        let mut file = tempfile::NamedTempFile::new_in(&ingest)
+            .map_err(StoreError::io("write in", &ingest))?;
         let written = file.write_all(bytes).and_then(|()| file.as_file().sync_all());
         written.map_err(StoreError::io("write", file.path()))?;
         file.persist(&path).map_err(|error| StoreError::io("rename", &path)(error.error))?;

@@ -1,7 +1,7 @@
 //! Blobs as files that survive a kill and a power cut.
 //!
 //! ```text
-//!   <root>/                    mode 0700
+//!   <root>/                    mode 0700, unless it was there before
 //!     lock                     locked while a process has the store open
 //!     blobs/sha256/<64 hex>    committed blobs: all that `list` and `stat` know of
 //!     ingest/<random>          being taken in; removed when the store is opened
@@ -101,12 +101,8 @@ impl FsStore {
     fn open_blocking(root: PathBuf) -> Result<Self, StoreError> {
         make_folder(&root)?;
         let lock = lock(&root)?;
-        let inner = Inner {
-            root,
-            leases: Leases::default(),
-            quarantined: AtomicU64::new(0),
-            _lock: lock,
-        };
+        let inner =
+            Inner { root, leases: Leases::default(), quarantined: AtomicU64::new(0), _lock: lock };
         for folder in [inner.blobs(), inner.ingest(), inner.quarantine(), inner.documents()] {
             make_folder(&folder)?;
         }

@@ -41,11 +41,7 @@ pub(super) async fn open(
 }
 
 impl Reader {
-    pub(super) fn open(
-        inner: Arc<Inner>,
-        digest: Digest,
-        offset: u64,
-    ) -> Result<Self, BlobError> {
+    pub(super) fn open(inner: Arc<Inner>, digest: Digest, offset: u64) -> Result<Self, BlobError> {
         let path = inner.blob(&digest);
         let opened = File::open(&path).and_then(|file| Ok((file.metadata()?.len(), file)));
         let (size, file) = match opened {

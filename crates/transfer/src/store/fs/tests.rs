@@ -11,7 +11,7 @@ use crate::fixture::{bytes, contract, descriptor_of, drain, keep};
 
 async fn store() -> (FsStore, TempDir) {
     let folder = tempfile::tempdir().unwrap();
-    (FsStore::open(folder.path()).await.unwrap(), folder)
+    (FsStore::open(folder.path().join("store")).await.unwrap(), folder)
 }
 
 fn files_in(path: &Path) -> usize {
@@ -29,7 +29,8 @@ async fn a_folder_is_a_store() {
 
 #[tokio::test]
 async fn blobs_are_there_when_the_store_is_opened_again() {
-    let (store, folder) = store().await;
+    let (store, _folder) = store().await;
+    let root = store.root().to_owned();
     let layer = keep(&store, b"layer").await;
     let mut ingest = store.ingest().await.unwrap();
     ingest.write(Bytes::from_static(b"half a la")).await.unwrap();
@@ -37,24 +38,23 @@ async fn blobs_are_there_when_the_store_is_opened_again() {
     std::mem::forget(ingest);
     assert_eq!(files_in(&store.0.ingest()), 1);
     drop(store);
-    std::fs::write(folder.path().join("blobs/sha256/not-a-digest"), "x").unwrap();
+    std::fs::write(root.join("blobs/sha256/not-a-digest"), "x").unwrap();
 
-    // The forgotten ingest still has the store: only a dead process gives its lock back.
-    flock(File::open(folder.path().join("lock")).unwrap(), FlockOperation::NonBlockingLockExclusive)
-        .unwrap_err();
-    std::fs::rename(folder.path().join("lock"), folder.path().join("killed")).unwrap();
-    let store = FsStore::open(folder.path()).await.unwrap();
+    // The forgotten ingest still holds the lock, which a dead process would not.
+    std::fs::remove_file(root.join("lock")).unwrap();
+    let store = FsStore::open(&root).await.unwrap();
     assert_eq!(store.list().await.unwrap(), [(layer.digest, 5)]);
     assert_eq!(files_in(&store.0.ingest()), 0);
 }
 
 #[tokio::test]
 async fn two_processes_do_not_share_a_store() {
-    let (store, folder) = store().await;
-    let error = FsStore::open(folder.path()).await.unwrap_err();
-    assert!(matches!(&error, StoreError::InUse { path } if path == folder.path()), "{error:?}");
+    let (store, _folder) = store().await;
+    let root = store.root().to_owned();
+    let error = FsStore::open(&root).await.unwrap_err();
+    assert!(matches!(&error, StoreError::InUse { path } if *path == root), "{error:?}");
     drop(store);
-    FsStore::open(folder.path()).await.unwrap();
+    FsStore::open(&root).await.unwrap();
 }
 
 #[tokio::test]
@@ -104,7 +104,8 @@ async fn a_check_reads_everything_and_says_what_rotted() {
     let bad = keep(&store, b"bad").await;
     std::fs::write(store.0.blob(&bad.digest), "sad").unwrap();
     let report = store.check().await.unwrap();
-    let expected = CheckReport { good: 1, bytes: 4, quarantined: vec![bad.digest], ..report.clone() };
+    let expected =
+        CheckReport { good: 1, bytes: 4, quarantined: vec![bad.digest], ..report.clone() };
     assert_eq!(report, expected);
     assert_eq!(report.unreadable, []);
     assert_eq!(store.list().await.unwrap(), [(good.digest, 4)]);
@@ -149,7 +150,8 @@ async fn a_disk_that_refuses_is_named_and_does_not_end_the_store() {
 
 #[tokio::test]
 async fn documents_are_replaced_as_a_whole() {
-    let (store, folder) = store().await;
+    let (store, _folder) = store().await;
+    let root = store.root().to_owned();
     assert_eq!(store.get_document("images/0a").await.unwrap(), None);
     assert_eq!(store.list_documents("images").await.unwrap(), [""; 0]);
     for content in ["old", "new"] {
@@ -159,7 +161,7 @@ async fn documents_are_replaced_as_a_whole() {
     store.put_document("images/0b", "other").await.unwrap();
     assert_eq!(files_in(&store.0.ingest()), 0);
     drop(store);
-    let store = FsStore::open(folder.path()).await.unwrap();
+    let store = FsStore::open(root).await.unwrap();
     assert_eq!(store.list_documents("images").await.unwrap(), ["0a", "0b"]);
     store.remove_document("images/0a").await.unwrap();
     store.remove_document("images/0a").await.unwrap();
