@@ -38,15 +38,20 @@ impl<N, F> fmt::Debug for Cached<N, F> {
 #[async_trait]
 impl<N: BlobStore, F: BlobSource> BlobSource for Cached<N, F> {
     async fn stat(&self, digest: &Digest) -> Result<Option<u64>, BlobError> {
-        match self.near.stat(digest).await? {
-            Some(size) => Ok(Some(size)),
-            None => self.far.stat(digest).await,
+        match self.near.stat(digest).await {
+            Ok(Some(size)) => Ok(Some(size)),
+            Ok(None) | Err(_) => self.far.stat(digest).await,
         }
     }
 
     async fn open(&self, digest: &Digest, offset: u64) -> Result<BlobStream, BlobError> {
-        if self.near.stat(digest).await?.is_some() {
-            return self.near.open(digest, offset).await;
+        match self.near.open(digest, offset).await {
+            Err(BlobError::NotFound { .. }) => {}
+            Err(error @ (BlobError::Storage { .. } | BlobError::Unavailable { .. })) => {
+                give_up(digest, &error);
+                return self.far.open(digest, offset).await;
+            }
+            opened => return opened,
         }
         let far = self.far.open(digest, offset).await?;
         if offset != 0 {
@@ -135,7 +140,7 @@ mod tests {
     use super::*;
     use crate::fixture::{Faulty, contract, drain};
     use crate::metered::Metered;
-    use crate::store::MemoryStore;
+    use crate::store::{FsStore, MemoryStore};
 
     fn far() -> MemoryStore {
         let far = MemoryStore::default();
@@ -165,6 +170,22 @@ mod tests {
             assert_eq!(bytes, blob);
         }
         assert_eq!(counters.snapshot().opens, 1);
+    }
+
+    #[tokio::test]
+    async fn a_broken_near_store_costs_the_copy_and_not_the_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let near = FsStore::open(folder.path().join("store")).await.unwrap();
+        let cached = Cached::new(near, far());
+        let blob = contract::blobs().pop().unwrap();
+        for folder in ["store/ingest", "store/blobs"].map(|name| folder.path().join(name)) {
+            std::fs::remove_dir_all(&folder).unwrap();
+            std::fs::write(&folder, "in the way").unwrap();
+            let stream = cached.open(&Digest::of(&blob), 0).await.unwrap();
+            let (bytes, end) = drain(stream).await;
+            end.unwrap();
+            assert_eq!(bytes, blob);
+        }
     }
 
     #[tokio::test]

@@ -99,7 +99,13 @@ impl Entry {
 
     /// Tells all who follow; returns the error for whoever was writing.
     pub(super) fn fail(&self, error: BlobError) -> BlobError {
-        let error = Arc::new(error);
+        let error = Arc::new(match error {
+            // An ingest knows only the digest of what it has so far, which names nothing.
+            BlobError::Storage { path, source, .. } => {
+                BlobError::Storage { digest: self.digest, path, source }
+            }
+            error => error,
+        });
         self.end(State::Failed(error.clone()));
         again(&error)
     }

@@ -224,6 +224,22 @@ async fn an_offer_that_is_given_up_or_wrong_is_told_to_those_who_follow() {
 }
 
 #[tokio::test]
+async fn a_store_without_room_is_told_of_the_blob_that_it_had_no_room_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = FsStore::open(folder.path().join("store")).await.unwrap();
+    std::fs::remove_dir_all(folder.path().join("store/ingest")).unwrap();
+    let blob = contract::blobs().pop().unwrap();
+    let shared = Shared::new(Arc::new(store), Arc::new(far()));
+    match shared.open(&Digest::of(&blob), 0).await.map(drop) {
+        Err(BlobError::Storage { digest, source, .. }) => {
+            assert_eq!(digest, Digest::of(&blob));
+            assert_eq!(source.kind(), std::io::ErrorKind::NotFound);
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
 async fn what_is_nowhere_is_not_found_by_any_who_ask() {
     let shared = Shared::new(Arc::new(MemoryStore::default()), Arc::new(far()));
     let nowhere = unknown();

@@ -19,7 +19,7 @@ use bytes::Bytes;
 use tempfile::TempPath;
 use tokio::task::JoinHandle;
 
-use super::{Inner, blocking, read, storage, sync_folder};
+use super::{Inner, blocking, join, read, storage, sync_folder};
 use crate::blob::{BlobError, Ingest, MAX_FRAME, Written};
 use crate::descriptor::Descriptor;
 use crate::digest::{Digest, Hasher};
@@ -86,7 +86,7 @@ impl FsIngest {
         let Some(writing) = &mut self.writing else {
             return Ok(());
         };
-        let result = writing.await.expect("a write does not panic, and its runtime outlives it");
+        let result = join(writing).await;
         self.writing = None;
         result.map_err(storage(self.digest(), &self.temporary))
     }

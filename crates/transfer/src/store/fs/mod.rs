@@ -35,6 +35,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use rustix::fs::{FlockOperation, flock};
+use tokio::task::{JoinError, JoinHandle};
 
 pub use self::check::CheckReport;
 use super::lease::Leases;
@@ -226,8 +227,17 @@ impl Inner {
 
 /// Runs what may wait for a disk where nothing else waits for it.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    let work = tokio::task::spawn_blocking(work);
-    work.await.expect("blocking work does not panic, and its runtime outlives it")
+    join(&mut tokio::task::spawn_blocking(work)).await
+}
+
+/// Waits for blocking work. It is only ever cancelled by a runtime that shuts down: then whoever
+/// waits is about to be dropped too, and must not panic on the way.
+async fn join<T>(work: &mut JoinHandle<T>) -> T {
+    match work.await.map_err(JoinError::try_into_panic) {
+        Ok(done) => done,
+        Err(Ok(panic)) => std::panic::resume_unwind(panic),
+        Err(Err(_cancelled)) => std::future::pending().await,
+    }
 }
 
 fn storage(digest: Digest, path: &Path) -> impl FnOnce(io::Error) -> BlobError {
