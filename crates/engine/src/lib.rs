@@ -8,4 +8,4 @@ pub mod docker;
 #[cfg(any(test, feature = "fixture"))]
 pub mod fixture;
 
-pub use docker::{Docker, DockerSink, EngineError, Export, ExportStats};
+pub use docker::{Docker, DockerSink, EngineError, Export, ExportStats, HeldImage};

@@ -30,9 +30,9 @@ impl DockerSink {
         let docker = self.docker();
         let store = docker.info().await?.store;
         let listed = docker.list_images().await?;
-        let inspections = listed.into_iter().map(|image| async move {
-            docker.inspect_manifests(&image.id.0).await
-        });
+        let inspections = listed
+            .into_iter()
+            .map(|image| async move { docker.inspect_manifests(&image.id.0).await });
         let inspected: Vec<Option<Inspected>> =
             futures::stream::iter(inspections).buffer_unordered(INSPECTIONS).try_collect().await?;
         // What was deleted meanwhile is not held.

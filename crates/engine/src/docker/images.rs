@@ -4,7 +4,9 @@
 //! bollard's queries leave out, and parse digests strictly. Paths without an API version mean the
 //! engine's newest.
 
-use bollard::query_parameters::{RemoveImageOptionsBuilder, TagImageOptionsBuilder};
+use bollard::query_parameters::{
+    RemoveImageOptions, RemoveImageOptionsBuilder, TagImageOptionsBuilder,
+};
 use serde::Deserialize;
 use transfer::{DiffId, Digest, EngineImageId, Platform, Reference};
 
@@ -178,6 +180,20 @@ impl Docker {
         let image = image.to_string();
         let call = self.client.tag_image(&image, Some(options));
         self.call("naming an image", call).await
+    }
+
+    /// Removes a name of an image, and the image with its last one. A name that is not there is not
+    /// an error.
+    ///
+    /// # Errors
+    /// A conflict while a container uses the image.
+    pub async fn remove_image(&self, reference: &Reference) -> Result<(), EngineError> {
+        let name = reference.to_string();
+        let call = self.client.remove_image(&name, None::<RemoveImageOptions>, None);
+        match self.call("removing an image", call).await {
+            Err(error) if error.is_not_found() => Ok(()),
+            removed => removed.map(|_| ()),
+        }
     }
 
     /// Deletes an image by ID and nothing besides: no parents, and none that is in use.

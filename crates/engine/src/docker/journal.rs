@@ -20,6 +20,12 @@ use transfer::{ConfigDigest, Digest, Image};
 /// Largest journal that is read, in bytes: ten thousand manifests of common size.
 const MAX_JOURNAL: u64 = 64 << 20;
 
+/// Manifests that are remembered without looking whether the engine still has them.
+///
+/// Not fewer: a list that was asked for just before an image was proven lacks it, and what was
+/// learnt of that image meanwhile has to stay.
+const MAX_FORGOTTEN: usize = 4096;
+
 /// Manifests by digest.
 #[derive(Debug, Default)]
 pub(super) struct Journal {
@@ -54,11 +60,14 @@ impl Journal {
         }
     }
 
-    /// The blobs of those of `available` that are known; all other manifests are forgotten.
+    /// The blobs of those of `available` that are known.
     pub(super) fn blobs_of(&self, available: &HashSet<Digest>) -> HashSet<Digest> {
         let mut manifests = self.lock();
-        manifests.retain(|digest, _| available.contains(digest));
-        let parsed = manifests.values().filter_map(|text| Manifest::parse(text.as_bytes()).ok());
+        if MAX_FORGOTTEN < manifests.len() {
+            manifests.retain(|digest, _| available.contains(digest));
+        }
+        let known = available.iter().filter_map(|digest| manifests.get(digest));
+        let parsed = known.filter_map(|text| Manifest::parse(text.as_bytes()).ok());
         parsed.flat_map(|manifest| manifest.layers).map(|layer| layer.digest).collect()
     }
 

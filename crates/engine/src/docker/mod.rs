@@ -1,7 +1,7 @@
 //! Docker, on both of its image stores: the only module that names bollard.
 //!
 //! Small calls go through bollard with a deadline each. The two long streams, `save` and `load`,
-//! and what bollard's types do not carry go through [`http`], which knows progress instead of
+//! and what bollard's types do not carry go through `http.rs`, which knows progress instead of
 //! deadlines.
 
 mod containers;
@@ -14,6 +14,7 @@ mod images;
 mod journal;
 mod load;
 mod prove;
+mod save;
 mod spec;
 mod split;
 mod thin;
@@ -26,9 +27,10 @@ use transfer::{EngineInfo, StoreKind};
 
 pub use containers::{ContainerState, ContainerSummary, ExecOutput, ImageSettings, VolumeSummary};
 pub use error::EngineError;
-pub use export::{Export, ExportStats};
+pub use export::Export;
 pub use held::HeldImage;
 pub use load::DockerSink;
+pub use save::ExportStats;
 pub use spec::{Bind, ContainerSpec, Powers, PublishedPort};
 pub use thin::ThinArchive;
 

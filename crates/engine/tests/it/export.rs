@@ -7,17 +7,11 @@ use engine::Export;
 use engine::fixture::{FakeDocker, Fault, SaveLayout};
 use futures::{StreamExt as _, TryStreamExt as _};
 use transfer::store::MemoryStore;
-use transfer::{
-    BlobStore, Descriptor, Digest, Image, ImageSource, Reference, SourceError, StoreKind, fixture,
-};
+use transfer::{BlobStore, Digest, Image, ImageSource, SourceError, StoreKind, fixture};
 
-type Blobs = Vec<(Descriptor, Bytes)>;
+use crate::{Blobs, name};
 
 const LAYOUTS: [SaveLayout; 2] = [SaveLayout::V1, SaveLayout::Oci];
-
-fn name(text: &str) -> Reference {
-    text.parse().unwrap()
-}
 
 /// An engine with two images that share their base.
 async fn host() -> (FakeDocker, Export, Arc<MemoryStore>, [(Image, Blobs); 2]) {

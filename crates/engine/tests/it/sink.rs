@@ -1,41 +1,13 @@
 //! Images into an engine, on both stores: thin, proven, and never at the cost of a good tag.
 
-use bytes::Bytes;
 use engine::DockerSink;
 use engine::fixture::{FakeDocker, Fault};
 use transfer::store::MemoryStore;
-use transfer::{
-    BlobSource, BlobStore, Descriptor, Image, ImageSink, LoadError, Missing, Reference, StoreKind,
-    fixture,
-};
+use transfer::{BlobSource, Image, ImageSink, LoadError, Missing, StoreKind, fixture};
 
-type Blobs = Vec<(Descriptor, Bytes)>;
+use crate::{before_and_after, name, store_of};
 
 const STORES: [StoreKind; 2] = [StoreKind::Graphdriver, StoreKind::Containerd];
-
-fn name(text: &str) -> Reference {
-    text.parse().unwrap()
-}
-
-async fn store_of(blobs: &Blobs) -> MemoryStore {
-    let store = MemoryStore::default();
-    for (descriptor, bytes) in blobs {
-        let mut ingest = store.ingest().await.unwrap();
-        for frame in bytes.chunks(transfer::MAX_FRAME) {
-            ingest.write(Bytes::copy_from_slice(frame)).await.unwrap();
-        }
-        ingest.commit(descriptor).await.unwrap();
-    }
-    store
-}
-
-/// An image, and the same with another top layer.
-fn before_and_after() -> (Image, Image, Blobs) {
-    let (before, blobs) = fixture::image(1, &[100_000, 2_500_000, 10]);
-    let (top, top_blobs) = fixture::image(2, &[3000]);
-    let after = crate::image_of(&[&before.layers[..2], &top.layers[..]].concat());
-    (before, after, [blobs, top_blobs].concat())
-}
 
 async fn engine(kind: StoreKind) -> (FakeDocker, DockerSink) {
     let docker = FakeDocker::start(kind);
@@ -44,7 +16,12 @@ async fn engine(kind: StoreKind) -> (FakeDocker, DockerSink) {
 }
 
 /// Load, prove and tag, as a pull does.
-async fn bring(sink: &DockerSink, image: &Image, blobs: &dyn BlobSource, tag: &str) -> Missing {
+pub(crate) async fn bring(
+    sink: &DockerSink,
+    image: &Image,
+    blobs: &dyn BlobSource,
+    tag: &str,
+) -> Missing {
     let missing = sink.missing(image).await.unwrap();
     sink.load(image, &missing, blobs).await.unwrap();
     let proof = sink.prove(image).await.unwrap().expect("a good load is proven");
@@ -197,4 +174,36 @@ async fn failures_of_a_load_are_told_apart() {
         assert!(matches!(error, LoadError::Source(_)), "{kind}: {error:?}");
         assert_eq!(docker.loads().len(), 1, "{kind}: a half archive was taken for a whole one");
     }
+}
+
+#[tokio::test]
+async fn a_report_tells_what_is_held_under_which_name_and_whether_it_is_whole() {
+    for kind in STORES {
+        let (docker, sink) = engine(kind).await;
+        let (image, _, blobs) = before_and_after();
+        let store = store_of(&blobs).await;
+        assert_eq!(sink.images().await.unwrap(), [], "{kind}");
+        bring(&sink, &image, &store, "app:1").await;
+        let held = sink.images().await.unwrap().pop().unwrap();
+        assert_eq!(held.references, [name("app:1")], "{kind}");
+        assert_eq!(held.config_digest, Some(image.config_digest), "{kind}");
+        assert!(held.proven, "{kind}");
+        if kind == StoreKind::Containerd {
+            docker.lose(&image.layers[0].blob.digest);
+            assert!(!sink.images().await.unwrap()[0].proven, "a lost blob went unnoticed");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_frozen_engine_is_found_within_a_minute() {
+    let (docker, sink) = engine(StoreKind::Graphdriver).await;
+    let (image, _, blobs) = before_and_after();
+    let store = store_of(&blobs).await;
+    docker.fault(Fault::Freeze);
+    tokio::time::pause();
+    let begun = tokio::time::Instant::now();
+    let error = sink.load(&image, &Missing::all(&image), &store).await.unwrap_err();
+    assert!(matches!(error, LoadError::Unavailable { .. }), "{error:?}");
+    assert!(begun.elapsed().as_secs() <= 60, "{:?}", begun.elapsed());
 }
