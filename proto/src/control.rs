@@ -12,6 +12,10 @@ use crate::identity::Caller;
 
 /// One thing that happened in a sync.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly every event is the large one, and there are a few a second"
+)]
 pub enum SyncEvent {
     /// Something happened to one image.
     Image(Event),

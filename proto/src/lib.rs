@@ -10,7 +10,7 @@
 //! ```
 //!
 //! The listener is the identity: a server is built for one [`identity::Caller`], and every handler
-//! has it as a value. Only [`convert`] names both generated types and those of the core, and the
+//! has it as a value. Only `convert` names both generated types and those of the core, and the
 //! generated ones never leave this crate.
 
 pub mod admin;

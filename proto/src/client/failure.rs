@@ -13,15 +13,22 @@ use crate::convert::status::{is_transient, reason};
 pub struct Failure {
     endpoint: Arc<str>,
     status: Status,
+    /// What the other side said beneath what it said first; absent when that was all.
+    cause: Option<String>,
 }
 
 impl Failure {
     pub(crate) fn new(endpoint: &str, status: Status) -> Self {
-        Self { endpoint: endpoint.into(), status }
+        Self { endpoint: endpoint.into(), status, cause: None }
     }
 
     pub(crate) fn status(&self) -> &Status {
         &self.status
+    }
+
+    /// The same, said as the cause only: for an error that says the rest itself.
+    pub(crate) fn beneath(self, cause: Option<&String>) -> Self {
+        Self { cause: cause.cloned(), ..self }
     }
 
     /// Whether the other side answered at all, if only with an error.
@@ -40,7 +47,7 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.was_answered() {
-            f.write_str(self.status.message())
+            f.write_str(self.cause.as_deref().unwrap_or(self.status.message()))
         } else {
             write!(f, "no answer from {}", self.endpoint)
         }

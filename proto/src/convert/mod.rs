@@ -12,6 +12,9 @@ pub(crate) mod page;
 pub(crate) mod range;
 pub(crate) mod status;
 
+#[cfg(test)]
+mod tests;
+
 use std::time::Duration;
 
 /// A response that a peer of this protocol does not send.

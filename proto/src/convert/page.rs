@@ -68,7 +68,7 @@ mod tests {
 
     #[test]
     fn pages_hold_every_item_once() {
-        assert_eq!(pages(&[], 2), [vec![]; 1]);
+        assert_eq!(pages(&[], 2), [Vec::<u64>::new()]);
         assert_eq!(pages(&[1, 2], 2), [[1, 2]]);
         assert_eq!(pages(&[1, 2, 3], 2), [vec![1, 2], vec![3]]);
         assert_eq!(pages(&[1, 2, 3, 4], 2), [[1, 2], [3, 4]]);

@@ -69,6 +69,13 @@ impl Answer {
         self
     }
 
+    /// Keeps the cause apart from the message, which has it too: whoever makes the error anew from
+    /// its parts needs it alone.
+    fn caused_by(self, cause: &dyn Error) -> Self {
+        let cause = explain(cause);
+        self.with("cause", cause)
+    }
+
     fn about(mut self, kind: &'static str, name: impl ToString) -> Self {
         self.resource = Some((kind, name.to_string()));
         self
@@ -129,10 +136,12 @@ fn blob_answer(error: &BlobError) -> Answer {
         BlobError::LeaseLost { digest } => {
             Answer::new(Code::FailedPrecondition, "LEASE_LOST").about("blob", digest)
         }
-        BlobError::Storage { path, .. } => {
-            Answer::new(Code::Internal, "STORAGE").with("path", path)
+        BlobError::Storage { path, source, .. } => {
+            Answer::new(Code::Internal, "STORAGE").with("path", path).caused_by(source)
         }
-        BlobError::Unavailable { .. } => Answer::new(Code::Unavailable, "UNAVAILABLE").retry(),
+        BlobError::Unavailable { source, .. } => {
+            Answer::new(Code::Unavailable, "UNAVAILABLE").caused_by(source.as_ref()).retry()
+        }
     }
 }
 
@@ -167,7 +176,9 @@ pub(crate) fn from_source_error(error: &SourceError) -> Status {
             let digest = digest_of(source);
             blob_answer(source).with("digest", digest).with("export", true)
         }
-        SourceError::Unavailable { .. } => Answer::new(Code::Unavailable, "UNAVAILABLE").retry(),
+        SourceError::Unavailable { source, .. } => {
+            Answer::new(Code::Unavailable, "UNAVAILABLE").caused_by(source.as_ref()).retry()
+        }
     };
     answer.status(error)
 }
@@ -237,6 +248,7 @@ pub(crate) fn is_lease_lost(status: &Status) -> bool {
 /// What went wrong with a blob. A code that says nothing of blobs is an unavailable source.
 pub(crate) fn to_blob_error(digest: Digest, failure: Failure) -> BlobError {
     let fields = metadata(failure.status());
+    let failure = failure.beneath(fields.get("cause"));
     let number = |key: &str| fields.get(key).and_then(|text| text.parse().ok());
     match (failure.status().code(), reason(failure.status()).as_str()) {
         (Code::NotFound, _) => BlobError::NotFound { digest },
@@ -267,6 +279,7 @@ pub(crate) fn to_blob_error(digest: Digest, failure: Failure) -> BlobError {
 /// What went wrong with an image; `image` is what was asked for.
 pub(crate) fn to_source_error(image: &str, failure: Failure) -> SourceError {
     let fields = metadata(failure.status());
+    let failure = failure.beneath(fields.get("cause"));
     let digest = fields.get("digest").and_then(|text| text.parse().ok());
     let image = image.to_owned();
     match (failure.status().code(), reason(failure.status()).as_str(), digest) {

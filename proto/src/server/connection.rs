@@ -6,11 +6,11 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Sleep, sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::Connected;
 
+use super::serve::Place;
 use crate::channel::Io;
 
 /// How long a connection has to show that it speaks HTTP/2. From then on keepalive finds out
@@ -23,18 +23,14 @@ const BEGINNING: usize = 24 + 9;
 /// A connection with its place among the others.
 pub(super) struct Connection {
     io: Box<dyn Io>,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
     ended: Pin<Box<WaitForCancellationFutureOwned>>,
     /// Bytes seen of the beginning, and the time it has; none once it is complete.
     beginning: Option<(usize, Pin<Box<Sleep>>)>,
 }
 
 impl Connection {
-    pub(super) fn new(
-        io: Box<dyn Io>,
-        place: OwnedSemaphorePermit,
-        end: CancellationToken,
-    ) -> Self {
+    pub(super) fn new(io: Box<dyn Io>, place: Place, end: CancellationToken) -> Self {
         Self {
             io,
             _place: place,

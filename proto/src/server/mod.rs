@@ -15,6 +15,9 @@ mod listen;
 mod range;
 mod serve;
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
 use tonic::service::Routes;

@@ -3,11 +3,12 @@
 use std::fmt;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use futures::Stream;
 use futures::stream;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server as Http2;
 
@@ -54,18 +55,32 @@ pub struct ServeError {
 }
 
 /// Tells how many connections a server has.
-#[derive(Clone, Debug)]
-pub struct Connections {
-    places: Arc<Semaphore>,
-    caps: Caps,
-}
+#[derive(Clone, Debug, Default)]
+pub struct Connections(Arc<AtomicU32>);
 
 impl Connections {
     /// Connections open now.
     #[must_use]
     pub fn open(&self) -> u32 {
-        let free = u32::try_from(self.places.available_permits()).unwrap_or(u32::MAX);
-        self.caps.connections.saturating_sub(free)
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn opened(&self, permit: OwnedSemaphorePermit) -> Place {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Place { connections: self.clone(), _permit: permit }
+    }
+}
+
+/// A connection's place among the others; dropping it makes room for the next.
+#[derive(Debug)]
+pub(super) struct Place {
+    connections: Connections,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.connections.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -90,6 +105,7 @@ pub struct Server {
     name: String,
     incoming: Incoming,
     services: Services,
+    caps: Caps,
     connections: Connections,
 }
 
@@ -121,8 +137,7 @@ impl Server {
     }
 
     fn over(name: String, incoming: Incoming, services: Services, caps: Caps) -> Self {
-        let places = Arc::new(Semaphore::new(caps.connections as usize));
-        Self { name, incoming, services, connections: Connections { places, caps } }
+        Self { name, incoming, services, caps, connections: Connections::default() }
     }
 
     /// A view of the connections that outlives the server.
@@ -138,12 +153,15 @@ impl Server {
     /// # Errors
     /// [`ServeError`].
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), ServeError> {
-        let Self { name, incoming, services, connections } = self;
+        let Self { name, incoming, services, caps, connections } = self;
         let end = CancellationToken::new();
         let _end_all_on_drop = end.clone().drop_guard();
-        let incoming = Box::pin(accepted(incoming, connections.places, end, shutdown.clone()));
+        let places = Arc::new(Semaphore::new(caps.connections as usize));
+        let accepting =
+            Accepting { incoming, places, connections, end, shutdown: shutdown.clone() };
+        let incoming = Box::pin(accepting.stream());
         Http2::builder()
-            .max_concurrent_streams(connections.caps.calls)
+            .max_concurrent_streams(caps.calls)
             .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
             .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
             .http2_max_header_list_size(MAX_HEADERS)
@@ -156,30 +174,43 @@ impl Server {
     }
 }
 
-/// The connections, each with its place; ends with `shutdown`, and the listener with it.
-fn accepted(
+/// The accept loop.
+struct Accepting {
     incoming: Incoming,
     places: Arc<Semaphore>,
+    connections: Connections,
+    /// Ends every connection that was accepted.
     end: CancellationToken,
+    /// Ends the accepting.
     shutdown: CancellationToken,
-) -> impl Stream<Item = io::Result<Connection>> {
-    stream::unfold(incoming, move |incoming| {
-        let (places, end, shutdown) = (places.clone(), end.clone(), shutdown.clone());
-        async move {
-            let place = places.acquire_owned().await.expect("places are never closed");
-            loop {
-                let accepted = tokio::select! {
-                    () = shutdown.cancelled() => return None,
-                    accepted = incoming.accept() => accepted?,
-                };
-                match accepted {
-                    Ok(io) => return Some((Ok(Connection::new(io, place, end)), incoming)),
-                    Err(error) => {
-                        tracing::warn!(%error, "a connection was not accepted");
-                        tokio::time::sleep(ACCEPT_PAUSE).await;
-                    }
+}
+
+impl Accepting {
+    /// The connections, each with its place; the listener is closed with the stream.
+    fn stream(self) -> impl Stream<Item = io::Result<Connection>> {
+        stream::unfold(self, async |accepting| {
+            let connection = accepting.next().await?;
+            Some((Ok(connection), accepting))
+        })
+    }
+
+    async fn next(&self) -> Option<Connection> {
+        let permit = self.places.clone().acquire_owned().await.expect("places are never closed");
+        loop {
+            let accepted = tokio::select! {
+                () = self.shutdown.cancelled() => return None,
+                accepted = self.incoming.accept() => accepted?,
+            };
+            match accepted {
+                Ok(io) => {
+                    let place = self.connections.opened(permit);
+                    return Some(Connection::new(io, place, self.end.clone()));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a connection was not accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
         }
-    })
+    }
 }

@@ -1,3 +1,11 @@
 //! The protocol's integration tests: both ends over a small pipe, and the committed bindings.
 
+#![expect(clippy::unwrap_used, reason = "a helper of a test fails the test")]
+
+mod agents;
+mod blobs;
 mod codegen;
+mod identity;
+mod inventory;
+mod pipe;
+mod sockets;

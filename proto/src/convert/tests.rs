@@ -1,0 +1,215 @@
+//! Every error crosses the wire and comes back as itself; hostile requests and answers do not.
+
+use std::io;
+
+use tonic::{Code, Status};
+use transfer::{BlobError, Digest, SourceError};
+
+use super::{admin, blob, inventory, range, status};
+use crate::client::Failure;
+use crate::library::ReadError;
+use crate::wire::generated as pb;
+
+fn digest() -> Digest {
+    Digest::of(b"blob")
+}
+
+fn text() -> String {
+    digest().to_string()
+}
+
+/// The status as the other side has it: read back from what was sent.
+fn sent(status: &Status) -> Failure {
+    Failure::new("pipe", status::from_message(status::to_message(status)))
+}
+
+#[test]
+fn every_blob_error_comes_back_as_itself() {
+    let digest = digest();
+    let errors = [
+        (BlobError::NotFound { digest }, Code::NotFound),
+        (BlobError::OffsetBeyondEnd { digest, size: 1, offset: u64::MAX }, Code::OutOfRange),
+        (BlobError::SizeMismatch { digest, expected: 0, actual: 2 }, Code::DataLoss),
+        (
+            BlobError::DigestMismatch { expected: digest, actual: Digest::of(b"other") },
+            Code::DataLoss,
+        ),
+        (BlobError::LeaseLost { digest }, Code::FailedPrecondition),
+        (
+            BlobError::Storage {
+                digest,
+                path: "/store/blobs".into(),
+                source: io::Error::from(io::ErrorKind::StorageFull),
+            },
+            Code::Internal,
+        ),
+        (BlobError::unavailable(digest, "the engine is gone"), Code::Unavailable),
+    ];
+    for (error, code) in errors {
+        let status = status::from_blob_error(&error);
+        assert_eq!(status.code(), code, "{error:?}");
+        let back = status::to_blob_error(digest, sent(&status));
+        assert_eq!(back.to_string(), error.to_string());
+        assert_eq!(std::mem::discriminant(&back), std::mem::discriminant(&error));
+        assert_eq!(status::explain(&back), status::explain(&error));
+        // An export that failed with this keeps it beneath the image's name.
+        let failed = SourceError::Export { image: "python:3".into(), source: error };
+        let status = status::from_source_error(&failed);
+        let back = status::to_source_error("python:3", sent(&status));
+        assert_eq!(status::explain(&back), status::explain(&failed));
+    }
+}
+
+#[test]
+fn every_source_error_comes_back_as_itself() {
+    let image = || "python:3".to_owned();
+    let errors = [
+        (SourceError::NotFound { image: image() }, Code::NotFound),
+        (
+            SourceError::Malformed { image: image(), reason: "no layers".into() },
+            Code::FailedPrecondition,
+        ),
+        (SourceError::unavailable(image(), "the engine is gone"), Code::Unavailable),
+    ];
+    for (error, code) in errors {
+        let status = status::from_source_error(&error);
+        assert_eq!(status.code(), code, "{error:?}");
+        let back = status::to_source_error("python:3", sent(&status));
+        assert_eq!(status::explain(&back), status::explain(&error));
+    }
+}
+
+#[test]
+fn only_what_may_pass_is_worth_another_try() {
+    let blob = |error| status::from_blob_error(&error);
+    let busy = status::from_read_error(&ReadError::Busy { limit: 1 });
+    let broken = Status::from_error(Box::new(io::Error::from(io::ErrorKind::ConnectionReset)));
+    for status in [busy, broken, blob(BlobError::unavailable(digest(), "x"))] {
+        assert!(status::is_transient(&status), "{status:?}");
+    }
+    let stays = [
+        blob(BlobError::NotFound { digest: digest() }),
+        blob(BlobError::LeaseLost { digest: digest() }),
+        status::invalid("field", "is wrong"),
+        status::not_allowed(&"range/a", "/x"),
+        Status::unknown("a peer's own words"),
+        Status::resource_exhausted("of another kind"),
+    ];
+    for status in stays {
+        assert!(!status::is_transient(&status), "{status:?}");
+    }
+}
+
+#[test]
+fn a_peers_nonsense_in_the_details_is_no_more_than_unavailable() {
+    let nonsense = [
+        Status::out_of_range("no numbers"),
+        Status::data_loss("no reason"),
+        Status::with_details(Code::DataLoss, "x", bytes::Bytes::from_static(b"\xff\xff")),
+        Status::internal("x"),
+        Status::failed_precondition("no lease"),
+    ];
+    for status in nonsense {
+        let error = status::to_blob_error(digest(), Failure::new("pipe", status));
+        assert!(matches!(error, BlobError::Unavailable { .. }), "{error:?}");
+    }
+}
+
+#[test]
+fn long_messages_are_cut() {
+    let error = SourceError::unavailable("ä".repeat(5000), "x".repeat(1 << 20));
+    assert!(status::from_source_error(&error).message().len() < 4096);
+}
+
+fn refuses<T>(what: &str, result: Result<T, Status>) {
+    match result {
+        Err(status) => assert_eq!(status.code(), Code::InvalidArgument, "{what}: {status:?}"),
+        Ok(_) => panic!("{what} was accepted"),
+    }
+}
+
+#[test]
+fn hostile_reads_are_refused() {
+    let read = |config_digest: &str, lease_id: &str, digest: &str| {
+        blob::read_request(pb::ReadBlobRequest {
+            config_digest: config_digest.into(),
+            lease_id: lease_id.into(),
+            digest: digest.into(),
+            offset: 0,
+        })
+    };
+    assert!(read(&text(), "lease", &text()).is_ok());
+    let long = "x".repeat(1 << 16);
+    let upper = text().to_uppercase();
+    for bad in ["", "sha256:", "../../etc/passwd", &upper, &long, "sha512:00", "\0"] {
+        refuses(bad, read(bad, "lease", &text()));
+        refuses(bad, read(&text(), "lease", bad));
+    }
+    refuses("no lease", read(&text(), "", &text()));
+    refuses("a long lease", read(&text(), &long, &text()));
+    for count in [0, 201, 100_000] {
+        let stat = pb::StatBlobsRequest {
+            config_digest: text(),
+            lease_id: "lease".into(),
+            digests: vec![text(); count],
+        };
+        refuses(&format!("{count} digests"), blob::stat_request(stat));
+    }
+}
+
+#[test]
+fn hostile_names_are_refused() {
+    use pb::get_image_request::Name;
+    let long = "x".repeat(1 << 16);
+    let image = |name| inventory::image_request(pb::GetImageRequest { name });
+    refuses("no name", image(None));
+    for bad in ["", "UPPER", "a b", "../x", "a:b:c", "-", &long, &"0".repeat(64), "\u{202e}"] {
+        refuses(bad, image(Some(Name::Reference(bad.into()))));
+        refuses(bad, image(Some(Name::ConfigDigest(bad.into()))));
+        refuses(bad, range::sync_request(&pb::SyncRequest { references: vec![bad.into()] }));
+        refuses(bad, inventory::reference(bad));
+        refuses(bad, admin::remove_request(&pb::RemoveRangeRequest { name: bad.into() }));
+        refuses(bad, admin::add_request(&pb::AddRangeRequest { name: bad.into() }));
+    }
+    for count in [0, 1001] {
+        let references = vec!["a".to_owned(); count];
+        let request = pb::ResolveImagesRequest { references: references.clone() };
+        refuses(&format!("{count} references"), inventory::resolve_request(request));
+        refuses(
+            &format!("{count} references"),
+            range::sync_request(&pb::SyncRequest { references }),
+        );
+    }
+}
+
+#[test]
+fn hostile_answers_are_refused() {
+    let piece = |size| blob::moved(blob::piece(vec![0; size].into()));
+    assert!(piece(0).is_err());
+    assert!(piece(1).is_ok());
+    assert!(piece(transfer::MAX_FRAME).is_ok());
+    assert!(piece(transfer::MAX_FRAME + 1).is_err());
+    assert!(blob::begun(blob::piece(vec![0; 1].into())).is_err());
+    assert!(blob::stated(&digest(), pb::StatBlobsResponse::default()).is_err());
+    let other = [(Digest::of(b"other"), Some(1))];
+    assert!(blob::stated(&digest(), blob::stat_response(&other)).is_err());
+
+    let (given, _) = transfer::fixture::image(1, &[10]);
+    let (swapped, _) = transfer::fixture::image(2, &[10]);
+    let whole = pb::Image::from(&given);
+    assert_eq!(transfer::Image::try_from(whole.clone()).unwrap(), given);
+    let mut lying = vec![pb::Image::default()];
+    lying.push(pb::Image { config: swapped.config.clone(), ..whole.clone() });
+    lying.push(pb::Image { manifest: swapped.manifest.clone(), ..whole.clone() });
+    lying.push(pb::Image { manifest_digest: text(), ..whole.clone() });
+    lying.push(pb::Image { config_digest: text(), ..whole.clone() });
+    for image in lying {
+        assert!(transfer::Image::try_from(image.clone()).is_err(), "{image:?} was accepted");
+    }
+    let response = |image| pb::GetImageResponse { image, lease: None };
+    let wanted = given.config_digest;
+    assert!(inventory::image_given(&wanted, response(None)).is_err());
+    assert!(inventory::image_given(&wanted, response(Some(whole))).is_err(), "without a lease");
+    let other = response(Some((&swapped).into()));
+    assert!(inventory::image_given(&wanted, other).is_err(), "another image");
+}

@@ -1,0 +1,134 @@
+//! Who may what: the listener decides who calls, and every read is checked.
+
+use std::sync::Arc;
+
+use proto::library::{ImageName, Loan, ReadError};
+use proto::{Access, AdminClient, Caller, RemoteError, RemoteHost};
+use transfer::fixture::{MemorySource, image};
+use transfer::{BlobError, BlobSource as _, ConfigDigest, ImageSource as _, SourceError};
+
+use crate::pipe::{LARGE, Served, library, manners, range, services};
+
+/// Each range may read one image; the administrator all.
+struct Granted(Vec<(Caller, ConfigDigest)>);
+
+impl Access for Granted {
+    fn may_read(&self, caller: &Caller, config_digest: &ConfigDigest) -> bool {
+        *caller == Caller::Admin || self.0.contains(&(caller.clone(), *config_digest))
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_granted_does_not_exist() {
+    let source = MemorySource::default();
+    let ((ours, our_blobs), (theirs, their_blobs)) = (image(1, &[10]), image(2, &[10]));
+    source.insert("ours", (ours.clone(), our_blobs));
+    source.insert("theirs", (theirs.clone(), their_blobs));
+    let access =
+        Granted(vec![(range("a"), ours.config_digest), (range("b"), theirs.config_digest)]);
+    let library = library(Arc::new(source), Arc::new(access));
+    let served = Served::new(services(range("a"), library).await, LARGE);
+    let host = RemoteHost::new(served.endpoint(), manners());
+
+    let listed: Vec<_> = host.list().await.unwrap().iter().map(|it| it.config_digest).collect();
+    assert_eq!(listed, [ours.config_digest]);
+    assert!(host.resolve(&"ours".parse().unwrap()).await.is_ok());
+    let hidden = host.resolve(&"theirs".parse().unwrap()).await.unwrap_err();
+    let absent = host.resolve(&"nobodys".parse().unwrap()).await.unwrap_err();
+    let text = |error: SourceError| error.to_string().replace("theirs", "nobodys");
+    assert_eq!(text(hidden), text(absent));
+    let error = host.image(&theirs.config_digest).await.unwrap_err();
+    assert!(matches!(error, SourceError::NotFound { .. }), "{error:?}");
+    // A layer of another image is no part of the one that was granted.
+    let blobs = host.blobs(&ours.config_digest);
+    let foreign = theirs.layers[0].blob.digest;
+    assert_eq!(blobs.stat(&foreign).await.unwrap(), None);
+    let error = blobs.open(&foreign, 0).await.map(drop).unwrap_err();
+    assert!(matches!(error, BlobError::NotFound { .. }), "{error:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_read_without_a_living_lease_of_ones_own() {
+    let source = MemorySource::default();
+    let (image, blobs) = image(1, &[10]);
+    source.insert("image", (image.clone(), blobs));
+    let library = library(Arc::new(source), Arc::new(proto::library::AllImages));
+    let (a, b) = (range("a"), range("b"));
+    let name = ImageName::Config(image.config_digest);
+    let (_, lease) = library.image(&a, &name).await.unwrap();
+    let digest = image.layers[0].blob.digest;
+    let loan =
+        |lease_id: &str| Loan { config_digest: image.config_digest, lease_id: lease_id.into() };
+    let read = async |caller: &Caller, loan: &Loan| {
+        library.open(caller, loan, &digest, 0).await.map(|(size, _)| size)
+    };
+    let lost = |result: Result<u64, ReadError>| {
+        matches!(result, Err(ReadError::Blob(BlobError::LeaseLost { .. })))
+    };
+    let own = loan(&lease.id);
+    assert_eq!(read(&a, &own).await.unwrap(), image.layers[0].blob.size);
+    assert!(lost(read(&b, &own).await), "another's lease was enough");
+    assert!(lost(read(&Caller::Admin, &own).await), "the administrator has leases of his own");
+    assert!(lost(read(&a, &loan("made-up")).await));
+    // Reads keep it alive, far beyond its own time.
+    for _ in 0..5 {
+        tokio::time::advance(lease.ttl / 2).await;
+        assert!(read(&a, &own).await.is_ok());
+    }
+    let (_, again) = library.image(&a, &name).await.unwrap();
+    assert_eq!(again.id, lease.id, "a second lease on the same image");
+    tokio::time::advance(lease.ttl).await;
+    assert!(lost(read(&a, &own).await), "the lease outlived its time");
+    let (_, anew) = library.image(&a, &name).await.unwrap();
+    assert_ne!(anew.id, lease.id);
+    library.forget(&a);
+    assert!(lost(read(&a, &loan(&anew.id)).await), "a range that is gone still reads");
+}
+
+#[tokio::test]
+async fn a_range_does_not_administer() {
+    let library = library(Arc::new(MemorySource::default()), Arc::new(proto::library::AllImages));
+    let served = Served::new(services(range("a"), library.clone()).await, LARGE);
+    let admin = AdminClient::new(served.endpoint());
+    let name = "b".parse().unwrap();
+    let refused = [
+        admin.stats().await.map(drop),
+        admin.ranges().await.map(drop),
+        admin.add_range(&name).await.map(drop),
+        admin.remove_range(&name).await,
+        admin.verify_store().await.map(drop),
+    ];
+    for answer in refused {
+        match answer {
+            Err(RemoteError::Refused { reason, .. }) => assert_eq!(reason, "NOT_ALLOWED"),
+            other => panic!("{other:?}"),
+        }
+    }
+    let served = Served::new(services(Caller::Admin, library).await, LARGE);
+    assert_eq!(AdminClient::new(served.endpoint()).stats().await.unwrap().saves, 7);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_range_cannot_take_every_place() {
+    let source = MemorySource::default();
+    let (image, blobs) = image(1, &[10]);
+    source.insert("image", (image.clone(), blobs));
+    let library = library(Arc::new(source), Arc::new(proto::library::AllImages));
+    let name = ImageName::Config(image.config_digest);
+    let digest = image.layers[0].blob.digest;
+    let mut held = Vec::new();
+    let open = async |caller: &Caller| {
+        let (_, lease) = library.image(caller, &name).await.unwrap();
+        let loan = Loan { config_digest: image.config_digest, lease_id: lease.id };
+        library.open(caller, &loan, &digest, 0).await
+    };
+    for _ in 0..8 {
+        held.push(open(&range("a")).await.unwrap());
+    }
+    let Err(error) = open(&range("a")).await else { panic!("a ninth stream") };
+    assert!(matches!(error, ReadError::Busy { limit: 8 }), "{error:?}");
+    held.push(open(&range("b")).await.unwrap());
+    held.clear();
+    assert!(open(&range("a")).await.is_ok());
+    assert_eq!(library.served().reads, 10);
+}

@@ -1,0 +1,264 @@
+//! A server and its client in one process: pipes of any size, which can be cut at any byte.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use proto::admin::{AdminError, HostStats, ServedRange, StoreCheck};
+use proto::channel::Io;
+use proto::client::Manners;
+use proto::library::{AllImages, Terms};
+use proto::server::{Caps, HOST_SERVICES, Health, Server, Services};
+use proto::{Access, Caller, Endpoint, HostAdmin, Library, RangeName, RemoteHost};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf, duplex};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
+use transfer::fixture::{MemorySource, descriptor_of};
+use transfer::store::Leases;
+use transfer::{
+    BlobError, BlobSource, BlobStream, ConfigDigest, DiffId, Digest, Image, ImageSource,
+    ImageSummary, Reference, SourceError,
+};
+
+/// A pipe that splits even the headers of frames.
+pub(crate) const NARROW: usize = 64;
+
+/// A pipe that no power of two fits into.
+pub(crate) const ODD: usize = 8191;
+
+/// A pipe for tests that move a lot.
+pub(crate) const LARGE: usize = 256 * 1024;
+
+/// No cut.
+pub(crate) const WHOLE: u64 = u64::MAX;
+
+/// A client's end; reading fails for good once so many bytes were read.
+struct Cut {
+    io: DuplexStream,
+    left: u64,
+}
+
+impl AsyncRead for Cut {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.left == 0 {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
+        let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.remaining());
+        let mut part = vec![0; most];
+        let mut part = ReadBuf::new(&mut part);
+        std::task::ready!(Pin::new(&mut self.io).poll_read(context, &mut part))?;
+        buffer.put_slice(part.filled());
+        let read = part.filled().len();
+        self.left -= read as u64;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Cut {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(context)
+    }
+}
+
+/// A server on pipes: stopped when dropped, and started anew as often as a test likes.
+pub(crate) struct Served {
+    pipes: Arc<Mutex<mpsc::Sender<Box<dyn Io>>>>,
+    cuts: Arc<Mutex<Vec<u64>>>,
+    dials: Arc<AtomicU64>,
+    size: usize,
+    _server: AbortOnDropHandle<()>,
+}
+
+fn start(services: Services) -> (mpsc::Sender<Box<dyn Io>>, AbortOnDropHandle<()>) {
+    let (sender, receiver) = mpsc::channel(4);
+    let server = Server::on_pipes(receiver, services, Caps::default());
+    let running = tokio::spawn(async move {
+        server.run(CancellationToken::new()).await.unwrap();
+    });
+    (sender, AbortOnDropHandle::new(running))
+}
+
+impl Served {
+    pub(crate) fn new(services: Services, size: usize) -> Self {
+        let (sender, server) = start(services);
+        Self {
+            pipes: Arc::new(Mutex::new(sender)),
+            cuts: Arc::default(),
+            dials: Arc::default(),
+            size,
+            _server: server,
+        }
+    }
+
+    /// The connections to come break after so many bytes, the next one first; all later ones hold.
+    pub(crate) fn cut(&self, after: &[u64]) {
+        *self.cuts.lock().unwrap() = after.iter().rev().copied().collect();
+    }
+
+    /// How many connections were made.
+    pub(crate) fn dials(&self) -> u64 {
+        self.dials.load(Ordering::Relaxed)
+    }
+
+    /// Ends the server with all its connections, and starts another in its place.
+    pub(crate) fn restart(&mut self, services: Services) {
+        let (sender, server) = start(services);
+        *self.pipes.lock().unwrap() = sender;
+        self._server = server;
+    }
+
+    pub(crate) fn endpoint(&self) -> Endpoint {
+        let (pipes, cuts, dials, size) =
+            (self.pipes.clone(), self.cuts.clone(), self.dials.clone(), self.size);
+        Endpoint::dialled("pipe", move || {
+            dials.fetch_add(1, Ordering::Relaxed);
+            let (near, far) = duplex(size);
+            let left = cuts.lock().unwrap().pop().unwrap_or(WHOLE);
+            let pipes = pipes.lock().unwrap().clone();
+            async move {
+                let refused = |_| io::Error::from(io::ErrorKind::ConnectionRefused);
+                pipes.send(Box::new(far)).await.map_err(refused)?;
+                Ok(Box::new(Cut { io: near, left }) as Box<dyn Io>)
+            }
+        })
+    }
+}
+
+/// One connection for blobs, and a second of patience.
+pub(crate) fn manners() -> Manners {
+    Manners { connections: 1, patience: Duration::from_secs(5), ..Manners::default() }
+}
+
+pub(crate) fn range(name: &str) -> Caller {
+    Caller::Range(name.parse().unwrap())
+}
+
+/// Notes where every stream of a blob began.
+#[derive(Clone, Default)]
+pub(crate) struct Noted {
+    pub(crate) source: MemorySource,
+    pub(crate) opened: Arc<Mutex<Vec<(Digest, u64)>>>,
+}
+
+#[async_trait]
+impl ImageSource for Noted {
+    async fn list(&self) -> Result<Vec<ImageSummary>, SourceError> {
+        self.source.list().await
+    }
+
+    async fn resolve(&self, reference: &Reference) -> Result<ImageSummary, SourceError> {
+        self.source.resolve(reference).await
+    }
+
+    async fn image(&self, config_digest: &ConfigDigest) -> Result<Image, SourceError> {
+        self.source.image(config_digest).await
+    }
+
+    fn blobs(&self, config_digest: &ConfigDigest) -> Arc<dyn BlobSource> {
+        Arc::new(NotedBlobs {
+            blobs: self.source.blobs(config_digest),
+            opened: self.opened.clone(),
+        })
+    }
+}
+
+struct NotedBlobs {
+    blobs: Arc<dyn BlobSource>,
+    opened: Arc<Mutex<Vec<(Digest, u64)>>>,
+}
+
+#[async_trait]
+impl BlobSource for NotedBlobs {
+    async fn stat(&self, digest: &Digest) -> Result<Option<u64>, BlobError> {
+        self.blobs.stat(digest).await
+    }
+
+    async fn open(&self, digest: &Digest, offset: u64) -> Result<BlobStream, BlobError> {
+        self.opened.lock().unwrap().push((*digest, offset));
+        self.blobs.open(digest, offset).await
+    }
+}
+
+/// An operator's view in which nothing happens.
+pub(crate) struct Idle;
+
+#[async_trait]
+impl HostAdmin for Idle {
+    async fn stats(&self, _caller: &Caller) -> HostStats {
+        HostStats { version: "0.0.0".into(), saves: 7, ..HostStats::default() }
+    }
+
+    async fn ranges(&self, _caller: &Caller) -> Vec<ServedRange> {
+        Vec::new()
+    }
+
+    async fn add_range(&self, _: &Caller, name: RangeName) -> Result<ServedRange, AdminError> {
+        let socket_path = format!("/run/ranges/{name}/host.sock").into();
+        Ok(ServedRange { name, socket_path, connections: 0 })
+    }
+
+    async fn remove_range(&self, _: &Caller, name: &RangeName) -> Result<(), AdminError> {
+        Err(AdminError::UnknownRange { name: name.clone() })
+    }
+
+    async fn verify_store(&self, _: &Caller) -> Result<StoreCheck, AdminError> {
+        Ok(StoreCheck { blobs: 2, bytes: 3, quarantined: vec![Digest::of(b"bad")] })
+    }
+}
+
+pub(crate) fn library(images: Arc<dyn ImageSource>, access: Arc<dyn Access>) -> Arc<Library> {
+    Arc::new(Library::new(images, access, Leases::default(), Terms::default()))
+}
+
+pub(crate) async fn services(caller: Caller, library: Arc<Library>) -> Services {
+    let health = Health::not_serving(&HOST_SERVICES).await;
+    Services::of_host(caller, library, Arc::new(Idle), &health)
+}
+
+/// A host that shows `images` to a range, and the range's view of it.
+pub(crate) async fn host(images: Arc<dyn ImageSource>, pipe: usize) -> (Served, RemoteHost) {
+    let library = library(images, Arc::new(AllImages));
+    let served = Served::new(services(range("a"), library).await, pipe);
+    let host = RemoteHost::new(served.endpoint(), manners());
+    (served, host)
+}
+
+/// An image whose layers are exactly these blobs.
+pub(crate) fn image_of(blobs: &[Bytes]) -> Image {
+    let ids: Vec<_> = blobs.iter().map(|blob| DiffId(Digest::of(blob)).to_string()).collect();
+    let config = format!(
+        r#"{{"architecture":"amd64","os":"linux","rootfs":{{"type":"layers","diff_ids":{ids:?}}}}}"#
+    );
+    let sizes: Vec<_> = blobs.iter().map(|blob| blob.len() as u64).collect();
+    Image::from_layers(config.into(), &sizes).unwrap()
+}
+
+/// A host in memory with that image under the name `blobs`.
+pub(crate) fn memory_of(blobs: &[Bytes]) -> (MemorySource, Image) {
+    let (source, image) = (MemorySource::default(), image_of(blobs));
+    let layers = blobs.iter().map(|blob| (descriptor_of(blob), blob.clone())).collect();
+    source.insert("blobs", (image.clone(), layers));
+    (source, image)
+}
