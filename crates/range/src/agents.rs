@@ -1,0 +1,136 @@
+//! The two agents as ranges need them: the host agent that serves, and the one in each range.
+
+use futures::stream::BoxStream;
+use futures::{StreamExt as _, TryStreamExt as _};
+use proto::channel::{Endpoint, InvalidEndpoint};
+use proto::client::{AdminClient, RangeClient, RemoteError};
+use proto::control::{RangeImage, Reach, SyncEvent};
+use proto::identity::RangeName;
+use transfer::{EngineInfo, Event, Reference};
+
+use crate::container::Folders;
+use crate::error::RangeError;
+use crate::status::HeldImage;
+
+/// The reason by which the host agent says that it has no such range.
+const RANGE_NOT_FOUND: &str = "RANGE_NOT_FOUND";
+
+/// The host agent's administrator's side; connected when it is first needed.
+#[derive(Debug)]
+pub(crate) struct HostAgent {
+    endpoint: String,
+    client: AdminClient,
+}
+
+impl HostAgent {
+    /// Must be called within a runtime.
+    pub(crate) fn at(endpoint: &str) -> Result<Self, RangeError> {
+        let parsed = endpoint.parse().map_err(|source: InvalidEndpoint| RangeError::HostAgent {
+            endpoint: endpoint.to_owned(),
+            action: "reading its address",
+            source: Box::new(source),
+        })?;
+        Ok(Self { endpoint: endpoint.to_owned(), client: AdminClient::new(parsed) })
+    }
+
+    /// Makes `range` known, and answers its folders. One that is known already keeps them.
+    pub(crate) async fn add(&self, range: &RangeName) -> Result<Folders, RangeError> {
+        let added = self.client.add_range(range).await;
+        let served = added.map_err(|source| self.failed("adding a range", source))?;
+        Folders::of(range, &served.socket_path)
+    }
+
+    /// Forgets `range`, and says whether it was known.
+    pub(crate) async fn remove(&self, range: &RangeName) -> Result<bool, RangeError> {
+        match self.client.remove_range(range).await {
+            Ok(()) => Ok(true),
+            Err(RemoteError::Refused { reason, .. }) if reason == RANGE_NOT_FOUND => Ok(false),
+            Err(error) => Err(self.failed("removing a range", error)),
+        }
+    }
+
+    fn failed(&self, action: &'static str, source: RemoteError) -> RangeError {
+        RangeError::HostAgent { endpoint: self.endpoint.clone(), action, source: Box::new(source) }
+    }
+}
+
+/// How the agent in a range is.
+#[derive(Debug)]
+pub(crate) struct AgentStatus {
+    /// The engine beside it; absent when it does not answer.
+    pub(crate) engine: Option<EngineInfo>,
+    /// Why the engine does not answer; empty when it does.
+    pub(crate) reason: String,
+}
+
+/// The agent in one range.
+#[derive(Debug)]
+pub(crate) struct RangeAgent {
+    range: RangeName,
+    client: RangeClient,
+}
+
+impl RangeAgent {
+    /// The agent of `range`, whose socket lies in a folder that the range can write: it is opened
+    /// without following links. Must be called within a runtime.
+    pub(crate) fn at(range: &RangeName, endpoint: &str) -> Result<Self, RangeError> {
+        let endpoint: Endpoint = endpoint.parse().map_err(|source: InvalidEndpoint| {
+            RangeError::agent(range, "reading its address", source)
+        })?;
+        Ok(Self { range: range.clone(), client: RangeClient::new(endpoint) })
+    }
+
+    pub(crate) async fn status(&self) -> Result<AgentStatus, RangeError> {
+        let status = self.client.status().await;
+        let status = status.map_err(|source| self.failed("asking how it is", source))?;
+        Ok(match status.engine {
+            Reach::Up(engine) => AgentStatus { engine: Some(engine), reason: String::new() },
+            Reach::Down(reason) => AgentStatus { engine: None, reason },
+            Reach::Unknown => {
+                AgentStatus { engine: None, reason: "its engine was not asked yet".to_owned() }
+            }
+        })
+    }
+
+    /// What the engine has, one entry for each name; an image without a name has one entry too.
+    pub(crate) async fn images(&self) -> Result<Vec<HeldImage>, RangeError> {
+        let images = self.client.images().await;
+        let images = images.map_err(|source| self.failed("asking for its images", source))?;
+        Ok(images.into_iter().flat_map(held).collect())
+    }
+
+    /// Has images brought in. The stream ends after all of them are done; dropping it cancels
+    /// nothing.
+    pub(crate) async fn sync(
+        &self,
+        images: &[Reference],
+    ) -> Result<BoxStream<'static, Result<Event, RangeError>>, RangeError> {
+        const ACTION: &str = "syncing images";
+        let events = self.client.sync(images).await;
+        let events = events.map_err(|source| self.failed(ACTION, source))?;
+        let range = self.range.clone();
+        let events = events.map_err(move |source| RangeError::agent(&range, ACTION, source));
+        let images = events.try_filter_map(async |event| match event {
+            SyncEvent::Image(event) => Ok(Some(event)),
+            SyncEvent::Finished(_) => Ok(None),
+        });
+        Ok(images.boxed())
+    }
+
+    fn failed(&self, action: &'static str, source: RemoteError) -> RangeError {
+        RangeError::agent(&self.range, action, source)
+    }
+}
+
+fn held(image: RangeImage) -> Vec<HeldImage> {
+    let under = |reference| HeldImage {
+        reference,
+        config_digest: image.config_digest,
+        engine_image_id: image.engine_image_id,
+        proven: image.proven,
+    };
+    if image.references.is_empty() {
+        return vec![under(None)];
+    }
+    image.references.into_iter().map(|reference| under(Some(reference))).collect()
+}

@@ -1,0 +1,257 @@
+//! What a range's container is made of, as a pure function of its parts.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use engine::docker::{Bind, ContainerSpec, ImageSettings, Powers};
+use proto::identity::RangeName;
+use transfer::Digest;
+
+use crate::error::RangeError;
+use crate::isolation::Isolation;
+use crate::settings::Settings;
+
+/// The label of everything that Longshore makes in an engine.
+pub(crate) const OURS: (&str, &str) = ("dev.longshore", "1");
+/// The label that names the range which a container or volume belongs to.
+pub(crate) const RANGE: &str = "dev.longshore.range";
+/// The label that names the project.
+pub(crate) const PROJECT: &str = "dev.longshore.project";
+/// The label that names the range image, as it was asked for.
+pub(crate) const IMAGE: &str = "dev.longshore.range-image";
+/// The label with the digest of all that the container was made from.
+pub(crate) const PARTS: &str = "dev.longshore.parts";
+
+/// The label that says where the range's agent listens, as the host sees it.
+pub(crate) const AGENT: &str = "dev.longshore.agent";
+
+/// Where the agent's binary is mounted, and started from.
+const AGENT_BINARY: &str = "/usr/local/bin/longshore-dind-agent";
+/// Where the folder with the host agent's socket is mounted.
+const HOST_FOLDER: &str = "/run/longshore/host";
+/// Where the folder is mounted in which the agent makes its socket.
+const AGENT_FOLDER: &str = "/run/longshore/agent";
+/// The socket's name in that folder.
+const AGENT_SOCKET: &str = "agent.sock";
+/// The engine's data-root in the range: overlay2 does not work on a container's own root.
+const DATA_ROOT: &str = "/var/lib/docker";
+/// Where the agent keeps what it remembers.
+const AGENT_STATE: &str = "/var/lib/longshore";
+
+/// The two folders of a range on the host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Folders {
+    /// Holds the host agent's socket for this range; the range may read it.
+    pub(crate) host: PathBuf,
+    /// Holds the socket of the range's agent; the range may write it.
+    pub(crate) agent: PathBuf,
+}
+
+impl Folders {
+    /// Those beside `socket`, which the host agent made for `range`:
+    /// `<ranges>/<range>/{host/<socket>,agent/}`.
+    pub(crate) fn of(range: &RangeName, socket: &Path) -> Result<Self, RangeError> {
+        let host =
+            socket.parent().filter(|host| host.file_name().is_some_and(|name| name == "host"));
+        let own = host.and_then(Path::parent).filter(|own| {
+            own.is_absolute() && own.file_name().is_some_and(|name| name == range.as_str())
+        });
+        match (host, own) {
+            (Some(host), Some(own)) => Ok(Self { host: host.to_owned(), agent: own.join("agent") }),
+            _ => Err(RangeError::Folder { range: range.clone(), socket: socket.to_owned() }),
+        }
+    }
+
+    /// Where the range's agent listens.
+    pub(crate) fn agent_endpoint(&self) -> String {
+        format!("unix://{}", self.agent.join(AGENT_SOCKET).display())
+    }
+}
+
+/// The names of what belongs to one range in the engine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Names {
+    pub(crate) container: String,
+    pub(crate) data_volume: String,
+    pub(crate) agent_volume: String,
+}
+
+impl Names {
+    pub(crate) fn of(project: &str, range: &RangeName) -> Self {
+        let container = format!("{project}-{range}");
+        Self {
+            data_volume: format!("{container}-data"),
+            agent_volume: format!("{container}-agent"),
+            container,
+        }
+    }
+
+    /// Both volumes.
+    pub(crate) fn volumes(&self) -> [&str; 2] {
+        [&self.data_volume, &self.agent_volume]
+    }
+}
+
+/// What a range's container is made from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Parts<'a> {
+    pub(crate) settings: &'a Settings,
+    pub(crate) range: &'a RangeName,
+    pub(crate) folders: &'a Folders,
+    /// The range image as it was asked for.
+    pub(crate) range_image: &'a str,
+    /// What the engine says of that image.
+    pub(crate) image: &'a ImageSettings,
+    pub(crate) isolation: &'a Isolation,
+    /// The digest of the agent's binary.
+    pub(crate) agent: Digest,
+}
+
+/// The labels that all objects of one range have.
+pub(crate) fn labels(project: &str, range: &RangeName) -> BTreeMap<String, String> {
+    let (ours, one) = OURS;
+    [(ours, one), (RANGE, range.as_str()), (PROJECT, project)]
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .collect()
+}
+
+impl Parts<'_> {
+    /// The container, labelled with the digest of all of this: a container with another digest was
+    /// made from other parts.
+    pub(crate) fn spec(&self) -> Result<ContainerSpec, RangeError> {
+        let own: Vec<String> =
+            self.image.entrypoint.iter().chain(&self.image.cmd).cloned().collect();
+        if own.is_empty() {
+            return Err(RangeError::NoEntryPoint { image: self.range_image.to_owned() });
+        }
+        let names = Names::of(&self.settings.project, self.range);
+        let name = self.range.to_string();
+        let supervisor = [AGENT_BINARY, "run", "--name", &name, "--"].map(str::to_owned);
+        let mut spec = ContainerSpec {
+            name: names.container,
+            image: self.image.id.clone(),
+            hostname: Some(name),
+            labels: labels(&self.settings.project, self.range),
+            entrypoint: Some(supervisor.into_iter().chain(own).collect()),
+            cmd: Some(Vec::new()),
+            binds: self.binds(),
+            volumes: vec![
+                (names.data_volume, DATA_ROOT.to_owned()),
+                (names.agent_volume, AGENT_STATE.to_owned()),
+            ],
+            powers: match self.isolation {
+                Isolation::Privileged => Powers::Privileged,
+                Isolation::Capabilities(names) => Powers::Capabilities(names.clone()),
+            },
+            network: self.settings.network.clone(),
+            ..ContainerSpec::default()
+        };
+        spec.labels.insert(IMAGE.to_owned(), self.range_image.to_owned());
+        spec.labels.insert(AGENT.to_owned(), self.folders.agent_endpoint());
+        let parts = Digest::of(format!("{spec:?} {}", self.agent).as_bytes());
+        spec.labels.insert(PARTS.to_owned(), parts.hex());
+        Ok(spec)
+    }
+
+    fn binds(&self) -> Vec<Bind> {
+        let bind = |source: &Path, target: &str, read_only| Bind {
+            source: source.display().to_string(),
+            target: target.to_owned(),
+            read_only,
+        };
+        vec![
+            bind(&self.settings.agent_binary, AGENT_BINARY, true),
+            bind(&self.folders.host, HOST_FOLDER, true),
+            bind(&self.folders.agent, AGENT_FOLDER, false),
+        ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(text: &str) -> RangeName {
+        text.parse().unwrap()
+    }
+
+    fn spec(
+        isolation: &Isolation,
+        entrypoint: &[&str],
+        cmd: &[&str],
+        agent: &[u8],
+    ) -> Result<ContainerSpec, RangeError> {
+        let settings = Settings::new("unix:///d", "unix:///h", "/bin/agent", "/wanted");
+        let texts = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+        let image = ImageSettings {
+            id: "sha256:1".to_owned(),
+            entrypoint: texts(entrypoint),
+            cmd: texts(cmd),
+            labels: BTreeMap::new(),
+        };
+        Parts {
+            settings: &settings,
+            range: &name("a"),
+            folders: &Folders::of(&name("a"), Path::new("/s/ranges/a/host/host.sock")).unwrap(),
+            range_image: "dind:1",
+            image: &image,
+            isolation,
+            agent: Digest::of(agent),
+        }
+        .spec()
+    }
+
+    #[test]
+    fn the_agent_supervises_the_images_own_entry_point_and_command() {
+        let check = |entrypoint: &[&str], cmd: &[&str], expected: &[&str]| {
+            let spec = spec(&Isolation::Privileged, entrypoint, cmd, b"agent").unwrap();
+            let all = spec.entrypoint.unwrap();
+            assert_eq!(all[..5], [AGENT_BINARY, "run", "--name", "a", "--"].map(str::to_owned));
+            assert_eq!(all[5..], *expected, "{entrypoint:?} {cmd:?}");
+            assert_eq!(spec.cmd, Some(Vec::new()), "the image's command is not given twice");
+        };
+        check(&["dockerd-entrypoint.sh"], &[], &["dockerd-entrypoint.sh"]);
+        check(&["a", "b"], &["c"], &["a", "b", "c"]);
+        check(&[], &["dockerd"], &["dockerd"]);
+        let none = spec(&Isolation::Privileged, &[], &[], b"agent");
+        assert!(matches!(none, Err(RangeError::NoEntryPoint { .. })), "{none:?}");
+    }
+
+    #[test]
+    fn a_range_can_write_only_its_own_agents_folder() {
+        let spec = spec(&Isolation::Privileged, &["x"], &[], b"agent").unwrap();
+        let writable: Vec<_> = spec.binds.iter().filter(|bind| !bind.read_only).collect();
+        assert_eq!(writable.len(), 1);
+        assert_eq!(
+            (writable[0].source.as_str(), writable[0].target.as_str()),
+            ("/s/ranges/a/agent", AGENT_FOLDER)
+        );
+        assert!(spec.binds.iter().all(|bind| !bind.target.ends_with("docker.sock")));
+    }
+
+    #[test]
+    fn other_parts_give_another_label() {
+        let parts = |isolation: &Isolation, entrypoint: &[&str], agent: &[u8]| {
+            spec(isolation, entrypoint, &[], agent).unwrap().labels[PARTS].clone()
+        };
+        let first = parts(&Isolation::Privileged, &["x"], b"agent");
+        assert_eq!(first, parts(&Isolation::Privileged, &["x"], b"agent"));
+        assert_ne!(first, parts(&Isolation::Privileged, &["x"], b"newer agent"));
+        assert_ne!(first, parts(&Isolation::Privileged, &["y"], b"agent"));
+        assert_ne!(first, parts(&Isolation::Capabilities(Vec::new()), &["x"], b"agent"));
+    }
+
+    #[test]
+    fn folders_are_taken_only_where_the_range_has_its_own() {
+        let check = |socket: &str, good: bool| {
+            assert_eq!(Folders::of(&name("a"), Path::new(socket)).is_ok(), good, "{socket}");
+        };
+        check("/s/ranges/a/host/host.sock", true);
+        check("/s/ranges/b/host/host.sock", false);
+        check("/s/ranges/a/host.sock", false);
+        check("a/host/host.sock", false);
+        check("/host/host.sock", false);
+        check("", false);
+    }
+}

@@ -1,0 +1,209 @@
+//! What can go wrong with ranges, on which one, and what to do about it.
+
+use std::error::Error;
+use std::path::PathBuf;
+
+use engine::EngineError;
+use proto::identity::RangeName;
+use transfer::blob::Cause;
+
+use crate::isolation::IsolationError;
+use crate::wanted::WantedError;
+
+/// Why ranges could not be worked on, or one of them not be brought up or reached.
+#[derive(Debug, thiserror::Error)]
+pub enum RangeError {
+    /// The engine that runs the ranges failed.
+    #[error("the engine that runs the ranges could not do its part")]
+    Engine(#[from] EngineError),
+    /// The host agent could not be reached, or failed.
+    #[error("the host agent at {endpoint} failed while {action}")]
+    HostAgent {
+        /// Where it should be.
+        endpoint: String,
+        /// What was attempted.
+        action: &'static str,
+        /// What failed.
+        #[source]
+        source: Cause,
+    },
+    /// The host agent answered with a socket that does not lie in a folder of the range's own.
+    #[error("the host agent serves range {range} at {socket}, which is not in a folder of its own")]
+    Folder {
+        /// Which range.
+        range: RangeName,
+        /// What it answered.
+        socket: PathBuf,
+    },
+    /// It is not known which capabilities ranges can have.
+    #[error(transparent)]
+    Isolation(#[from] IsolationError),
+    /// The engine does not have the image that ranges are to be made from.
+    #[error("the engine has no range image {image}")]
+    NoRangeImage {
+        /// Which image.
+        image: String,
+    },
+    /// The range image says nothing that the agent could start.
+    #[error("range image {image} has neither an entry point nor a command, so it starts no engine")]
+    NoEntryPoint {
+        /// Which image.
+        image: String,
+    },
+    /// The dind agent's binary could not be read.
+    #[error("the dind agent's binary {} could not be read", path.display())]
+    AgentBinary {
+        /// Where it should be.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A container has the range's name and is none of ours.
+    #[error("container {container} is there already, and is not a range of this project")]
+    Taken {
+        /// The container's name.
+        container: String,
+    },
+    /// The range is there, made from another image.
+    #[error("range {range} is made from {present}, not from {asked}")]
+    OtherImage {
+        /// Which range.
+        range: RangeName,
+        /// What it is made from.
+        present: String,
+        /// What was asked for.
+        asked: String,
+    },
+    /// There is no such range.
+    #[error("there is no range {range}")]
+    Unknown {
+        /// Which range.
+        range: RangeName,
+    },
+    /// The range is there and does not run.
+    #[error("range {range} does not run")]
+    Stopped {
+        /// Which range.
+        range: RangeName,
+    },
+    /// The range's container ended while it should come up.
+    #[error("range {range} ended with exit code {exit_code} while coming up; its log ends:\n{log}")]
+    Ended {
+        /// Which range.
+        range: RangeName,
+        /// What it ended with.
+        exit_code: i64,
+        /// The last lines that it printed.
+        log: String,
+    },
+    /// The range did not come up in time.
+    #[error("range {range} is not ready after {seconds} s: {reason}")]
+    NotReady {
+        /// Which range.
+        range: RangeName,
+        /// How long it was waited for.
+        seconds: u64,
+        /// What it said last.
+        reason: String,
+    },
+    /// The agent in the range could not be reached, or failed.
+    #[error("the agent of range {range} failed while {action}")]
+    Agent {
+        /// Which range.
+        range: RangeName,
+        /// What was attempted.
+        action: &'static str,
+        /// What failed.
+        #[source]
+        source: Cause,
+    },
+    /// The range has no images that it should have, and none were named.
+    #[error("range {range} was never told which images it should have")]
+    NothingWanted {
+        /// Which range.
+        range: RangeName,
+    },
+    /// The images that a range should have could not be remembered.
+    #[error(transparent)]
+    Wanted(#[from] WantedError),
+}
+
+impl RangeError {
+    /// What a person can do about it; absent where the message says it all.
+    #[must_use]
+    pub fn next_step(&self) -> Option<String> {
+        Some(match self {
+            Self::HostAgent { .. } => {
+                "check that the host agent runs and look into its log".to_owned()
+            }
+            Self::NoRangeImage { image } => format!("`docker pull {image}`, or name another one"),
+            Self::AgentBinary { .. } => "build the dind agent first".to_owned(),
+            Self::Taken { container } => {
+                format!(
+                    "choose another name for the range, or `docker rm` {container} if nobody needs it"
+                )
+            }
+            Self::OtherImage { range, .. } => {
+                format!("take {range} down first, or choose another name")
+            }
+            Self::Unknown { .. } => "list the ranges to see which there are".to_owned(),
+            Self::Stopped { range } => format!("bring {range} up again"),
+            Self::NotReady { range, .. } | Self::Agent { range, .. } => {
+                format!(
+                    "look at `docker logs` of the container of range {range}, then bring it up again"
+                )
+            }
+            Self::NothingWanted { .. } => "name the images".to_owned(),
+            _ => return None,
+        })
+    }
+
+    /// The message with all its causes and the next step.
+    #[must_use]
+    pub fn explain(&self) -> String {
+        let text = with_causes(self);
+        match self.next_step() {
+            Some(step) => format!("{text}; {step}"),
+            None => text,
+        }
+    }
+
+    /// Wraps a failure of the agent in `range`.
+    pub(crate) fn agent(range: &RangeName, action: &'static str, source: impl Into<Cause>) -> Self {
+        Self::Agent { range: range.clone(), action, source: source.into() }
+    }
+}
+
+/// The message of `error` and of what caused it, on one line, nothing said twice.
+pub(crate) fn with_causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let message = error.to_string();
+        if !text.ends_with(&message) {
+            text = format!("{text}: {message}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_told_with_its_causes_and_the_next_step() {
+        let error = RangeError::HostAgent {
+            endpoint: "unix:///x".to_owned(),
+            action: "adding a range",
+            source: Box::new(std::io::Error::other("connection refused")),
+        };
+        assert_eq!(
+            error.explain(),
+            "the host agent at unix:///x failed while adding a range: connection refused; \
+             check that the host agent runs and look into its log"
+        );
+    }
+}

@@ -1,0 +1,112 @@
+//! What a caller says: where engine and host agent are, and which ranges and images are meant.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use proto::identity::{InvalidRangeName, RangeName};
+use transfer::Reference;
+
+use crate::isolation::Mode;
+
+/// How long a range may take from its start until agent and engine answer.
+///
+/// An engine is up in about 2 s on an idle machine. Many starting at once on few cores, over data
+/// that must be recovered first, take much longer; a range that crashes is told at once, whatever
+/// this says.
+pub const READY_TIMEOUT: Duration = Duration::from_secs(180);
+
+/// Where things are, and how ranges are made.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The engine that runs the ranges, as a `DOCKER_HOST` value: `unix:///var/run/docker.sock`.
+    pub runner_engine: String,
+    /// The host agent's administrator's listener: `unix:///var/lib/longshore/host/admin.sock`. It
+    /// must be on the same machine as `runner_engine`, since its folders are mounted into ranges.
+    pub host_agent: String,
+    /// The dind agent's binary, statically linked: it runs inside any range image.
+    pub agent_binary: PathBuf,
+    /// The folder that remembers which images each range should have. Made when missing.
+    pub wanted_folder: PathBuf,
+    /// What containers' names begin with, and the label that tells the ranges of one owner from
+    /// those of others on the same engine. Letters, digits, `-`.
+    pub project: String,
+    /// How ranges are allowed to run an engine.
+    pub mode: Mode,
+    /// The network of the containers; the engine's default when absent.
+    pub network: Option<String>,
+    /// Ranges worked on at once, at least 1.
+    pub concurrency: usize,
+    /// How long a range may take to come up: [`READY_TIMEOUT`].
+    pub ready_timeout: Duration,
+}
+
+impl Settings {
+    /// The settings that most callers want: project `longshore`, [`Mode::Auto`], the engine's
+    /// default network, as many ranges at once as there are cores.
+    pub fn new(
+        runner_engine: impl Into<String>,
+        host_agent: impl Into<String>,
+        agent_binary: impl Into<PathBuf>,
+        wanted_folder: impl Into<PathBuf>,
+    ) -> Self {
+        Self {
+            runner_engine: runner_engine.into(),
+            host_agent: host_agent.into(),
+            agent_binary: agent_binary.into(),
+            wanted_folder: wanted_folder.into(),
+            project: "longshore".to_owned(),
+            mode: Mode::Auto,
+            network: None,
+            concurrency: cores(),
+            ready_timeout: READY_TIMEOUT,
+        }
+    }
+}
+
+/// Ranges that are to be up, and the images that they should have.
+#[derive(Clone, Debug)]
+pub struct UpRequest {
+    /// Which ranges; see [`numbered`].
+    pub names: Vec<RangeName>,
+    /// The Docker-in-Docker image that they are made from. The engine must have it: nothing is
+    /// pulled.
+    pub range_image: String,
+    /// The images that each should have; they replace those that it was told before. Empty: those
+    /// it was told before.
+    pub images: Vec<Reference>,
+}
+
+/// Which ranges a call is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Selection {
+    /// All of the project.
+    All,
+    /// These.
+    Names(Vec<RangeName>),
+}
+
+/// `prefix-1` to `prefix-count`.
+///
+/// # Errors
+/// [`InvalidRangeName`] when that is not a range's name.
+pub fn numbered(prefix: &str, count: usize) -> Result<Vec<RangeName>, InvalidRangeName> {
+    (1..=count).map(|number| format!("{prefix}-{number}").parse()).collect()
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_are_numbered_from_one() {
+        let names: Vec<String> =
+            numbered("lab", 3).unwrap().iter().map(ToString::to_string).collect();
+        assert_eq!(names, ["lab-1", "lab-2", "lab-3"]);
+        assert_eq!(numbered("lab", 0).unwrap(), []);
+        assert!(numbered("Lab!", 1).is_err());
+    }
+}

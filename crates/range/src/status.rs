@@ -1,0 +1,175 @@
+//! How ranges are: each with its engine and images, as data and as lines of JSON.
+
+use std::fmt;
+
+use proto::identity::RangeName;
+use serde::{Deserialize, Serialize};
+use transfer::{ConfigDigest, EngineImageId, EngineInfo, Reference};
+
+/// Where a range is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RangeState {
+    /// Its agent and its engine answer.
+    Ready,
+    /// Its agent answers, its engine does not (yet).
+    Starting,
+    /// Its container runs, and its agent does not answer.
+    Unreachable,
+    /// Its container does not run.
+    Stopped,
+    /// Something of it is there, but no container.
+    Unmade,
+}
+
+impl fmt::Display for RangeState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Ready => "ready",
+            Self::Starting => "starting",
+            Self::Unreachable => "unreachable",
+            Self::Stopped => "stopped",
+            Self::Unmade => "unmade",
+        })
+    }
+}
+
+/// An image that a range's engine has, under one of its names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeldImage {
+    /// Its name; absent for an image without one.
+    pub reference: Option<Reference>,
+    /// Its name across engines; absent when the engine does not tell.
+    pub config_digest: Option<ConfigDigest>,
+    /// What the engine calls it.
+    pub engine_image_id: EngineImageId,
+    /// Whether the engine confirms every layer of it.
+    pub proven: bool,
+}
+
+/// How a range is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RangeStatus {
+    /// Which range.
+    pub range: RangeName,
+    /// Where it is.
+    pub state: RangeState,
+    /// Why it is not ready; absent when it is.
+    pub reason: Option<String>,
+    /// The image that it is made from, as it was asked for; absent without a container.
+    pub range_image: Option<String>,
+    /// The engine inside; absent when it does not answer.
+    pub engine: Option<EngineInfo>,
+    /// The images that it has; empty when the engine does not answer.
+    pub images: Vec<HeldImage>,
+}
+
+/// One line of JSON per range: what scripts read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatusLine {
+    /// Which range.
+    pub range: String,
+    /// Product and version of the engine inside; null when it does not answer.
+    pub engine: Option<String>,
+    /// `graphdriver` or `containerd`; null when the engine does not answer.
+    pub store: Option<String>,
+    /// Where it is.
+    pub state: RangeState,
+    /// The images that it has.
+    pub images: Vec<ImageStatusLine>,
+}
+
+/// One image in a [`StatusLine`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageStatusLine {
+    /// Its name; null for an image without one.
+    pub reference: Option<String>,
+    /// Its name across engines; null when the engine does not tell.
+    pub config_digest: Option<String>,
+    /// What the engine calls it.
+    pub engine_image_id: String,
+    /// Whether the engine confirms every layer of it.
+    pub proven: bool,
+}
+
+/// What became of one range that was to be removed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Removal {
+    /// Which range.
+    pub range: RangeName,
+    /// Whether anything of it was there.
+    pub found: bool,
+    /// Why something of it is still there, and what to do; absent when nothing is.
+    pub error: Option<String>,
+}
+
+impl RangeStatus {
+    /// The line of this range.
+    #[must_use]
+    pub fn line(&self) -> StatusLine {
+        StatusLine {
+            range: self.range.to_string(),
+            engine: self.engine.as_ref().map(|engine| engine.engine.clone()),
+            store: self.engine.as_ref().map(|engine| engine.store.to_string()),
+            state: self.state,
+            images: self.images.iter().map(HeldImage::line).collect(),
+        }
+    }
+}
+
+impl HeldImage {
+    fn line(&self) -> ImageStatusLine {
+        ImageStatusLine {
+            reference: self.reference.as_ref().map(ToString::to_string),
+            config_digest: self.config_digest.map(|digest| digest.to_string()),
+            engine_image_id: self.engine_image_id.to_string(),
+            proven: self.proven,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use transfer::{Digest, StoreKind};
+
+    use super::*;
+
+    #[test]
+    fn a_line_has_the_keys_that_scripts_rely_on_in_their_order() {
+        let digest = Digest::of(b"config");
+        let mut status = RangeStatus {
+            range: "a".parse().unwrap(),
+            state: RangeState::Ready,
+            reason: None,
+            range_image: Some("dind:1".to_owned()),
+            engine: Some(EngineInfo {
+                engine: "docker 26.1.5".to_owned(),
+                store: StoreKind::Graphdriver,
+                driver: "overlay2".to_owned(),
+                id: "x".to_owned(),
+            }),
+            images: vec![HeldImage {
+                reference: Some("python:3".parse().unwrap()),
+                config_digest: Some(ConfigDigest(digest)),
+                engine_image_id: EngineImageId(digest),
+                proven: true,
+            }],
+        };
+        let json = |status: &RangeStatus| serde_json::to_string(&status.line()).unwrap();
+        assert_eq!(
+            json(&status),
+            format!(
+                r#"{{"range":"a","engine":"docker 26.1.5","store":"graphdriver","state":"ready","images":[{{"reference":"python:3","config_digest":"{digest}","engine_image_id":"{digest}","proven":true}}]}}"#
+            )
+        );
+        status.images[0] =
+            HeldImage { reference: None, config_digest: None, ..status.images[0].clone() };
+        assert!(json(&status).contains(r#""reference":null,"config_digest":null"#));
+        let gone =
+            RangeStatus { state: RangeState::Stopped, engine: None, images: Vec::new(), ..status };
+        assert_eq!(
+            json(&gone),
+            r#"{"range":"a","engine":null,"store":null,"state":"stopped","images":[]}"#
+        );
+    }
+}

@@ -1,0 +1,273 @@
+//! Bringing ranges up: register, create, start, wait, sync; each only as far as it is not done.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use engine::EngineError;
+use engine::docker::{ContainerSpec, ContainerState, ImageSettings, Powers};
+use futures::StreamExt as _;
+use proto::identity::RangeName;
+use transfer::Digest;
+
+use crate::container::{IMAGE, Names, PARTS, PROJECT, Parts, RANGE, labels};
+use crate::error::RangeError;
+use crate::event::{RangeObserver, RangeStage};
+use crate::isolation::{self, Isolation};
+use crate::journey::Journey;
+use crate::ranges::Ranges;
+use crate::report::{Provision, RangeReport, Report};
+use crate::settings::UpRequest;
+
+/// How long a range that already ran may take to answer, before its container is made again.
+///
+/// Long enough for an engine that is busy extracting on few cores; a range whose agent is stuck
+/// costs this much once.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What all ranges of one call are made from.
+struct Recipe<'a> {
+    request: &'a UpRequest,
+    image: ImageSettings,
+    isolation: Isolation,
+    agent: Digest,
+}
+
+impl Ranges {
+    /// Brings ranges up with their images, several at once. One that fails does not stop the
+    /// others.
+    ///
+    /// A range that runs and answers, made from the same parts, is kept as it is; one that is
+    /// stopped is started; one that is half made, does not answer or was made from older parts
+    /// gets a new container over its old volumes, so its images stay.
+    ///
+    /// Cancel safe: what was made until the future was dropped is found by the next call. Images
+    /// that are under way inside a range go on there.
+    ///
+    /// # Errors
+    /// Only what concerns all ranges: the range image, the agent's binary, the host's
+    /// capabilities, the engine. What goes wrong with one is in its report.
+    pub async fn up(
+        &self,
+        request: &UpRequest,
+        observer: Arc<dyn RangeObserver>,
+    ) -> Result<Report, RangeError> {
+        let recipe = self.recipe(request).await?;
+        let mut seen = HashSet::new();
+        let names = request.names.iter().filter(|name| seen.insert((*name).clone()));
+        let ranges = names.enumerate().map(|(position, range)| {
+            let journey = Journey::begin(range.clone(), observer.clone());
+            let recipe = &recipe;
+            async move { (position, self.up_one(recipe, journey).await) }
+        });
+        let concurrency = self.settings.concurrency.max(1);
+        let reports = futures::stream::iter(ranges).buffer_unordered(concurrency).collect().await;
+        Ok(in_order(reports))
+    }
+
+    async fn recipe<'a>(&self, request: &'a UpRequest) -> Result<Recipe<'a>, RangeError> {
+        let image = self.engine.image_settings(&request.range_image).await?;
+        let image =
+            image.ok_or_else(|| RangeError::NoRangeImage { image: request.range_image.clone() })?;
+        let path = self.settings.agent_binary.clone();
+        let unread =
+            |source| RangeError::AgentBinary { path: self.settings.agent_binary.clone(), source };
+        let agent = tokio::fs::read(path).await.map_err(unread)?;
+        Ok(Recipe { request, image, isolation: self.isolation()?, agent: Digest::of(&agent) })
+    }
+
+    async fn up_one(&self, recipe: &Recipe<'_>, mut journey: Journey) -> RangeReport {
+        let result = self.bring_up(recipe, &mut journey).await;
+        if let Err(error) = &result {
+            tracing::warn!(range = %journey.range, %error, "range is not up");
+        }
+        journey.end(result)
+    }
+
+    /// The way of one range; the module's first line in code.
+    async fn bring_up(&self, recipe: &Recipe<'_>, journey: &mut Journey) -> Result<(), RangeError> {
+        let range = journey.range.clone();
+        journey.enter(RangeStage::Register);
+        journey.wanted = self.want(&range, &recipe.request.images)?;
+        let folders = self.host_agent.add(&range).await?;
+
+        journey.enter(RangeStage::Create);
+        let spec = Parts {
+            settings: &self.settings,
+            range: &range,
+            folders: &folders,
+            range_image: &recipe.request.range_image,
+            image: &recipe.image,
+            isolation: &recipe.isolation,
+            agent: recipe.agent,
+        }
+        .spec()?;
+        let provision = self.container_like(&range, &spec).await?;
+        journey.provision = Some(provision);
+
+        journey.enter(RangeStage::Start);
+        self.engine.start_container(&spec.name).await?;
+
+        journey.enter(RangeStage::Ready);
+        journey.engine = Some(match provision {
+            Provision::Kept => match self.ready(&range, PATIENCE).await {
+                Ok(engine) => engine,
+                Err(error) => {
+                    tracing::info!(%range, %error, "range is made again");
+                    journey.provision = Some(Provision::Remade);
+                    self.make(&range, &spec).await?;
+                    self.engine.start_container(&spec.name).await?;
+                    self.ready(&range, self.settings.ready_timeout).await?
+                }
+            },
+            _ => self.ready(&range, self.settings.ready_timeout).await?,
+        });
+        if journey.wanted.is_empty() {
+            return Ok(());
+        }
+        let agent = self.running(&range).await?;
+        self.sync_into(&agent, journey).await
+    }
+
+    /// Sees to it that there is a container made from `spec`, running or not.
+    async fn container_like(
+        &self,
+        range: &RangeName,
+        spec: &ContainerSpec,
+    ) -> Result<Provision, RangeError> {
+        let Some(present) = self.engine.container(&spec.name).await? else {
+            self.make(range, spec).await?;
+            return Ok(Provision::Made);
+        };
+        let provision = judge(range, spec, &present)?;
+        if provision == Provision::Remade {
+            self.make(range, spec).await?;
+        }
+        Ok(provision)
+    }
+
+    /// Makes the container, in the place of one that may be there, over volumes that may be too.
+    async fn make(&self, range: &RangeName, spec: &ContainerSpec) -> Result<(), RangeError> {
+        let project = &self.settings.project;
+        self.engine.remove_container(&spec.name).await?;
+        for volume in Names::of(project, range).volumes() {
+            self.engine.create_volume(volume, &labels(project, range)).await?;
+        }
+        self.create(spec.clone()).await
+    }
+
+    /// Creates the container, without the capabilities that the engine has never heard of.
+    async fn create(&self, mut spec: ContainerSpec) -> Result<(), RangeError> {
+        loop {
+            let Err(error) = self.engine.create_container(&spec).await else { return Ok(()) };
+            let (EngineError::Refused { message, .. }, Powers::Capabilities(given)) =
+                (&error, &mut spec.powers)
+            else {
+                return Err(error.into());
+            };
+            // Each round leaves one out, so this ends.
+            match isolation::refused(given, message).map(str::to_owned) {
+                Some(unknown) => given.retain(|name| *name != unknown),
+                None => return Err(error.into()),
+            }
+        }
+    }
+}
+
+/// What is to be done about a container that has the name of the one in `spec`.
+fn judge(
+    range: &RangeName,
+    spec: &ContainerSpec,
+    present: &ContainerState,
+) -> Result<Provision, RangeError> {
+    let same = |label: &str| present.labels.get(label) == spec.labels.get(label);
+    if !same(RANGE) || !same(PROJECT) {
+        return Err(RangeError::Taken { container: spec.name.clone() });
+    }
+    if !same(IMAGE) {
+        let image = |labels: &std::collections::BTreeMap<String, String>| {
+            labels.get(IMAGE).cloned().unwrap_or_default()
+        };
+        return Err(RangeError::OtherImage {
+            range: range.clone(),
+            present: image(&present.labels),
+            asked: image(&spec.labels),
+        });
+    }
+    Ok(match (same(PARTS), present.state.as_str()) {
+        (true, "running") => Provision::Kept,
+        // `created`: a command was killed between creating and starting it.
+        (true, "created" | "exited") => Provision::Started,
+        _ => Provision::Remade,
+    })
+}
+
+/// Reports in the order asked, from the order in which they ended.
+pub(crate) fn in_order(mut reports: Vec<(usize, RangeReport)>) -> Report {
+    reports.sort_by_key(|(position, _)| *position);
+    Report { ranges: reports.into_iter().map(|(_, report)| report).collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    fn with(labels: &[(&str, &str)]) -> BTreeMap<String, String> {
+        labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+    }
+
+    fn judged(present: &[(&str, &str)], state: &str) -> Result<Provision, RangeError> {
+        let spec = ContainerSpec {
+            name: "longshore-a".to_owned(),
+            labels: with(&[(RANGE, "a"), (PROJECT, "longshore"), (IMAGE, "dind:1"), (PARTS, "1")]),
+            ..ContainerSpec::default()
+        };
+        let present = ContainerState {
+            id: "1".to_owned(),
+            name: spec.name.clone(),
+            state: state.to_owned(),
+            exit_code: 0,
+            pid: None,
+            health: None,
+            image: String::new(),
+            labels: with(present),
+            addresses: BTreeMap::new(),
+        };
+        judge(&"a".parse().unwrap(), &spec, &present)
+    }
+
+    #[test]
+    fn a_container_is_kept_started_or_made_again_by_its_parts_and_state() {
+        let check = |parts: &str, state: &str, expected: Provision| {
+            let labels = [(RANGE, "a"), (PROJECT, "longshore"), (IMAGE, "dind:1"), (PARTS, parts)];
+            assert_eq!(judged(&labels, state).unwrap(), expected, "{parts} {state}");
+        };
+        check("1", "running", Provision::Kept);
+        check("1", "exited", Provision::Started);
+        check("1", "created", Provision::Started);
+        check("1", "dead", Provision::Remade);
+        check("1", "paused", Provision::Remade);
+        check("2", "running", Provision::Remade);
+        check("2", "exited", Provision::Remade);
+    }
+
+    #[test]
+    fn what_is_not_this_range_is_never_touched() {
+        let taken = |labels: &[(&str, &str)]| {
+            assert!(
+                matches!(judged(labels, "running"), Err(RangeError::Taken { .. })),
+                "{labels:?}"
+            );
+        };
+        taken(&[]);
+        taken(&[(RANGE, "a")]);
+        taken(&[(RANGE, "a"), (PROJECT, "other"), (IMAGE, "dind:1"), (PARTS, "1")]);
+        let other = judged(&[(RANGE, "a"), (PROJECT, "longshore"), (IMAGE, "dind:2")], "running");
+        let Err(RangeError::OtherImage { present, asked, .. }) = other else {
+            panic!("another range image is the caller's to decide about: {other:?}");
+        };
+        assert_eq!((present.as_str(), asked.as_str()), ("dind:2", "dind:1"));
+    }
+}
