@@ -1,13 +1,38 @@
 //! Set-up, tests, demo and bulk provisioning.
 
-mod setup;
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "these are commands for people: results go to stdout, progress to stderr"
+)]
 
+mod exit;
+mod text;
+
+mod build;
+mod codegen;
+mod codegen;
+mod demo;
+mod host_agent;
+mod range;
+mod setup;
+mod test;
+
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::exit::{Exit, Usage};
+
 #[derive(Debug, Parser)]
-#[command(name = "cargo xtask", about = "Set-up, tests, demo and bulk provisioning of Longshore.")]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    about = "Set-up, tests, demo and bulk provisioning of Longshore.",
+    after_help = "Everything lies in LONGSHORE_STATE (/var/lib/longshore for root). An engine that DOCKER_HOST names, \
+                  or that this machine has, is used with labelled objects alone; else a private one is started."
+)]
 struct Cli {
     #[command(subcommand)]
     command: Task,
@@ -15,6 +40,18 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Task {
+    /// Shows the main job from a bare machine: sets up what is missing, fills three ranges on both
+    /// image stores, and runs a program of each image in each.
+    Demo,
+    /// Provisions ranges: up, ls, sync, exec, down.
+    #[command(subcommand, after_help = range::EXAMPLES)]
+    Range(range::Command),
+    /// Sets up what is missing, runs every check and every test, and counts them.
+    Test(test::Options),
+    /// Writes the protocol's bindings anew from its .proto files.
+    Codegen,
+    /// Writes the protocol's bindings anew, after a change of a .proto file.
+    Codegen,
     /// Makes an engine, range images and the demo stack, as far as they are missing.
     Setup,
     /// Removes all that the other commands made on this machine, and nothing else.
@@ -22,20 +59,23 @@ enum Task {
 }
 
 fn main() -> ExitCode {
-    let outcome = match Cli::parse().command {
-        Task::Setup => setup::show(),
-        Task::Teardown => setup::teardown(),
+    let done = match Cli::parse().command {
+        Task::Demo => demo::run().map(ExitCode::from),
+        Task::Range(command) => range::run(&command).map(ExitCode::from),
+        Task::Test(options) => test::run(options),
+        Task::Codegen => codegen::run().map(|()| Exit::Ok.into()),
+        Task::Codegen => codegen::run().map(|()| Exit::Ok.into()),
+        Task::Setup => setup::show().map(|()| Exit::Ok.into()),
+        Task::Teardown => setup::teardown().map(|()| Exit::Ok.into()),
     };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            fail(&error);
-            ExitCode::FAILURE
-        }
-    }
+    done.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        if error.is::<Usage>() { ExitCode::from(2) } else { ExitCode::FAILURE }
+    })
 }
 
-#[expect(clippy::print_stderr, reason = "the last word of a failed command")]
-fn fail(error: &anyhow::Error) {
-    eprintln!("error: {error:#}");
+/// The root of the workspace that this was built from.
+fn root() -> &'static Path {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent().unwrap_or(here)
 }

@@ -1,0 +1,179 @@
+//! `cargo xtask demo`: everything once, from a bare machine to programs that run in ranges.
+
+mod compare;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use futures::future::{join_all, try_join_all};
+use range::{ExecOutput, RangeName, Ranges, Reference, Report, UpRequest};
+
+use crate::exit::Exit;
+use crate::range::{Place, Shown, reports, settings, told, until_interrupted};
+use crate::setup::{self, Machine, Needs};
+use crate::text::count;
+
+/// The ranges of the demo: two of one store and one of the other, where set-up has both.
+const RANGES: [(&str, usize); 3] = [("demo-1", 0), ("demo-2", 1), ("demo-3", 0)];
+
+/// How long a program of an image may take in a range, an engine busy with others included.
+const PROGRAM_LIMIT: Duration = Duration::from_secs(120);
+
+/// What a program printed is shown up to here, in lines.
+const MAX_LINES: usize = 4;
+
+/// Does it all, and says how it went.
+///
+/// # Errors
+/// When it could not be done at all.
+pub(crate) fn run() -> Result<Exit> {
+    let started = Instant::now();
+    let machine = setup::ensure(&Needs { ranges: true, stack: true })?;
+    let place = Place::on(&machine)?;
+    let shown = until_interrupted(show(&machine, &place))?;
+    let Some(whole) = shown else { return Ok(Exit::Interrupted) };
+    println!("\n{:.1} s in all", started.elapsed().as_secs_f64());
+    if whole {
+        println!("{}", what_next(&machine, &place));
+    }
+    Ok(Exit::whole(whole))
+}
+
+/// Brings the ranges up and shows what is in them; whether everything is as it should be.
+async fn show(machine: &Machine, place: &Place) -> Result<bool> {
+    let images: Vec<Reference> =
+        machine.stack.iter().map(|image| image.parse()).collect::<Result<_, _>>()?;
+    let settings = settings(place, Some(RANGES.len()));
+    let ranges = Ranges::connect(settings).await.map_err(|error| told(&error))?;
+    eprintln!("{}", ranges.isolation().map_err(|error| told(&error))?.sentence());
+
+    let started = Instant::now();
+    let report = up(machine, &ranges, &images).await?;
+    println!();
+    reports(&report, started.elapsed());
+    if !report.is_whole() {
+        return Ok(false);
+    }
+    let programs = programs(&ranges, &report).await?;
+    Ok(compare::by_plain_docker(machine, &ranges, &report).await? && programs)
+}
+
+/// All ranges at once, those of one range image by one call.
+async fn up(machine: &Machine, ranges: &Ranges, images: &[Reference]) -> Result<Report> {
+    if machine.range_images.is_empty() {
+        bail!("set-up made no range image");
+    }
+    let progress = Arc::new(Shown::start(RANGES.len()));
+    let requests = machine.range_images.iter().enumerate().map(|(position, image)| {
+        let names =
+            RANGES.iter().filter(|(_, wanted)| wanted % machine.range_images.len() == position);
+        let names = names.map(|(name, _)| name.parse()).collect::<Result<_, _>>();
+        let progress = progress.clone();
+        async move {
+            let request = UpRequest {
+                names: names?,
+                range_image: image.reference.clone(),
+                images: images.to_vec(),
+            };
+            ranges.up(&request, progress).await.map_err(|error| told(&error))
+        }
+    });
+    let mut all: Vec<_> =
+        try_join_all(requests).await?.into_iter().flat_map(|report| report.ranges).collect();
+    all.sort_by(|a, b| a.range.cmp(&b.range));
+    Ok(Report { ranges: all })
+}
+
+/// Runs the program of each image inside each range, and shows what it printed.
+async fn programs(ranges: &Ranges, report: &Report) -> Result<bool> {
+    println!("\nA program of each image, run inside each range (docker run in the range):");
+    let runs = report.ranges.iter().map(|range| async move {
+        let mut outputs = Vec::new();
+        for image in &range.images {
+            outputs.push((
+                image.reference.clone(),
+                program(ranges, &range.range, &image.reference).await?,
+            ));
+        }
+        Ok::<_, anyhow::Error>((range.range.clone(), outputs))
+    });
+    let mut all_ran = true;
+    for run in join_all(runs).await {
+        let (range, outputs) = run?;
+        for (image, output) in outputs {
+            all_ran &= output.exit_code == 0;
+            println!("  {range}  {image}: {}", words_of(&output));
+        }
+    }
+    Ok(all_ran)
+}
+
+/// Runs the default command of `image` in `range`.
+async fn program(ranges: &Ranges, range: &RangeName, image: &Reference) -> Result<ExecOutput> {
+    let image = image.to_string();
+    // Without network and system call filter it runs on any host: a range that cannot have all
+    // capabilities cannot hand them to a filter either.
+    let command = [
+        "docker",
+        "run",
+        "--rm",
+        "--network",
+        "none",
+        "--security-opt",
+        "seccomp=unconfined",
+        &image,
+    ];
+    ranges.exec(range, &command, PROGRAM_LIMIT).await.map_err(|error| told(&error))
+}
+
+/// What a program printed, or why it did not run.
+fn words_of(output: &ExecOutput) -> String {
+    let (text, mark) = match output.exit_code {
+        0 => (&output.stdout, String::new()),
+        code => (&output.stderr, format!("exit code {code}: ")),
+    };
+    let text = String::from_utf8_lossy(text);
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let more = if MAX_LINES < lines.len() { " …" } else { "" };
+    format!("{mark}{}{more}", lines[..lines.len().min(MAX_LINES)].join(" | "))
+}
+
+/// What to try after this.
+fn what_next(machine: &Machine, place: &Place) -> String {
+    let image = machine.stack.first().map_or("IMAGE", String::as_str);
+    let mut text = format!(
+        "\n{} up. What to try next:\n  \
+         cargo xtask range ls\n  \
+         cargo xtask range exec demo-2 -- docker image rm --force {image}\n  \
+         cargo xtask range sync        # that image alone moves\n  \
+         cargo xtask range sync        # nothing moves\n  \
+         cargo xtask range up --name mine --range-image containerd --image {image}\n",
+        count(RANGES.len(), "range")
+    );
+    if let Some(inspect) = &place.inspect {
+        text.push_str(&format!(
+            "  grpcurl -plaintext {inspect} list\n  \
+             grpcurl -plaintext -d '{{\"page_size\": 2}}' {inspect} longshore.v1.InventoryService/ListImages\n  \
+             buf curl --protocol grpc --http2-prior-knowledge http://{inspect}/longshore.v1.AdminService/GetStats\n"
+        ));
+    }
+    text.push_str("  cargo xtask range down        # the ranges alone\n  cargo xtask teardown          # all that was made");
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn output(exit_code: i64, stdout: &str, stderr: &str) -> ExecOutput {
+        ExecOutput { exit_code, stdout: stdout.into(), stderr: stderr.into() }
+    }
+
+    #[test]
+    fn what_a_program_printed_is_shown_on_one_line() {
+        assert_eq!(words_of(&output(0, "one\n\n  two\n", "noise")), "one | two");
+        assert_eq!(words_of(&output(0, "1\n2\n3\n4\n5\n", "")), "1 | 2 | 3 | 4 …");
+        assert_eq!(words_of(&output(125, "", "no such image\n")), "exit code 125: no such image");
+    }
+}

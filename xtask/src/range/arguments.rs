@@ -1,0 +1,162 @@
+//! What the command line says about ranges, parsed into types.
+
+use std::convert::Infallible;
+use std::str::FromStr;
+
+use anyhow::Result;
+use clap::{Args, ValueEnum};
+use range::{Mode, RangeName, numbered};
+
+use crate::exit::Usage;
+use crate::setup::Store;
+
+/// What ranges are called when nobody says.
+const DEFAULT_PREFIX: &str = "range";
+
+/// The most that one command makes; more is a slip of the hand.
+const MAX_COUNT: usize = 1000;
+
+/// How results are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    Table,
+    /// One JSON object a line.
+    Json,
+}
+
+/// How ranges are allowed to run an engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RangeMode {
+    /// --privileged where this host can give it, else capabilities.
+    Auto,
+    /// --privileged.
+    Privileged,
+    /// Each capability that this host has, by name.
+    Capabilities,
+}
+
+impl From<RangeMode> for Mode {
+    fn from(mode: RangeMode) -> Self {
+        match mode {
+            RangeMode::Auto => Self::Auto,
+            RangeMode::Privileged => Self::Privileged,
+            RangeMode::Capabilities => Self::Capabilities,
+        }
+    }
+}
+
+/// The image that ranges are made from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum RangeImage {
+    /// The one that set-up makes, with this image store.
+    Made(Store),
+    /// One that the engine has.
+    Named(String),
+}
+
+impl FromStr for RangeImage {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        Ok(match text {
+            "overlay2" => Self::Made(Store::Overlay2),
+            "containerd" => Self::Made(Store::Containerd),
+            name => Self::Named(name.to_owned()),
+        })
+    }
+}
+
+/// Which ranges are to be up.
+#[derive(Debug, Args)]
+pub(crate) struct Names {
+    /// How many ranges: NAME-1, NAME-2, …; without --name range-1, range-2, …
+    #[arg(long, value_name = "N", value_parser = count)]
+    count: Option<usize>,
+    /// A range; may be given several times. With --count, what all names begin with.
+    #[arg(long = "name", value_name = "NAME")]
+    names: Vec<RangeName>,
+}
+
+impl Names {
+    /// The names that are meant.
+    ///
+    /// # Errors
+    /// [`Usage`] when count and names contradict each other.
+    pub(crate) fn list(&self) -> Result<Vec<RangeName>> {
+        let prefix = match (self.names.as_slice(), self.count) {
+            ([], _) => DEFAULT_PREFIX,
+            (names, None) => return Ok(names.to_vec()),
+            ([prefix], Some(_)) => prefix.as_str(),
+            (names, Some(count)) => {
+                let text = format!(
+                    "--count {count} numbers one name, and {} were given: give one --name, or no --count",
+                    names.len()
+                );
+                return Err(Usage(text).into());
+            }
+        };
+        numbered(prefix, self.count.unwrap_or(1)).map_err(|error| Usage(error.to_string()).into())
+    }
+}
+
+/// Parses a number of things worked on at once.
+pub(crate) fn concurrency(text: &str) -> Result<usize, String> {
+    within(text, 256)
+}
+
+fn count(text: &str) -> Result<usize, String> {
+    within(text, MAX_COUNT)
+}
+
+fn within(text: &str, most: usize) -> Result<usize, String> {
+    let number: usize = text.parse().map_err(|_| "it is not a number".to_owned())?;
+    if (1..=most).contains(&number) {
+        Ok(number)
+    } else {
+        Err(format!("it is not within 1 and {most}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn list(count: Option<usize>, names: &[&str]) -> Result<Vec<String>> {
+        let names = names.iter().map(|name| name.parse().unwrap()).collect();
+        let names = Names { count, names }.list()?;
+        Ok(names.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn names_and_count_say_which_ranges_are_meant() {
+        let check = |count: Option<usize>, names: &[&str], expected: &[&str]| {
+            assert_eq!(list(count, names).unwrap(), expected, "{count:?} {names:?}");
+        };
+        check(None, &[], &["range-1"]);
+        check(Some(2), &[], &["range-1", "range-2"]);
+        check(None, &["a", "b"], &["a", "b"]);
+        check(Some(2), &["a"], &["a-1", "a-2"]);
+        let error = list(Some(2), &["a", "b"]).unwrap_err();
+        assert!(error.is::<Usage>(), "{error}");
+        let long = "x".repeat(63);
+        assert!(list(Some(2), &[&long]).unwrap_err().is::<Usage>(), "a number more is too long");
+    }
+
+    #[test]
+    fn a_range_image_is_a_store_or_a_name() {
+        let parse = |text: &str| text.parse::<RangeImage>().unwrap();
+        assert_eq!(parse("overlay2"), RangeImage::Made(Store::Overlay2));
+        assert_eq!(parse("containerd"), RangeImage::Made(Store::Containerd));
+        assert_eq!(parse("docker:28-dind"), RangeImage::Named("docker:28-dind".to_owned()));
+    }
+
+    #[test]
+    fn numbers_have_bounds() {
+        for (text, good) in
+            [("1", true), ("256", true), ("0", false), ("257", false), ("-1", false), ("x", false)]
+        {
+            assert_eq!(concurrency(text).is_ok(), good, "{text}");
+        }
+    }
+}

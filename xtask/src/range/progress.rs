@@ -1,0 +1,174 @@
+//! Progress on stderr: moving lines on a terminal, one line for each range elsewhere.
+
+use std::collections::HashMap;
+use std::io::IsTerminal as _;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use range::{
+    EventKind, Outcome, Provision, RangeEvent, RangeEventKind, RangeName, RangeObserver,
+    RangeReport, RangeStage, Reference,
+};
+
+use crate::text::{count, size};
+
+/// Most lines that move at once: more would not fit on a screen.
+const MAX_BARS: usize = 30;
+
+/// How often a line moves by itself.
+const TICK: Duration = Duration::from_millis(120);
+
+/// Shows what happens to ranges.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    /// Absent where stderr is no terminal.
+    screen: Option<MultiProgress>,
+    lines: Mutex<Lines>,
+}
+
+/// The lines on the screen.
+#[derive(Debug, Default)]
+struct Lines {
+    ranges: HashMap<RangeName, ProgressBar>,
+    images: HashMap<(RangeName, Reference), ProgressBar>,
+}
+
+impl Progress {
+    /// Begins with `ranges` of them, 0 when it is not known how many.
+    pub(crate) fn start(ranges: usize) -> Self {
+        let is_terminal = std::io::stderr().is_terminal();
+        if is_terminal && ranges != 0 {
+            eprintln!("{}", count(ranges, "range"));
+        }
+        Self { screen: is_terminal.then(MultiProgress::new), lines: Mutex::default() }
+    }
+}
+
+impl RangeObserver for Progress {
+    fn observe(&self, event: RangeEvent) {
+        let Some(screen) = &self.screen else {
+            if let RangeEventKind::Done(report) = &event.kind {
+                eprintln!("{}", summary(report));
+            }
+            return;
+        };
+        // A thread that panicked while it drew leaves nothing that matters half done.
+        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        match event.kind {
+            RangeEventKind::Entered(stage) => lines.entered(screen, &event.range, stage),
+            RangeEventKind::Image(image) => lines.image(screen, &event.range, &image),
+            RangeEventKind::Done(report) => lines.done(screen, &report),
+        }
+    }
+}
+
+impl Lines {
+    fn entered(&mut self, screen: &MultiProgress, range: &RangeName, stage: RangeStage) {
+        let bar = self.ranges.entry(range.clone()).or_insert_with(|| {
+            let bar = screen.add(ProgressBar::no_length().with_prefix(range.to_string()));
+            bar.set_style(style("{spinner} {prefix:20} {msg} {elapsed}"));
+            bar.enable_steady_tick(TICK);
+            bar
+        });
+        bar.set_message(stage.to_string());
+    }
+
+    fn image(&mut self, screen: &MultiProgress, range: &RangeName, event: &range::Event) {
+        let key = (range.clone(), event.reference.clone());
+        if let EventKind::Done(_) = event.kind {
+            if let Some(bar) = self.images.remove(&key) {
+                bar.finish_and_clear();
+            }
+            return;
+        }
+        if !self.images.contains_key(&key) {
+            let Some(above) = self.ranges.get(range).filter(|_| self.images.len() < MAX_BARS)
+            else {
+                return;
+            };
+            let bar = ProgressBar::new(0).with_prefix(event.reference.to_string());
+            let bar = screen.insert_after(above, bar);
+            bar.set_style(style("    {prefix:40} {msg:8} {bar:20} {bytes:>11}/{total_bytes}"));
+            self.images.insert(key.clone(), bar);
+        }
+        let Some(bar) = self.images.get(&key) else { return };
+        match &event.kind {
+            EventKind::Entered(stage) => bar.set_message(format!("{stage:?}").to_lowercase()),
+            EventKind::Planned { bytes_to_move, .. } => bar.set_length(*bytes_to_move),
+            EventKind::Moved { bytes_moved } => bar.set_position(*bytes_moved),
+            EventKind::Done(_) => {}
+        }
+    }
+
+    fn done(&mut self, screen: &MultiProgress, report: &RangeReport) {
+        self.images.retain(|(range, _), bar| {
+            let stays = *range != report.range;
+            if !stays {
+                bar.finish_and_clear();
+            }
+            stays
+        });
+        if let Some(bar) = self.ranges.remove(&report.range) {
+            bar.finish_and_clear();
+        }
+        if screen.println(summary(report)).is_err() {
+            eprintln!("{}", summary(report));
+        }
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    // The templates are written in this file, and a test parses them.
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_spinner())
+}
+
+/// What became of a range, on one line.
+fn summary(report: &RangeReport) -> String {
+    if let Some(error) = &report.error {
+        return format!("{}: failed: {error}", report.range);
+    }
+    let provision = match report.provision {
+        Some(Provision::Kept) => "kept, ",
+        Some(Provision::Started) => "started, ",
+        Some(Provision::Remade) => "made again, ",
+        Some(Provision::Made) => "made, ",
+        None => "",
+    };
+    let engine = report.engine.as_ref().map_or("engine unknown", |engine| engine.engine.as_str());
+    let of = |outcome| report.images.iter().filter(|image| image.outcome == outcome).count();
+    let sum = |bytes: fn(&range::ImageReport) -> u64| report.images.iter().map(bytes).sum::<u64>();
+    let seconds: f64 = report.stages.iter().map(|(_, seconds)| seconds).sum();
+    format!(
+        "{}: {provision}{engine}; {} synced, {} skipped, {} failed; {} moved, {} not; {seconds:.1} s",
+        report.range,
+        of(Outcome::Synced),
+        of(Outcome::Skipped),
+        of(Outcome::Failed),
+        size(sum(|image| image.bytes_moved)),
+        size(sum(|image| image.bytes_saved)),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_is_summed_up_on_one_line() {
+        let report = RangeReport {
+            range: "a".parse().unwrap(),
+            engine: None,
+            provision: Some(Provision::Made),
+            stages: vec![(RangeStage::Create, 0.5), (RangeStage::Sync, 1.0)],
+            images: Vec::new(),
+            error: None,
+        };
+        assert_eq!(
+            summary(&report),
+            "a: made, engine unknown; 0 synced, 0 skipped, 0 failed; 0 B moved, 0 B not; 1.5 s"
+        );
+        let failed = RangeReport { error: Some("no space".to_owned()), ..report };
+        assert_eq!(summary(&failed), "a: failed: no space");
+    }
+}
