@@ -105,3 +105,48 @@ impl AsyncWrite for Connection {
         Pin::new(&mut self.io).poll_shutdown(context)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::sync::Semaphore;
+
+    use super::*;
+    use crate::server::Connections;
+
+    fn connection(end: &CancellationToken) -> (Connection, tokio::io::DuplexStream) {
+        let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+        let (near, far) = tokio::io::duplex(64);
+        let place = Connections::default().opened(permit);
+        (Connection::new(Box::new(near), place, end.clone()), far)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_does_not_begin_is_ended() {
+        for beginning in [0, 1, BEGINNING - 1] {
+            let (mut connection, mut far) = connection(&CancellationToken::new());
+            far.write_all(&vec![0; beginning]).await.unwrap();
+            let error = connection.read_to_end(&mut Vec::new()).await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::TimedOut, "after {beginning} bytes");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_began_may_be_silent() {
+        let (mut connection, mut far) = connection(&CancellationToken::new());
+        far.write_all(&[0; BEGINNING]).await.unwrap();
+        connection.read_exact(&mut [0; BEGINNING]).await.unwrap();
+        let waiting = tokio::time::timeout(BEGIN_TIMEOUT * 100, connection.read_u8());
+        assert!(waiting.await.is_err(), "it was ended");
+    }
+
+    #[tokio::test]
+    async fn a_connection_ends_when_it_is_told_to() {
+        let end = CancellationToken::new();
+        let (mut connection, _far) = connection(&end);
+        let (read, ()) = tokio::join!(connection.read_u8(), async { end.cancel() });
+        assert_eq!(read.unwrap_err().kind(), io::ErrorKind::ConnectionAborted);
+    }
+}

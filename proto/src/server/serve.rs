@@ -65,7 +65,7 @@ impl Connections {
         self.0.load(Ordering::Relaxed)
     }
 
-    fn opened(&self, permit: OwnedSemaphorePermit) -> Place {
+    pub(super) fn opened(&self, permit: OwnedSemaphorePermit) -> Place {
         self.0.fetch_add(1, Ordering::Relaxed);
         Place { connections: self.clone(), _permit: permit }
     }
