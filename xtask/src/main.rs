@@ -11,7 +11,6 @@ mod text;
 
 mod build;
 mod codegen;
-mod codegen;
 mod demo;
 mod host_agent;
 mod range;
@@ -50,8 +49,6 @@ enum Task {
     Test(test::Options),
     /// Writes the protocol's bindings anew from its .proto files.
     Codegen,
-    /// Writes the protocol's bindings anew, after a change of a .proto file.
-    Codegen,
     /// Makes an engine, range images and the demo stack, as far as they are missing.
     Setup,
     /// Removes all that the other commands made on this machine, and nothing else.
@@ -63,7 +60,6 @@ fn main() -> ExitCode {
         Task::Demo => demo::run().map(ExitCode::from),
         Task::Range(command) => range::run(&command).map(ExitCode::from),
         Task::Test(options) => test::run(options),
-        Task::Codegen => codegen::run().map(|()| Exit::Ok.into()),
         Task::Codegen => codegen::run().map(|()| Exit::Ok.into()),
         Task::Setup => setup::show().map(|()| Exit::Ok.into()),
         Task::Teardown => setup::teardown().map(|()| Exit::Ok.into()),
