@@ -10,7 +10,7 @@
 //! ```
 //!
 //! Several images are pulled at once. A layer that several of them lack goes in once: whoever
-//! comes second waits for the first and plans again ([`claim`]).
+//! comes second waits for the first and plans again (`claim`).
 
 mod claim;
 mod journey;
