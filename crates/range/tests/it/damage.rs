@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use engine::docker::{Docker as Engine, DockerSink};
-use proto::client::RemoteHost;
+use proto::client::{Manners, RemoteHost};
 use range::{Outcome, Reference, StoreKind};
 use transfer::pull::Puller;
 use transfer::{BlobSource, EngineInfo, Event, Image, ImageSink, LoadError, Missing, Proof};
@@ -97,7 +97,7 @@ async fn dind_a_base_lost_between_plan_and_load_is_healed_or_the_old_tag_stays()
                 done: AtomicBool::new(false),
                 hopeless,
             };
-            let host = RemoteHost::connect(&site.admin_endpoint()).await.unwrap();
+            let host = RemoteHost::new(site.admin_endpoint(), Manners::default());
             let puller = Puller::new(Arc::new(host), Arc::new(sink), 1);
             let report = puller.pull_one(app.parse().unwrap(), Arc::new(|_: Event| {})).await;
             let (_, layers) = inside.image(&app).expect("the tag is there whatever happens");
@@ -139,9 +139,9 @@ async fn dind_a_corrupt_blob_on_the_host_is_put_aside_and_fetched_again() {
     let report = site.up(StoreKind::Containerd, &["second"], &[&image]).await;
     assert!(report.is_whole(), "{report:#?}");
     assert_eq!(site.inside("second").image(&image).unwrap().1, layers);
-    let stats = site.admin().await.unwrap().stats().await.unwrap();
+    let stats = site.admin().stats().await.unwrap();
     assert_eq!(stats.quarantined, 1, "{stats:?}");
-    let check = site.admin().await.unwrap().verify_store().await.unwrap();
+    let check = site.admin().verify_store().await.unwrap();
     assert!(check.quarantined.is_empty(), "{check:?}");
     site.docker.must(&format!("image rm --force {image}"));
 }

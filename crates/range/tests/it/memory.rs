@@ -34,7 +34,7 @@ async fn dind_four_cold_ranges_cost_the_host_one_export() {
             report.ranges.iter().map(|r| r.images.iter().map(|i| i.bytes_moved).sum()).collect();
         assert_eq!(moved[0], moved[1], "a layer that several images share goes in once");
     }
-    let stats = site.admin().await.unwrap().stats().await.unwrap();
+    let stats = site.admin().stats().await.unwrap();
     println!(
         "4 ranges: {} ingests of {} digests, {} bytes read from the engine in {} saves, {} bytes served",
         stats.ingests,
@@ -61,7 +61,7 @@ async fn dind_memory_does_not_grow_with_a_layer() {
         let report = site.up(StoreKind::Containerd, &["large"], &[&image]).await;
         assert!(report.is_whole(), "{report:#?}");
         assert!(gibibytes << 30 <= report.totals().bytes_moved, "{report:#?}");
-        let host = site.admin().await.unwrap().stats().await.unwrap().peak_rss_bytes;
+        let host = site.admin().stats().await.unwrap().peak_rss_bytes;
         let dind = site.dind_peak_rss("large").await;
         println!("a layer of {gibibytes} GiB: host agent {host}, dind agent {dind} bytes at most");
         assert!(host <= HOST_AGENT_BYTES && dind <= DIND_AGENT_BYTES, "host {host}, dind {dind}");

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use proto::client::AdminClient;
+use proto::client::{AdminClient, RangeClient};
 use range::{RangeEvent, Ranges, Reference, Report, Selection, Settings, StoreKind, UpRequest};
 use tempfile::TempDir;
 
@@ -88,8 +88,8 @@ impl Site {
     }
 
     /// The administrator's side of the host agent.
-    pub(crate) async fn admin(&self) -> Result<AdminClient, String> {
-        AdminClient::connect(&self.admin_endpoint()).await.map_err(|error| error.to_string())
+    pub(crate) fn admin(&self) -> AdminClient {
+        AdminClient::new(self.admin_endpoint())
     }
 
     /// Where the administrator's side of the host agent listens.
@@ -141,19 +141,16 @@ impl Site {
     pub(crate) async fn dind_peak_rss(&self, range: &str) -> u64 {
         let socket = self.path(&format!("host/ranges/{range}/agent/agent.sock"));
         let endpoint: proto::Endpoint = format!("unix://{}", socket.display()).parse().unwrap();
-        let agent = proto::client::RangeClient::connect(&endpoint).await.unwrap();
+        let agent = RangeClient::new(endpoint);
         agent.status().await.unwrap().peak_rss_bytes
     }
 
     async fn answers(&self) {
         let started = Instant::now();
         loop {
-            let error = match self.admin().await {
-                Ok(admin) => match admin.stats().await {
-                    Ok(_) => return,
-                    Err(error) => error.to_string(),
-                },
-                Err(error) => error,
+            let error = match self.admin().stats().await {
+                Ok(_) => return,
+                Err(error) => error.to_string(),
             };
             assert!(started.elapsed() < AGENT_UP, "the host agent does not answer: {error}");
             tokio::time::sleep(Duration::from_millis(50)).await;

@@ -25,7 +25,7 @@ async fn dind_a_stack_is_the_same_in_both_stores() {
         nothing_moves_again(&site, range).await;
         a_deleted_image_comes_back_alone(&site, range, &images).await;
     }
-    let admin = site.admin().await.unwrap();
+    let admin = site.admin();
     let stats = admin.stats().await.unwrap();
     assert_eq!(
         stats.max_ingests_per_digest, 1,
