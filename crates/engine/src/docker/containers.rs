@@ -16,7 +16,7 @@ use bollard::query_parameters::{
 use futures::StreamExt as _;
 
 use super::spec::ContainerSpec;
-use super::{Docker, EngineError};
+use super::{Docker, EngineError, UNARY_DEADLINE};
 
 /// The most that is kept of a command's output or of a container's log, in bytes: they are for
 /// people to read.
@@ -128,12 +128,18 @@ impl Docker {
     /// left as it is.
     ///
     /// # Errors
-    /// Any [`EngineError`]; `grace` must stay below a minute, or the call runs into its deadline.
+    /// Any [`EngineError`].
     pub async fn stop_container(&self, id: &str, grace: Duration) -> Result<(), EngineError> {
+        const ACTION: &str = "stopping a container";
         let seconds = i32::try_from(grace.as_secs()).unwrap_or(i32::MAX);
         let options = StopContainerOptionsBuilder::new().t(seconds).build();
-        let call = self.client.stop_container(id, Some(options));
-        gone_is_fine(self.call("stopping a container", call).await)
+        // The engine answers when the container has stopped: the grace is no part of the deadline.
+        let limit = grace.saturating_add(UNARY_DEADLINE);
+        let client = self.client.clone().with_timeout(limit);
+        let stopped = client.stop_container(id, Some(options)).await;
+        gone_is_fine(
+            stopped.map_err(|e| EngineError::from_bollard(self.address(), ACTION, limit, e)),
+        )
     }
 
     /// Removes a container, killing it if it runs, with its anonymous volumes. One that is gone is

@@ -112,6 +112,12 @@ impl ImageSink for DockerSink {
     }
 
     async fn discard(&self, image: &Image) -> Result<(), LoadError> {
+        // Often called after the engine stopped answering: then there is no use in waiting again.
+        if !is_alive(&self.docker).await {
+            let action = "removing what a failed load left";
+            let dead = EngineError::timed_out(self.docker.address(), action, PING_DEADLINE);
+            return Err(dead.into());
+        }
         Ok(self.presence.discard(&self.docker, image).await?)
     }
 }
@@ -179,6 +185,11 @@ impl Progress {
     }
 }
 
+/// Whether the engine shows a sign of life in time.
+async fn is_alive(docker: &Docker) -> bool {
+    matches!(tokio::time::timeout(PING_DEADLINE, docker.ping()).await, Ok(Ok(())))
+}
+
 /// Runs a load, and ends it when the engine shows no sign of life or is silent for too long.
 async fn watched(
     docker: &Docker,
@@ -198,14 +209,11 @@ async fn watched(
         if MAX_SILENCE < silence {
             return Err(stalled().into());
         }
-        let ping = async {
-            matches!(tokio::time::timeout(PING_DEADLINE, docker.ping()).await, Ok(Ok(())))
-        };
         tokio::select! {
             // First, so that a load which ends meanwhile counts.
             biased;
             ended = &mut load => return ended,
-            alive = ping => if !alive {
+            alive = is_alive(docker) => if !alive {
                 return Err(stalled().into());
             },
         }
