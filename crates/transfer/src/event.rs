@@ -95,7 +95,8 @@ impl ImageReport {
     /// Seconds from the first stage to the last.
     #[must_use]
     pub fn seconds(&self) -> f64 {
-        self.stages.iter().map(|(_, seconds)| seconds).sum()
+        // Not `sum`, which makes -0.0 of nothing.
+        self.stages.iter().fold(0.0, |sum, (_, seconds)| sum + seconds)
     }
 }
 

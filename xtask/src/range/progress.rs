@@ -138,7 +138,7 @@ fn summary(report: &RangeReport) -> String {
     let engine = report.engine.as_ref().map_or("engine unknown", |engine| engine.engine.as_str());
     let of = |outcome| report.images.iter().filter(|image| image.outcome == outcome).count();
     let sum = |bytes: fn(&range::ImageReport) -> u64| report.images.iter().map(bytes).sum::<u64>();
-    let seconds: f64 = report.stages.iter().map(|(_, seconds)| seconds).sum();
+    let seconds = report.stages.iter().fold(0.0, |sum, (_, seconds)| sum + seconds);
     format!(
         "{}: {provision}{engine}; {} synced, {} skipped, {} failed; {} moved, {} not; {seconds:.1} s",
         report.range,
