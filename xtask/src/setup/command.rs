@@ -28,7 +28,7 @@ pub(super) fn find_all(program: &str) -> Vec<PathBuf> {
 }
 
 /// The first file called `program`, or `None` when the machine has no such program.
-pub(super) fn find(program: &str) -> Option<PathBuf> {
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
     find_all(program).into_iter().next()
 }
 
@@ -44,7 +44,7 @@ fn folders() -> Vec<PathBuf> {
 ///
 /// # Errors
 /// When the machine has no such program.
-pub(super) fn command(program: &str) -> Result<Command> {
+pub(crate) fn command(program: &str) -> Result<Command> {
     let path =
         find(program).ok_or_else(|| anyhow!("the program `{program}` is not on this machine"))?;
     Ok(command_at(&path))

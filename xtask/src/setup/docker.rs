@@ -5,8 +5,8 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
+use super::RECIPE_LABEL;
 use super::command::{bound, command_at, find, find_all, run, succeeds};
-use super::{LABEL, RECIPE_LABEL};
 
 /// How long an engine may take to say its version before it counts as not answering, in seconds.
 const ANSWER_SECONDS: &str = "10";
@@ -101,14 +101,14 @@ impl Docker {
     /// # Errors
     /// When the build fails; the message quotes the end of the log.
     pub(super) fn build(&self, tag: &str, recipe: &str, context: &Path, log: &Path) -> Result<()> {
-        let labels = [format!("--label={LABEL}"), format!("--label={RECIPE_LABEL}={recipe}")];
+        let label = format!("--label={RECIPE_LABEL}={recipe}");
         let mut command = self.bound(&["build", "--network=host", "--force-rm", "--pull=false"])?;
         for name in ["http_proxy", "https_proxy", "no_proxy"] {
             if std::env::var_os(name).is_some() {
                 command.args(["--build-arg", name]);
             }
         }
-        command.args(labels).args(["--tag", tag]).arg(context);
+        command.args([label.as_str(), "--tag", tag]).arg(context);
         super::command::run_logged(&mut command, log).with_context(|| format!("building {tag}"))
     }
 }

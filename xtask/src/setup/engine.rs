@@ -241,6 +241,7 @@ fn config(state: &State, network: &Network) -> serde_json::Value {
         // The store is ours to say: its default has changed between releases.
         "features": {"containerd-snapshotter": false},
         "bridge": network.bridge_or_none(),
+        "mtu": network.mtu(),
         "default-address-pools": [{"base": network.pool(), "size": 24}],
         // Two engines that both write the chain DOCKER undo each other's rules: ours writes none, and
         // `network` adds the few that are needed, under its own name.

@@ -149,7 +149,8 @@ fn build_on(docker: &Docker, state: &State, recipe: &Recipe) -> Result<()> {
     fs::write(context.join("Dockerfile"), dockerfile).context("writing a Dockerfile")?;
     let log = state.build().join(format!("{}.log", recipe.name));
     docker.build(&recipe.reference(), &recipe.fingerprint(), &context, &log)?;
-    rootfs::remove(&context)
+    rootfs::remove(&context)?;
+    rootfs::remove(&log)
 }
 
 /// Whether pulling is worth a try: a proxy may lead to the registry, or a connection does.

@@ -27,13 +27,17 @@ mod teardown;
 
 use anyhow::Result;
 
+pub(crate) use self::command::{command, find};
 pub(crate) use self::state::State;
 pub(crate) use self::teardown::teardown;
 
-/// The label that everything we make in an engine carries, so that teardown finds it again.
+/// The label of every container, volume and network that we make, so that teardown finds it again.
 pub(crate) const LABEL: &str = "dev.longshore=1";
 
-/// The label that holds the [fingerprint](step::fingerprint) of the recipe an image was made from.
+/// The label of every image that we make: the [fingerprint](step::fingerprint) of its recipe.
+///
+/// Not [`LABEL`]: a container inherits its image's labels, and one that somebody else started from an
+/// image of ours is not ours.
 const RECIPE_LABEL: &str = "dev.longshore.recipe";
 
 /// What a command needs of the machine, besides an engine.
@@ -86,6 +90,22 @@ impl std::fmt::Display for Store {
             Self::Containerd => "containerd",
         })
     }
+}
+
+/// Makes sure that the agents can be compiled.
+///
+/// # Errors
+/// What is missing and how to get it, or apt's own.
+pub(crate) fn ensure_compiler() -> Result<()> {
+    packages::ensure(&State::open()?, packages::BUILD)
+}
+
+/// Makes sure that the schema's linter can be installed.
+///
+/// # Errors
+/// What is missing and how to get it, or apt's own.
+pub(crate) fn ensure_npm() -> Result<()> {
+    packages::ensure(&State::open()?, packages::SCHEMA)
 }
 
 /// Brings the machine to where `needs` are met, and says what it has.

@@ -23,6 +23,9 @@ const BRIDGE_PREFIX: &str = "lsbr";
 /// The firewall's programs in the order of preference: which of them works is the kernel's choice.
 const FIREWALLS: [&str; 3] = ["iptables", "iptables-legacy", "iptables-nft"];
 
+/// Largest packet where the way out does not say its own, in bytes: Ethernet's.
+const MTU: u32 = 1500;
+
 const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
 
 /// The network of one private engine.
@@ -32,6 +35,8 @@ pub(super) struct Network {
     bridge: Option<String>,
     /// The second byte of our `10.x.0.0/16`.
     second_byte: u8,
+    /// Largest packet of the way out, in bytes: a bridge that lets through more loses packets there.
+    mtu: u32,
     /// The firewall program that the rules were added with; `None` without a way out of the bridge.
     firewall: Option<String>,
     /// Whether forwarding was off before us.
@@ -47,6 +52,11 @@ impl Network {
     /// The addresses for networks that are made in the engine.
     pub(super) fn pool(&self) -> String {
         format!("10.{}.128.0/17", self.second_byte)
+    }
+
+    /// The largest packet in bytes, as containers are told it.
+    pub(super) fn mtu(&self) -> u32 {
+        self.mtu
     }
 
     fn gateway(&self) -> String {
@@ -82,7 +92,7 @@ pub(super) fn ensure(state: &State) -> Result<Network> {
     };
     record(state, &network)?;
     if let Some(bridge) = network.bridge.clone() {
-        if make_bridge(state, &bridge, &network.gateway()).is_err() {
+        if make_bridge(state, &bridge, &network).is_err() {
             say("note: no bridge can be made here; containers get no network of their own");
             network.bridge = None;
         } else {
@@ -149,6 +159,7 @@ fn plan() -> Result<Network> {
     Ok(Network {
         bridge,
         second_byte: free_range(&routes).unwrap_or(CANDIDATES.start),
+        mtu: way_out(&routes).and_then(mtu_of).unwrap_or(MTU),
         firewall: None,
         forwarding_was_off: fs::read_to_string(FORWARDING).is_ok_and(|text| text.trim() == "0"),
     })
@@ -163,6 +174,18 @@ fn free_range(routes: &str) -> Option<u8> {
         let end = start | 0xffff;
         destinations.iter().all(|(from, to)| *to < start || end < *from)
     })
+}
+
+/// The interface of the default route in `ip route`'s listing.
+fn way_out(routes: &str) -> Option<&str> {
+    let route =
+        routes.lines().find(|line| line.starts_with("default ") && line.contains(" dev "))?;
+    route.split(' ').skip_while(|word| *word != "dev").nth(1)
+}
+
+fn mtu_of(interface: &str) -> Option<u32> {
+    let path = PathBuf::from("/sys/class/net").join(interface).join("mtu");
+    fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
 /// First and last address of `a.b.c.d/len` or of a lone address; `None` for any other word.
@@ -188,13 +211,14 @@ fn is_ours(state: &State, bridge: &str) -> bool {
     fs::read_to_string(path).is_ok_and(|text| text.trim_end() == alias(state))
 }
 
-fn make_bridge(state: &State, bridge: &str, gateway: &str) -> Result<()> {
+fn make_bridge(state: &State, bridge: &str, network: &Network) -> Result<()> {
     let ip = |args: &[&str]| run(command("ip")?.args(args));
     if !has_link(bridge) {
         ip(&["link", "add", "name", bridge, "type", "bridge"])?;
         ip(&["link", "set", "dev", bridge, "alias", &alias(state)])?;
     }
-    ip(&["address", "replace", gateway, "dev", bridge])?;
+    ip(&["link", "set", "dev", bridge, "mtu", &network.mtu.to_string()])?;
+    ip(&["address", "replace", &network.gateway(), "dev", bridge])?;
     ip(&["link", "set", "dev", bridge, "up"]).map(drop)
 }
 
@@ -231,6 +255,15 @@ mod tests {
         ] {
             assert_eq!(free_range(routes), expected, "{routes:?}");
         }
+    }
+
+    #[test]
+    fn the_way_out_is_the_default_routes_interface() {
+        let routes =
+            "10.0.0.0/8 dev vpn0\ndefault via 192.0.2.1 dev eth0 proto dhcp\n192.0.2.0/24 dev eth1";
+        assert_eq!(way_out(routes), Some("eth0"));
+        assert_eq!(way_out("192.0.2.0/24 dev eth1"), None);
+        assert_eq!(way_out(""), None);
     }
 
     #[test]

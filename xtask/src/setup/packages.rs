@@ -50,6 +50,22 @@ pub(super) const IMAGES: &[Need] = &[
     need("/etc/ssl/certs/ca-certificates.crt", "ca-certificates"),
 ];
 
+/// To compile the C in our dependencies: the agents' allocator and the TLS library.
+pub(super) const BUILD: &[Need] = &[need("cc", "gcc"), need("make", "make")];
+
+/// To install the schema's linter.
+pub(super) const SCHEMA: &[Need] = &[need("npm", "npm")];
+
+/// Wait for others that install, and try again at once what a mirror drops.
+const APT_OPTIONS: [&str; 6] = [
+    "-o",
+    "DPkg::Lock::Timeout=300",
+    "-o",
+    "Acquire::Retries=5",
+    "-o",
+    "Acquire::Retries::Delay=false",
+];
+
 /// Brings what is missing of `needs` onto the machine.
 ///
 /// # Errors
@@ -104,7 +120,7 @@ fn how_to_get(missing: &[Need], is_root: bool) -> String {
 fn install(state: &State, wanted: &[&str]) -> Result<()> {
     // A list that cannot be fetched is no failure as long as the packages can: machines carry dead sources.
     let mut update = command("apt-get")?;
-    let update = run(update.args(["-o", "DPkg::Lock::Timeout=300", "update"])).err();
+    let update = run(update.args(APT_OPTIONS).arg("update")).err();
     let mut wanted = wanted.to_vec();
     // Newer releases split the client off `docker.io`.
     let has_client_package =
@@ -117,7 +133,8 @@ fn install(state: &State, wanted: &[&str]) -> Result<()> {
     }
     let mut install = command("apt-get")?;
     install
-        .args(["-o", "DPkg::Lock::Timeout=300", "install", "--yes", "--no-install-recommends"])
+        .args(APT_OPTIONS)
+        .args(["install", "--yes", "--no-install-recommends"])
         .args(&wanted)
         .env("DEBIAN_FRONTEND", "noninteractive");
     run(&mut install)

@@ -7,10 +7,10 @@ use std::process::Stdio;
 
 use anyhow::{Context as _, Result, bail};
 
+use super::RECIPE_LABEL;
 use super::command::{bound, checked, command, find, run, run_logged};
 use super::docker::Docker;
 use super::state::State;
-use super::{LABEL, RECIPE_LABEL};
 
 /// Where debootstrap keeps its scripts, one for each suite that it knows.
 const SCRIPTS: &str = "/usr/share/debootstrap";
@@ -81,7 +81,7 @@ fn debootstrap(
             "--variant=minbase",
         ])
         .arg(format!("--cache-dir={}", cache.display()))
-        .env("DEBOOTSTRAP_DIR", scripts(state, suite)?)
+        .env("DEBOOTSTRAP_DIR", scripts(state, name, suite)?)
         .env("DEBIAN_FRONTEND", "noninteractive");
     if !packages.is_empty() {
         command.arg(format!("--include={}", packages.join(",")));
@@ -91,19 +91,19 @@ fn debootstrap(
     if let Some(mirror) = std::env::var_os("LONGSHORE_DEBIAN_MIRROR").filter(|it| !it.is_empty()) {
         command.arg(mirror);
     }
-    run_logged(&mut command, &state.build().join(format!("{name}.log")))
+    run_logged(&mut command, &log(state, name))
         .with_context(|| format!("bootstrapping Debian {suite}"))?;
     shrink(root)
 }
 
 /// The scripts' folder that knows `suite`: debootstrap's, or a copy with a link for a suite younger
 /// than it, since every Debian suite of these years is bootstrapped as `sid` is.
-fn scripts(state: &State, suite: &str) -> Result<PathBuf> {
+fn scripts(state: &State, name: &str, suite: &str) -> Result<PathBuf> {
     let theirs = PathBuf::from(SCRIPTS);
     if theirs.join("scripts").join(suite).exists() {
         return Ok(theirs);
     }
-    let ours = state.build().join(format!("debootstrap-{suite}"));
+    let ours = own_scripts(state, name);
     remove(&ours)?;
     run(command("cp")?.arg("-a").arg(&theirs).arg(&ours))
         .context("copying debootstrap's scripts")?;
@@ -112,8 +112,16 @@ fn scripts(state: &State, suite: &str) -> Result<PathBuf> {
     Ok(ours)
 }
 
+fn own_scripts(state: &State, name: &str) -> PathBuf {
+    state.build().join(format!("{name}.debootstrap"))
+}
+
 fn cache(state: &State, name: &str) -> PathBuf {
     state.build().join(format!("{name}.debs"))
+}
+
+fn log(state: &State, name: &str) -> PathBuf {
+    state.build().join(format!("{name}.log"))
 }
 
 /// Empties the folders that only take space.
@@ -166,9 +174,9 @@ pub(super) fn import(
         "--directory",
     ]);
     let mut tar = tar.arg(&root).arg(".").stdout(Stdio::piped()).spawn().context("starting tar")?;
-    let labels = [format!("LABEL {LABEL}"), format!("LABEL {RECIPE_LABEL}={recipe}")];
+    let label = format!("LABEL {RECIPE_LABEL}={recipe}");
     let mut import = docker.bound(&["import"])?;
-    for change in labels.iter().map(String::as_str).chain(changes.iter().copied()) {
+    for change in changes.iter().copied().chain([label.as_str()]) {
         import.args(["--change", change]);
     }
     let archive = tar.stdout.take().context("tar was started with a pipe")?;
@@ -180,8 +188,10 @@ pub(super) fn import(
         bail!("tar could not read {} ({status})", root.display());
     }
     docker.run(&["tag", &id, reference])?;
-    remove(&root)?;
-    remove(&cache(state, name))
+    for made in [root, cache(state, name), own_scripts(state, name), log(state, name)] {
+        remove(&made)?;
+    }
+    Ok(())
 }
 
 /// Removes a file, or a folder with all in it; what is not there is removed already.

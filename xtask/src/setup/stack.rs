@@ -4,7 +4,6 @@
 //! that archives must escape, setuid files and file capabilities, steps without a change. The base
 //! itself is imported, so that its layer also holds what no builder keeps: `user.*` attributes.
 
-use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -14,7 +13,7 @@ use rustix::fs::XattrFlags;
 use super::docker::Docker;
 use super::state::State;
 use super::step::{fingerprint, join, step};
-use super::{LABEL, packages, rootfs};
+use super::{RECIPE_LABEL, packages, rootfs};
 
 /// The image that the others share; part of them, not of the stack.
 const BASE: &str = "longshore-demo/base:1";
@@ -33,7 +32,9 @@ const FILES: [(&str, &str); 9] = [
     ),
     (
         "etc/apt/apt.conf.d/longshore",
-        "// Keep neither archives nor indexes: they would only fatten the layers.\n\
+        "// Try again what a mirror drops, at once: after a delay, apt 3.0 can warn without end instead.\n\
+         Acquire::Retries \"5\";\nAcquire::Retries::Delay \"false\";\n\
+         // Keep neither archives nor indexes: they would only fatten the layers.\n\
          APT::Keep-Downloaded-Packages \"false\";\nDir::Cache::pkgcache \"\";\nDir::Cache::srcpkgcache \"\";\n",
     ),
     ("usr/share/longshore/seasons/spring", "green\n"),
@@ -141,7 +142,7 @@ pub(super) fn ensure(docker: &Docker, state: &State) -> Result<Vec<String>> {
     })?;
     if 0 < built.into_inner() {
         // Stages of builds, and images whose names went to newer ones. (All carry the base's label.)
-        docker.run(&["image", "prune", "--force", "--filter", &format!("label={LABEL}")])?;
+        docker.run(&["image", "prune", "--force", "--filter", &format!("label={RECIPE_LABEL}")])?;
     }
     Ok(IMAGES.iter().map(Image::reference).collect())
 }
@@ -156,9 +157,11 @@ fn one(docker: &Docker, state: &State, image: &Image) -> Result<bool> {
         let context = state.build().join(format!("{}.context", image.name));
         rootfs::write(&context, "Dockerfile", image.dockerfile, 0o644)?;
         let log = state.build().join(format!("{}.log", image.name));
-        docker.build(&reference, &image.fingerprint(), &context, &log)?;
+        let build = || docker.build(&reference, &image.fingerprint(), &context, &log);
+        // Once more, since it stands on mirrors: the steps that were finished are not done again.
+        build().or_else(|_| build())?;
         rootfs::remove(&context)?;
-        fs::remove_file(&log).with_context(|| format!("removing {}", log.display()))?;
+        rootfs::remove(&log)?;
         let size =
             docker.inspect_image(&reference, "{{.Size}}").and_then(|size| size.parse::<u64>().ok());
         Ok((true, format!("built, {} MB", size.unwrap_or(0) / 1_000_000)))

@@ -105,6 +105,11 @@ impl State {
         self.root.join("bin")
     }
 
+    /// Where the tools lie that tests need and the machine lacks.
+    pub(crate) fn tools(&self) -> PathBuf {
+        self.root.join("tools")
+    }
+
     /// The logs of detached agents.
     pub(crate) fn log(&self) -> PathBuf {
         self.root.join("log")

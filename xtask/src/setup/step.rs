@@ -1,6 +1,6 @@
 //! Steps: one line each on stderr, and the little that several of them share.
 
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::thread::ScopedJoinHandle;
 use std::time::Instant;
 
@@ -23,9 +23,10 @@ pub(super) fn step<T>(what: &str, work: impl FnOnce() -> Result<(T, String)>) ->
 }
 
 /// Says one line to the person at the terminal.
-#[expect(clippy::print_stderr, reason = "progress of a command is for people, and goes to stderr")]
+///
+/// A reader that has gone away is no reason to stop half way.
 pub(super) fn say(line: &str) {
-    eprintln!("{line}");
+    drop(writeln!(std::io::stderr(), "{line}"));
 }
 
 /// The value of a thread, with its panic passed on.

@@ -10,13 +10,12 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
-use super::LABEL;
 use super::command::run;
 use super::docker::Docker;
 use super::engine::{end, pid_in, running, running_containerd};
 use super::state::State;
 use super::step::{say, step};
-use super::{network, rootfs};
+use super::{LABEL, RECIPE_LABEL, network, rootfs};
 
 /// How long an agent may take to finish what it is doing.
 const AGENT_LIMIT: Duration = Duration::from_secs(10);
@@ -94,24 +93,57 @@ fn clear_foreign(state: &State, host: &str) -> Result<String> {
         ("containers", &["ps", "--all", "--quiet"][..], &["rm", "--force", "--volumes"][..]),
         ("networks", &["network", "ls", "--quiet"], &["network", "rm"]),
         ("volumes", &["volume", "ls", "--quiet"], &["volume", "rm", "--force"]),
-        ("images", &["image", "ls", "--quiet"], &["image", "rm", "--force"]),
     ] {
         let listed = docker.run(&[list, &["--filter", &filter]].concat())?;
-        let mut ids: Vec<&str> = listed.lines().collect();
-        ids.sort_unstable();
-        ids.dedup();
+        let ids: Vec<&str> = listed.lines().collect();
         if !ids.is_empty() {
             docker.run(&[remove, &ids].concat())?;
         }
         counts.push(format!("{} {kind}", ids.len()));
     }
-    for pulled in state.notes("pulled") {
-        if let Some((_, image)) = pulled.split_once(' ').filter(|(from, _)| *from == host) {
-            // Not by force: a container of somebody else's may have come to use it.
-            drop(docker.run(&["image", "rm", image]));
-        }
+    let (removed, left) = clear_images(state, &docker)?;
+    counts.push(format!("{removed} images"));
+    let kept = if left.is_empty() {
+        String::new()
+    } else {
+        format!("; in use by others: {}", left.join(", "))
+    };
+    Ok(format!("{} removed{kept}", counts.join(", ")))
+}
+
+/// Removes our names of our images, and what has no name left. Answers how many names are gone, and
+/// those that containers of somebody else use, so that they stay.
+fn clear_images(state: &State, docker: &Docker) -> Result<(usize, Vec<String>)> {
+    let by_label = |label: &str| format!("label={label}");
+    let mut names = Vec::new();
+    for label in [RECIPE_LABEL, LABEL] {
+        let format =
+            ["image", "ls", "--format", "{{.Repository}}:{{.Tag}}", "--filter", &by_label(label)];
+        let listed = docker.run(&format)?;
+        names.extend(listed.lines().filter(|name| is_our_name(name)).map(str::to_owned));
     }
-    Ok(format!("{} removed", counts.join(", ")))
+    let host = docker.host();
+    let pulled = state.notes("pulled").into_iter().filter_map(|line| {
+        line.split_once(' ').filter(|(from, _)| *from == host).map(|(_, image)| image.to_owned())
+    });
+    names.extend(pulled);
+    names.sort_unstable();
+    names.dedup();
+    // Not by force: what somebody else has come to use is his to remove.
+    let is_left = |name: &String| {
+        docker.run(&["image", "rm", name]).is_err()
+            && docker.inspect_image(name, "{{.Id}}").is_some()
+    };
+    let left: Vec<String> = names.iter().filter(|name| is_left(name)).cloned().collect();
+    for label in [RECIPE_LABEL, LABEL] {
+        docker.run(&["image", "prune", "--force", "--filter", &by_label(label)])?;
+    }
+    Ok((names.len() - left.len(), left))
+}
+
+/// Whether an image's name is one that we give; others may have named our images, or built on them.
+fn is_our_name(name: &str) -> bool {
+    name.starts_with("longshore/") || name.starts_with("longshore-")
 }
 
 /// Stops the private engine with all that runs in it, and takes its network away.
@@ -155,5 +187,18 @@ mod tests {
     fn a_process_of_another_name_is_no_agent() {
         assert!(!is_agent(i32::try_from(std::process::id()).unwrap()));
         assert!(!is_agent(1));
+    }
+
+    #[test]
+    fn only_names_that_we_give_are_taken_away() {
+        for (name, expected) in [
+            ("longshore/range:26.1-overlay2", true),
+            ("longshore-demo/tiny:1", true),
+            ("theirs/longshore:1", false),
+            ("longshoreman/app:1", false),
+            ("<none>:<none>", false),
+        ] {
+            assert_eq!(is_our_name(name), expected, "{name}");
+        }
     }
 }
