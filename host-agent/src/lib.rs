@@ -1,1 +1,165 @@
-//! The host agent: serves the images that this host's engine holds.
+//! The host agent: serves what this host's engine holds.
+//!
+//! ```text
+//!   engine ──one save──► Export ──► MeteredStore(FsStore) ──► Library ──► a listener per caller
+//!                                    counted, verified        granted,     admin.sock, TCP,
+//!                                                             leased       one socket a range
+//! ```
+
+pub mod admin;
+pub mod config;
+pub mod engine;
+pub mod ranges;
+pub mod state;
+
+mod notify;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use agent::exit::Exit;
+use agent::shutdown::Shutdown;
+use anyhow::Context as _;
+use futures::future::try_join_all;
+use proto::library::{AllImages, Terms};
+use proto::server::{Caps, HOST_SERVICES, Health, Listener, ServeError, Server};
+use proto::{Caller, Endpoint, Library};
+use tokio::time::{Instant, sleep};
+use transfer::metered::MeteredStore;
+use transfer::store::FsStore;
+
+use admin::Admin;
+use config::{Command, Serve};
+use engine::HostEngine;
+use ranges::Ranges;
+use state::{StateDir, admin_socket};
+
+/// How often the engine is asked whether it answers.
+const ENGINE_WATCH: Duration = Duration::from_secs(2);
+
+/// Does what the command line says.
+///
+/// # Errors
+/// What could not be done, on what, why, and what to do about it.
+pub async fn run(command: Command, shutdown: Shutdown) -> anyhow::Result<Exit> {
+    match command {
+        Command::Serve(config) => serve(config, shutdown).await,
+        Command::Healthcheck(config) => {
+            let admin = Endpoint::unix(admin_socket(&config.state_dir));
+            agent::health::check(&admin, config.timeout).await?;
+            Ok(Exit::Ok)
+        }
+    }
+}
+
+/// Serves until the end is asked for; then finishes the streams under way, within the drain's time.
+///
+/// # Errors
+/// The state cannot be opened, a socket cannot be listened on, or serving ended by itself.
+pub async fn serve(config: Serve, shutdown: Shutdown) -> anyhow::Result<Exit> {
+    let state = StateDir::open(&config.state_dir).with_context(|| {
+        format!("opening the state folder {}; see --state-dir", config.state_dir.display())
+    })?;
+    let store = FsStore::open(state.store()).await.context("is another host agent running?")?;
+    let listeners = listen(&config, &state).await?;
+    let admin = compose(&config, state, store, &shutdown).await?;
+    admin.restore().await.context("reading which ranges there are")?;
+    let servers = listeners.into_iter().map(|listener| {
+        tracing::info!(%listener, "serving");
+        Server::new(listener, admin.services(Caller::Admin), Caps::default()).run(shutdown.token())
+    });
+    let served = async {
+        try_join_all(servers).await?;
+        admin.ranges.finish().await;
+        Ok::<(), ServeError>(())
+    };
+    tokio::select! {
+        done = shutdown.within(config.drain_timeout, served) => match done {
+            Some(result) => result?,
+            None => tracing::warn!(limit = ?config.drain_timeout, "streams under way were ended"),
+        },
+        () = tend(&admin, &shutdown) => {}
+    }
+    Ok(Exit::Ok)
+}
+
+/// The agent in one expression: an engine's images, exported into a store that counts, lent to
+/// whom they are granted.
+async fn compose(
+    config: &Serve,
+    state: StateDir,
+    store: FsStore,
+    shutdown: &Shutdown,
+) -> anyhow::Result<Admin> {
+    let metered = MeteredStore::new(store.clone());
+    let ingests = metered.ingests().clone();
+    let engine = Arc::new(HostEngine::at(&config.engine, Arc::new(metered)).await?);
+    let terms = Terms {
+        lease: config.lease,
+        reads: config.reads.into(),
+        reads_per_caller: config.reads_per_range.into(),
+    };
+    Ok(Admin {
+        library: Arc::new(Library::new(
+            engine.clone(),
+            Arc::new(AllImages),
+            store.leases().clone(),
+            terms,
+        )),
+        engine,
+        store,
+        ingests,
+        ranges: Arc::new(Ranges::new(state, shutdown.token())),
+        health: Health::not_serving(&HOST_SERVICES).await,
+        started: Instant::now(),
+    })
+}
+
+/// The administrator's listeners, bound before anything is served.
+async fn listen(config: &Serve, state: &StateDir) -> anyhow::Result<Vec<Listener>> {
+    let path = state.admin_socket();
+    let socket =
+        Listener::unix(&path, 0o600).with_context(|| format!("listening on {}", path.display()))?;
+    let mut listeners = vec![socket];
+    if let Some(address) = config.inspect_address()? {
+        let inspect = Listener::tcp(address).await.with_context(|| {
+            format!("listening on {address}; choose another with --inspect, or `off`")
+        })?;
+        listeners.push(inspect);
+    }
+    Ok(listeners)
+}
+
+/// Tells the service manager that the agent is there, and everyone whether its engine answers.
+/// Never returns before draining began.
+async fn tend(admin: &Admin, shutdown: &Shutdown) {
+    let manager = std::env::var_os("NOTIFY_SOCKET");
+    notify::tell(manager.as_deref(), notify::READY);
+    tokio::select! {
+        () = watch_engine(admin) => {}
+        () = shutdown.draining() => {
+            notify::tell(manager.as_deref(), notify::STOPPING);
+            admin.health.set(false).await;
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+async fn watch_engine(admin: &Admin) {
+    let mut answered = None;
+    loop {
+        let answers = admin.engine.ping().await;
+        if answered != Some(answers.is_ok()) {
+            answered = Some(answers.is_ok());
+            admin.health.set(answers.is_ok()).await;
+            match answers {
+                Ok(()) => tracing::info!("the engine answers"),
+                Err(error) => {
+                    let error = format!("{:#}", anyhow::Error::from(error));
+                    tracing::warn!(error, "the engine does not answer");
+                }
+            }
+        }
+        sleep(ENGINE_WATCH).await;
+    }
+}

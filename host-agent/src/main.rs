@@ -1,3 +1,17 @@
-//! Entry point.
+//! The host agent's process.
 
-fn main() {}
+use std::process::ExitCode;
+
+use agent::process::{self, Threads};
+use host_agent::config::Config;
+
+/// Frames of 1 MiB cross glibc's mmap threshold and fault their pages in anew each time.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+fn main() -> ExitCode {
+    let config = Config::read();
+    process::run("longshore-host-agent", &config.telemetry, Threads::Cores, |shutdown| {
+        host_agent::run(config.command, shutdown)
+    })
+}

@@ -4,6 +4,7 @@
 //! Beside the two processes this is the only crate that names clap or a log subscriber.
 
 pub mod exit;
+pub mod inspect;
 pub mod units;
 
 pub mod process;

@@ -68,9 +68,10 @@ impl Telemetry {
     /// A collector's address that cannot be used, or a second call.
     pub fn start(&self, name: &'static str) -> anyhow::Result<Spans> {
         let filter = EnvFilter::try_new(&self.filter).context("reading the log filter")?;
-        let provider = match &self.otlp_endpoint {
+        // A variable that is set and empty means the same as one that is not.
+        let provider = match self.otlp_endpoint.as_deref() {
+            None | Some("") => None,
             Some(endpoint) => Some(exporter(name, endpoint)?),
-            None => None,
         };
         let spans = provider
             .as_ref()

@@ -1,0 +1,81 @@
+//! Where an agent may be inspected over TCP: on this machine, unless somebody insists.
+
+use std::net::SocketAddr;
+use std::str::FromStr;
+
+/// An inspection listener: an address, or `off`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Inspect {
+    /// No listener.
+    Off,
+    /// Listens here, for whoever can reach it.
+    At(SocketAddr),
+}
+
+/// Why there is no such listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InspectError {
+    /// Not an address with a port.
+    #[error("expected `off`, or an address and port such as 127.0.0.1:7070")]
+    Address,
+    /// An address that other machines can reach, without insisting.
+    #[error(
+        "{address} can be reached from other machines, and whoever reaches it is an administrator \
+         here: use a loopback address, or add --inspect-any to insist"
+    )]
+    NotLoopback {
+        /// What was asked for.
+        address: SocketAddr,
+    },
+}
+
+impl Inspect {
+    /// The address to listen on, if any; one that is not a loopback's only with `any`.
+    ///
+    /// # Errors
+    /// [`InspectError::NotLoopback`].
+    pub fn address(self, any: bool) -> Result<Option<SocketAddr>, InspectError> {
+        match self {
+            Self::Off => Ok(None),
+            Self::At(address) if any || address.ip().is_loopback() => Ok(Some(address)),
+            Self::At(address) => Err(InspectError::NotLoopback { address }),
+        }
+    }
+}
+
+impl FromStr for Inspect {
+    type Err = InspectError;
+
+    fn from_str(text: &str) -> Result<Self, InspectError> {
+        match text {
+            "off" => Ok(Self::Off),
+            _ => text.parse().map(Self::At).map_err(|_| InspectError::Address),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_loopback_is_listened_on_unless_somebody_insists() {
+        let cases = [
+            ("127.0.0.1:7070", false, true),
+            ("127.8.9.1:0", false, true),
+            ("[::1]:7070", false, true),
+            ("0.0.0.0:7070", false, false),
+            ("[::]:7070", false, false),
+            ("10.0.0.1:7070", false, false),
+            ("0.0.0.0:7070", true, true),
+        ];
+        for (text, any, allowed) in cases {
+            let inspect: Inspect = text.parse().unwrap();
+            assert_eq!(inspect.address(any).is_ok(), allowed, "{text}, any: {any}");
+        }
+        assert_eq!("off".parse::<Inspect>().unwrap().address(false), Ok(None));
+        for text in ["", "7070", "localhost", "localhost:7070", "127.0.0.1", "on"] {
+            assert_eq!(text.parse::<Inspect>(), Err(InspectError::Address), "{text:?}");
+        }
+    }
+}

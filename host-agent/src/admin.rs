@@ -1,0 +1,127 @@
+//! What an administrator sees and does: counters, ranges, the store's health.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use agent::memory;
+use async_trait::async_trait;
+use proto::admin::{AdminError, HostAdmin, HostStats, ServedRange, StoreCheck};
+use proto::server::{Health, Services};
+use proto::{Caller, Library, RangeName};
+use tokio::time::{Instant, timeout};
+use transfer::metered::IngestCounters;
+use transfer::store::FsStore;
+
+use crate::engine::HostEngine;
+use crate::ranges::Ranges;
+
+/// How long a question about the agent waits for its engine.
+const ANSWER_WITHIN: Duration = Duration::from_secs(3);
+
+/// The host agent, as an administrator sees it. Clones are the same agent.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    /// The engine that images come from.
+    pub engine: Arc<HostEngine>,
+    /// Where layers are kept.
+    pub store: FsStore,
+    /// How often each was taken in.
+    pub ingests: Arc<IngestCounters>,
+    /// What callers read.
+    pub library: Arc<Library>,
+    /// The ranges that are served.
+    pub ranges: Arc<Ranges>,
+    /// Whether the agent serves.
+    pub health: Health,
+    /// When the agent began.
+    pub started: Instant,
+}
+
+impl Admin {
+    /// What a listener for `caller` serves. All RPCs are there for everyone; who may call which is
+    /// the protocol's table, and what a range may read is the library's.
+    #[must_use]
+    pub fn services(&self, caller: Caller) -> Services {
+        Services::of_host(caller, self.library.clone(), Arc::new(self.clone()), &self.health)
+    }
+
+    /// Serves the ranges that were served before a restart. One whose socket cannot be made is left
+    /// out: the others should not wait for it.
+    ///
+    /// # Errors
+    /// The record of ranges cannot be read.
+    pub async fn restore(&self) -> std::io::Result<()> {
+        for name in self.ranges.known()? {
+            if let Err(error) = self.serve(name.clone()).await {
+                let error = format!("{:#}", anyhow::Error::from(error));
+                tracing::error!(range = %name, error, "not served");
+            }
+        }
+        Ok(())
+    }
+
+    async fn serve(&self, name: RangeName) -> Result<ServedRange, AdminError> {
+        let services = self.services(Caller::Range(name.clone()));
+        self.ranges.add(name, services).await
+    }
+}
+
+#[async_trait]
+impl HostAdmin for Admin {
+    async fn stats(&self, _caller: &Caller) -> HostStats {
+        let engine = timeout(ANSWER_WITHIN, self.engine.info()).await;
+        let ingests = self.ingests.snapshot().committed;
+        let export = self.engine.stats();
+        let served = self.library.served();
+        HostStats {
+            version: env!("CARGO_PKG_VERSION").into(),
+            uptime: self.started.elapsed(),
+            engine: engine.ok().and_then(Result::ok),
+            ingests: ingests.values().sum(),
+            ingested_digests: ingests.len() as u64,
+            max_ingests_per_digest: ingests.values().copied().max().unwrap_or(0),
+            engine_bytes_read: export.bytes_read,
+            saves: export.saves,
+            reads: served.reads,
+            bytes_served: served.bytes,
+            quarantined: self.store.quarantined(),
+            peak_rss_bytes: memory::peak_rss().unwrap_or(0),
+        }
+    }
+
+    async fn ranges(&self, _caller: &Caller) -> Vec<ServedRange> {
+        self.ranges.list().await
+    }
+
+    async fn add_range(
+        &self,
+        _caller: &Caller,
+        name: RangeName,
+    ) -> Result<ServedRange, AdminError> {
+        let range = self.serve(name).await?;
+        tracing::info!(range = %range.name, socket = %range.socket_path.display(), "range added");
+        Ok(range)
+    }
+
+    async fn remove_range(&self, _caller: &Caller, name: &RangeName) -> Result<(), AdminError> {
+        let removed = self.ranges.remove(name).await;
+        self.library.forget(&Caller::Range(name.clone()));
+        removed?;
+        tracing::info!(range = %name, "range removed");
+        Ok(())
+    }
+
+    async fn verify_store(&self, _caller: &Caller) -> Result<StoreCheck, AdminError> {
+        let report = self.store.check().await.map_err(|error| AdminError::Store(error.into()))?;
+        for (digest, why) in &report.unreadable {
+            tracing::warn!(blob.digest = %digest, why, "a blob could not be read");
+        }
+        let quarantined = report.quarantined.len() as u64;
+        tracing::info!(good = report.good, quarantined, "store verified");
+        Ok(StoreCheck {
+            blobs: report.good + quarantined,
+            bytes: report.bytes,
+            quarantined: report.quarantined,
+        })
+    }
+}

@@ -1,0 +1,65 @@
+//! What the command line takes, and what it refuses.
+
+use super::*;
+
+fn parse(line: &str) -> Result<Config, clap::Error> {
+    Config::try_parse_from(std::iter::once("longshore-host-agent").chain(line.split_whitespace()))
+}
+
+fn serve(line: &str) -> Serve {
+    match parse(line).unwrap().command {
+        Command::Serve(serve) => serve,
+        command => panic!("{line:?} is not serve: {command:?}"),
+    }
+}
+
+#[test]
+fn the_flags_agree_with_each_other() {
+    Config::command().debug_assert();
+}
+
+#[test]
+fn serving_needs_no_flag() {
+    let serve = serve("serve");
+    assert_eq!(serve.state_dir, PathBuf::from("/var/lib/longshore"));
+    assert_eq!(serve.inspect_address(), Ok(Some("127.0.0.1:7070".parse().unwrap())));
+    assert_eq!((serve.reads, serve.reads_per_range), (24, 8));
+    assert_eq!(serve.lease, Duration::from_secs(600));
+    assert_eq!(serve.drain_timeout, Duration::from_secs(30));
+}
+
+#[test]
+fn flags_are_read_into_types() {
+    let line = "serve --engine unix:///tmp/e.sock --state-dir /tmp/s --inspect off --reads 4 \
+                --reads-per-range 2 --lease 250ms --drain-timeout 1m";
+    let serve = serve(line);
+    assert_eq!(serve.engine, "unix:///tmp/e.sock");
+    assert_eq!(serve.inspect_address(), Ok(None));
+    assert_eq!((serve.reads, serve.reads_per_range), (4, 2));
+    assert_eq!(serve.lease, Duration::from_millis(250));
+    assert_eq!(serve.drain_timeout, Duration::from_secs(60));
+}
+
+#[test]
+fn inspection_stays_on_this_machine_unless_somebody_insists() {
+    assert!(parse("serve --inspect 0.0.0.0:7070").unwrap().check().is_err());
+    assert!(parse("serve --inspect 0.0.0.0:7070 --inspect-any").unwrap().check().is_ok());
+}
+
+#[test]
+fn what_cannot_be_meant_is_a_usage_error() {
+    let cases = [
+        ("", ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand),
+        ("server", ErrorKind::InvalidSubcommand),
+        ("serve now", ErrorKind::UnknownArgument),
+        ("serve --inspect 7070", ErrorKind::ValueValidation),
+        ("serve --reads 0", ErrorKind::ValueValidation),
+        ("serve --lease 10", ErrorKind::ValueValidation),
+        ("serve --log-format xml", ErrorKind::InvalidValue),
+        ("healthcheck --timeout soon", ErrorKind::ValueValidation),
+    ];
+    for (line, kind) in cases {
+        let error = parse(line).map(|_| ()).expect_err(line);
+        assert_eq!(error.kind(), kind, "{line:?}: {error}");
+    }
+}

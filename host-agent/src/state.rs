@@ -1,0 +1,164 @@
+//! The agent's folder: what lies where, and who may touch it.
+//!
+//! ```text
+//!   <state>/                    mode 0700: nobody else on this machine looks in
+//!     store/                    the blobs (`transfer::store::FsStore`)
+//!     admin.sock                mode 0600: whoever opens it is an administrator
+//!     ranges/<name>/
+//!       host/host.sock          made by this agent; the folder is mounted read-only into the range
+//!       agent/agent.sock        made by the agent in the range, which can write this folder:
+//!                               nothing in it is trusted, and no link in it is followed
+//! ```
+//!
+//! The folders under `ranges/` are the record of which ranges there are: they are read when the
+//! agent starts. A range has *folders* mounted, not sockets: a mounted socket file would stay the
+//! one of an agent that is gone.
+
+use std::fs::DirBuilder;
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+
+use proto::RangeName;
+
+/// The agent's folder.
+#[derive(Clone, Debug)]
+pub struct StateDir {
+    root: PathBuf,
+}
+
+impl StateDir {
+    /// Opens the folder, making what is not there yet.
+    ///
+    /// # Errors
+    /// The system's own.
+    pub fn open(root: impl Into<PathBuf>) -> io::Result<Self> {
+        let state = Self { root: root.into() };
+        make_private(&state.root)?;
+        make_private(&state.ranges_folder())?;
+        Ok(state)
+    }
+
+    /// The blob store's folder.
+    #[must_use]
+    pub fn store(&self) -> PathBuf {
+        self.root.join("store")
+    }
+
+    /// The administrator's socket.
+    #[must_use]
+    pub fn admin_socket(&self) -> PathBuf {
+        admin_socket(&self.root)
+    }
+
+    /// A range's own folder, with the two that it has mounted.
+    #[must_use]
+    pub fn range(&self, name: &RangeName) -> PathBuf {
+        self.ranges_folder().join(name.as_str())
+    }
+
+    /// The socket on which a range is served.
+    #[must_use]
+    pub fn range_socket(&self, name: &RangeName) -> PathBuf {
+        self.range(name).join("host").join("host.sock")
+    }
+
+    /// The ranges that there are, sorted; what is not a range's name is left alone.
+    ///
+    /// # Errors
+    /// The system's own.
+    pub fn ranges(&self) -> io::Result<Vec<RangeName>> {
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(self.ranges_folder())? {
+            let entry = entry?;
+            let name = entry.file_name().to_str().and_then(|name| name.parse().ok());
+            if let Some(name) = name.filter(|_| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+                names.push(name);
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    /// Makes a range's folders.
+    ///
+    /// # Errors
+    /// The system's own.
+    pub fn make_range(&self, name: &RangeName) -> io::Result<()> {
+        let folder = self.range(name);
+        make_private(&folder.join("host"))?;
+        make_private(&folder.join("agent"))
+    }
+
+    /// Removes a range's folders with all that the range left in them; links are removed, not
+    /// followed. What is not there is not an error.
+    ///
+    /// # Errors
+    /// The system's own.
+    pub fn remove_range(&self, name: &RangeName) -> io::Result<()> {
+        match std::fs::remove_dir_all(self.range(name)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            result => result,
+        }
+    }
+
+    fn ranges_folder(&self) -> PathBuf {
+        self.root.join("ranges")
+    }
+}
+
+/// The administrator's socket of the agent whose folder is `root`.
+#[must_use]
+pub fn admin_socket(root: &Path) -> PathBuf {
+    root.join("admin.sock")
+}
+
+fn make_private(folder: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn the_folders_are_the_record_of_the_ranges() {
+        let root = tempfile::tempdir().unwrap();
+        let state = StateDir::open(root.path().join("state")).unwrap();
+        assert_eq!(state.ranges().unwrap(), []);
+        let names: Vec<RangeName> = ["lab-1", "lab-2"].map(|name| name.parse().unwrap()).into();
+        for name in names.iter().rev() {
+            state.make_range(name).unwrap();
+            state.make_range(name).unwrap();
+        }
+        std::fs::create_dir(root.path().join("state/ranges/Not A Name")).unwrap();
+        std::fs::write(root.path().join("state/ranges/file"), "").unwrap();
+        assert_eq!(StateDir::open(root.path().join("state")).unwrap().ranges().unwrap(), names);
+        for folder in [state.range(&names[0]), state.range(&names[0]).join("host")] {
+            assert_eq!(mode(&folder), 0o700, "{}", folder.display());
+        }
+        state.remove_range(&names[0]).unwrap();
+        state.remove_range(&names[0]).unwrap();
+        assert_eq!(state.ranges().unwrap(), names[1..]);
+    }
+
+    #[test]
+    fn removing_a_range_follows_no_link_that_it_left() {
+        let root = tempfile::tempdir().unwrap();
+        let state = StateDir::open(root.path().join("state")).unwrap();
+        let name: RangeName = "hostile".parse().unwrap();
+        state.make_range(&name).unwrap();
+        let precious = root.path().join("precious");
+        std::fs::create_dir(&precious).unwrap();
+        std::fs::write(precious.join("file"), "kept").unwrap();
+        std::os::unix::fs::symlink(&precious, state.range(&name).join("agent/agent.sock")).unwrap();
+        state.remove_range(&name).unwrap();
+        assert_eq!(std::fs::read(precious.join("file")).unwrap(), b"kept");
+    }
+}

@@ -1,0 +1,4 @@
+//! The host agent in this process, over its own sockets, with an engine of the test's making.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+
+mod serving;
