@@ -1,1 +1,82 @@
 //! The dind agent: keeps the engine of one range in step with what is wanted.
+//!
+//! ```text
+//!   run   = PID 1 of a range: a supervisor, with the engine and `serve` as its children
+//!   serve = RangeService over (host agent ──puller──► engine), on a Unix socket
+//!   sync  = the same way once, and the result on stdout
+//! ```
+
+pub mod config;
+pub mod engine;
+pub mod supervise;
+pub mod syncs;
+
+mod control;
+mod once;
+mod parts;
+mod report;
+mod serve;
+mod wanted;
+
+use std::time::Duration;
+
+use agent::exit::Exit;
+use agent::process::Threads;
+use agent::shutdown::Shutdown;
+use anyhow::Context as _;
+use proto::Endpoint;
+
+pub use control::Control;
+pub use serve::serve;
+
+use config::{Command, Run};
+use supervise::{Supervision, supervise};
+
+/// What an agent may take beyond its drain's own limit before it is killed: the last file work, and
+/// the last spans on their way to a collector.
+const AGENT_END: Duration = Duration::from_secs(5);
+
+/// How many threads a command is worth: a supervisor only waits.
+#[must_use]
+pub fn threads(command: &Command) -> Threads {
+    match command {
+        Command::Run(Run { supervised: false, .. }) | Command::Healthcheck(_) => Threads::One,
+        _ => Threads::Cores,
+    }
+}
+
+/// Does what the command line says.
+///
+/// # Errors
+/// What could not be done, on what, why, and what to do about it.
+pub async fn run(command: Command, shutdown: Shutdown) -> anyhow::Result<Exit> {
+    match command {
+        Command::Run(run) if run.supervised => serve(run.serve, shutdown).await,
+        Command::Run(run) => supervise(supervision(run)?, shutdown).await,
+        Command::Serve(config) => serve(config, shutdown).await,
+        Command::Sync(config) => once::sync(config, shutdown).await,
+        Command::Healthcheck(config) => {
+            agent::health::check(&Endpoint::unix(&config.listen), config.timeout).await?;
+            Ok(Exit::Ok)
+        }
+    }
+}
+
+/// The agent is this same program with the same arguments, told that it is supervised.
+fn supervision(run: Run) -> anyhow::Result<Supervision> {
+    let program = std::env::current_exe().context("finding this program's own file")?;
+    let mut agent: Vec<_> = std::iter::once(program.into_os_string())
+        .chain(std::env::args_os().skip(1).take_while(|argument| argument != "--"))
+        .collect();
+    agent.push("--supervised".into());
+    agent.push("--".into());
+    agent.extend(run.entry_point.iter().cloned());
+    Ok(Supervision {
+        engine: run.entry_point,
+        agent,
+        pid_files: run.pid_files,
+        note: supervise::note_path(&run.serve.path.state_dir),
+        agent_stop: run.serve.drain_timeout + AGENT_END,
+        engine_stop: run.engine_stop_timeout,
+    })
+}

@@ -1,0 +1,268 @@
+//! The dind agent's command line: every flag with its unit, default and environment name.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use agent::inspect::{Inspect, InspectError};
+use agent::telemetry::Telemetry;
+use agent::units;
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
+use proto::channel::Endpoint;
+use transfer::Reference;
+
+/// Keeps the Docker engine of one range in step with what is wanted.
+///
+/// Takes images from a Longshore host agent, moves only the layers that the range's engine lacks,
+/// and has the engine confirm every layer before an image gets its name.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "longshore-dind-agent", version, after_help = EXAMPLES)]
+pub struct Config {
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "a doc comment here would replace the command's own")]
+    pub telemetry: Telemetry,
+    #[command(subcommand)]
+    #[expect(missing_docs, reason = "a doc comment here would replace the command's own")]
+    pub command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  As entry point of a range, around the image's own:
+    longshore-dind-agent run -- dockerd-entrypoint.sh dockerd
+  Beside an engine, as a sidecar that shares its socket:
+    longshore-dind-agent serve --engine unix:///var/run/docker.sock
+  Once, and done:
+    longshore-dind-agent sync postgres:16 python:3.12
+Exit codes: 0 done, 1 failure, 2 usage, 3 some images failed, 130 interrupted.";
+
+/// What the process is to be.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Be PID 1 of a range: start the engine's entry point and the agent, reap, stop both in order.
+    Run(Run),
+    /// Serve the range's agent beside an engine that somebody else runs.
+    Serve(Serve),
+    /// Bring images in once, print how it went, and end.
+    Sync(Sync),
+    /// Ask a running agent whether it is well: exit 0 when it is.
+    Healthcheck(Healthcheck),
+}
+
+/// Where images come from and where they go.
+#[derive(Clone, Debug, Args)]
+pub struct Path {
+    /// The range's engine: unix:///path or tcp://host:port.
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        env = "LONGSHORE_ENGINE",
+        default_value = "unix:///var/run/docker.sock"
+    )]
+    pub engine: String,
+
+    /// The host agent: unix:///path or http://host:port.
+    #[arg(
+        long,
+        value_name = "ENDPOINT",
+        env = "LONGSHORE_HOST",
+        default_value = "unix:///run/longshore/host/host.sock"
+    )]
+    pub host: Endpoint,
+
+    /// Images under way at once.
+    #[arg(
+        long,
+        value_name = "COUNT",
+        env = "LONGSHORE_CONCURRENCY",
+        default_value_t = 3,
+        value_parser = clap::value_parser!(u16).range(1..=64)
+    )]
+    pub concurrency: u16,
+
+    /// A folder that outlives the process: what was learnt of the engine's blobs is kept there.
+    /// Losing it costs bytes on the next sync, nothing else.
+    #[arg(
+        long,
+        value_name = "FOLDER",
+        env = "LONGSHORE_STATE_DIR",
+        default_value = "/var/lib/longshore"
+    )]
+    pub state_dir: PathBuf,
+
+    /// The range's name, in logs, spans and results.
+    #[arg(long, value_name = "NAME", env = "LONGSHORE_NAME", default_value_t = host_name())]
+    pub name: String,
+}
+
+/// A served agent.
+#[derive(Clone, Debug, Args)]
+pub struct Serve {
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "a doc comment here would replace the command's own")]
+    pub path: Path,
+
+    /// The socket to serve on; its folder is made if need be.
+    #[arg(
+        long,
+        value_name = "PATH",
+        env = "LONGSHORE_LISTEN",
+        default_value = "/run/longshore/agent/agent.sock"
+    )]
+    pub listen: PathBuf,
+
+    /// Serve on this TCP address as well, for grpcurl and its like; `off` for none. Whoever can
+    /// reach it can have images brought in.
+    #[arg(long, value_name = "ADDRESS:PORT", env = "LONGSHORE_INSPECT", default_value = "off")]
+    pub inspect: Inspect,
+
+    /// Allow an inspection address that other machines can reach.
+    #[arg(long, env = "LONGSHORE_INSPECT_ANY")]
+    pub inspect_any: bool,
+
+    /// An image that is wanted from the start; may be given several times.
+    #[arg(
+        long = "image",
+        value_name = "REFERENCE",
+        env = "LONGSHORE_IMAGES",
+        value_delimiter = ','
+    )]
+    pub images: Vec<Reference>,
+
+    /// How long syncs under way may still take once the end was asked for.
+    #[arg(
+        long,
+        value_name = "TIME",
+        env = "LONGSHORE_DRAIN_TIMEOUT",
+        default_value = "5s",
+        value_parser = units::duration
+    )]
+    pub drain_timeout: Duration,
+}
+
+/// The supervisor of a range.
+#[derive(Clone, Debug, Args)]
+pub struct Run {
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "a doc comment here would replace the command's own")]
+    pub serve: Serve,
+
+    /// How long the engine may take to stop, before it is killed.
+    #[arg(
+        long,
+        value_name = "TIME",
+        env = "LONGSHORE_ENGINE_STOP_TIMEOUT",
+        default_value = "20s",
+        value_parser = units::duration
+    )]
+    pub engine_stop_timeout: Duration,
+
+    /// A pid file to remove before the engine starts, if it is stale; may be given several times.
+    #[arg(
+        long = "pid-file",
+        value_name = "PATH",
+        env = "LONGSHORE_PID_FILES",
+        value_delimiter = ',',
+        default_values = ["/var/run/docker.pid", "/var/run/docker/containerd/containerd.pid"]
+    )]
+    pub pid_files: Vec<PathBuf>,
+
+    /// Set by the supervisor for the agent that it starts from its own command line.
+    #[arg(long, hide = true)]
+    pub supervised: bool,
+
+    /// The engine's entry point with its arguments.
+    #[arg(last = true, required = true, value_name = "ENTRY POINT")]
+    pub entry_point: Vec<OsString>,
+}
+
+/// One sync.
+#[derive(Clone, Debug, Args)]
+pub struct Sync {
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "a doc comment here would replace the command's own")]
+    pub path: Path,
+
+    /// How results are printed on stdout.
+    #[arg(long, value_name = "FORM", env = "LONGSHORE_FORMAT", default_value = "table")]
+    pub format: Format,
+
+    /// The images, as one would give them to `docker run`.
+    #[arg(required = true, value_name = "IMAGE")]
+    pub images: Vec<Reference>,
+}
+
+/// How results are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    Table,
+    /// One JSON object a line, one line per image.
+    Json,
+}
+
+/// One question to a running agent.
+#[derive(Clone, Debug, Args)]
+pub struct Healthcheck {
+    /// The socket that the agent serves on.
+    #[arg(
+        long,
+        value_name = "PATH",
+        env = "LONGSHORE_LISTEN",
+        default_value = "/run/longshore/agent/agent.sock"
+    )]
+    pub listen: PathBuf,
+
+    /// How long to wait for the answer.
+    #[arg(
+        long,
+        value_name = "TIME",
+        env = "LONGSHORE_HEALTHCHECK_TIMEOUT",
+        default_value = "5s",
+        value_parser = units::duration
+    )]
+    pub timeout: Duration,
+}
+
+impl Config {
+    /// Reads the process's command line and environment; ends the process with 2 where they make
+    /// no sense.
+    #[must_use]
+    pub fn read() -> Self {
+        let config = Self::parse();
+        match config.check() {
+            Ok(()) => config,
+            Err(error) => Self::command().error(ErrorKind::ValueValidation, error).exit(),
+        }
+    }
+
+    /// What the flags must agree on.
+    fn check(&self) -> Result<(), InspectError> {
+        match &self.command {
+            Command::Run(run) => run.serve.inspect_address().map(|_| ()),
+            Command::Serve(serve) => serve.inspect_address().map(|_| ()),
+            Command::Sync(_) | Command::Healthcheck(_) => Ok(()),
+        }
+    }
+}
+
+impl Serve {
+    /// Where to listen for inspection; `None` where it is switched off.
+    ///
+    /// # Errors
+    /// An address that other machines can reach, without [`inspect_any`](Self::inspect_any).
+    pub fn inspect_address(&self) -> Result<Option<SocketAddr>, InspectError> {
+        self.inspect.address(self.inspect_any)
+    }
+}
+
+/// A container's host name is what its people know it by.
+fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+#[path = "config/tests.rs"]
+mod tests;

@@ -1,0 +1,69 @@
+//! What the supervisor knows and the agent beside it should tell: a small file between the two.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+/// How the engine's process has fared.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Note {
+    /// How often the engine was started again.
+    pub restarts: u32,
+    /// How its last run ended, such as `exit status 1` or `signal 9`; absent before the first end.
+    pub last_end: Option<String>,
+}
+
+/// Where the note lies in an agent's state folder.
+#[must_use]
+pub fn path(state_dir: &Path) -> PathBuf {
+    state_dir.join("supervisor.json")
+}
+
+impl Note {
+    /// Reads the note; none where no supervisor runs beside this agent, or it has not written yet.
+    #[must_use]
+    pub fn read(path: &Path) -> Option<Self> {
+        serde_json::from_slice(&std::fs::read(path).ok()?).ok()
+    }
+
+    /// Writes the note, whole or not at all.
+    ///
+    /// # Errors
+    /// The system's own.
+    pub fn write(&self, path: &Path) -> io::Result<()> {
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder)?;
+        }
+        let temporary = path.with_extension("json.new");
+        std::fs::write(&temporary, serde_json::to_vec(self)?)?;
+        std::fs::rename(&temporary, path)
+    }
+
+    /// What the note adds to "the engine does not answer"; `None` while nothing went wrong.
+    #[must_use]
+    pub fn explain(&self) -> Option<String> {
+        let end = self.last_end.as_ref()?;
+        Some(format!(
+            "its process ended with {end} and was started again {} times; its log says why",
+            self.restarts
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_note_is_read_as_it_was_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = path(&folder.path().join("state"));
+        assert_eq!(Note::read(&path), None);
+        let note = Note { restarts: 2, last_end: Some("signal 9".into()) };
+        note.write(&path).unwrap();
+        assert_eq!(Note::read(&path), Some(note));
+        std::fs::write(&path, "{").unwrap();
+        assert_eq!(Note::read(&path), None);
+    }
+}
