@@ -54,7 +54,7 @@ pub enum Command {
 /// Where images come from and where they go.
 #[derive(Clone, Debug, Args)]
 pub struct Path {
-    /// The range's engine: unix:///path or tcp://host:port.
+    /// The range's engine: `unix:///path` or `tcp://host:port`.
     #[arg(
         long,
         value_name = "ADDRESS",
@@ -63,7 +63,7 @@ pub struct Path {
     )]
     pub engine: String,
 
-    /// The host agent: unix:///path or http://host:port.
+    /// The host agent: `unix:///path` or `http://host:port`.
     #[arg(
         long,
         value_name = "ENDPOINT",

@@ -46,7 +46,7 @@ pub enum Command {
 /// A served agent.
 #[derive(Clone, Debug, Args)]
 pub struct Serve {
-    /// The engine whose images are served: unix:///path or tcp://host:port. DOCKER_HOST is the
+    /// The engine whose images are served: `unix:///path` or `tcp://host:port`. `DOCKER_HOST` is the
     /// default where it is set.
     #[arg(long, value_name = "ADDRESS", env = "LONGSHORE_ENGINE", default_value_t = docker_host())]
     pub engine: String,

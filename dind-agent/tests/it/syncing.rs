@@ -46,7 +46,16 @@ impl World {
         let admin = AdminClient::new(Endpoint::unix(state.join("admin.sock")));
         let range = admin.add_range(&"lab-1".parse().unwrap()).await.unwrap();
         let host_socket = range.socket_path;
-        Self { folder, host_engine, range_engine, host_socket, image, shutdown, host_shutdown, host }
+        Self {
+            folder,
+            host_engine,
+            range_engine,
+            host_socket,
+            image,
+            shutdown,
+            host_shutdown,
+            host,
+        }
     }
 
     fn line(&self, command: &str, more: &[&str]) -> Command {
@@ -122,7 +131,7 @@ async fn sync(client: &RangeClient, references: &[Reference]) -> Vec<ImageReport
         SyncEvent::Image(Event { kind: EventKind::Done(report), .. }) => Some(report),
         _ => None,
     });
-    done.map(Into::into).collect()
+    done.collect()
 }
 
 #[tokio::test]
