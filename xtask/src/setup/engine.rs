@@ -15,9 +15,10 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
-use super::command::{command, find, log_tail, run};
+use super::command::{command, find, log_tail};
 use super::docker::Docker;
 use super::network::{self, Network};
 use super::packages;
@@ -282,9 +283,10 @@ fn spawn(state: &State) -> Result<()> {
 /// # Errors
 /// When it survives even that.
 pub(super) fn end(pid: i32, limit: Duration) -> Result<()> {
-    for (signal, limit) in [("-TERM", limit), ("-KILL", Duration::from_secs(10))] {
+    let Some(process) = Pid::from_raw(pid) else { return Ok(()) };
+    for (signal, limit) in [(Signal::TERM, limit), (Signal::KILL, Duration::from_secs(10))] {
         // A failure means that it is gone already, which the look below finds out.
-        drop(run(command("kill")?.args([signal, &pid.to_string()])));
+        let _ = kill_process(process, signal);
         let asked = Instant::now();
         while asked.elapsed() < limit {
             if is_gone(pid) {
