@@ -1,1 +1,5 @@
-//! Benchmarks over the transfer hot path.
+//! Benchmarks over the way of a layer: what `wire.rs` and `hot_path.rs` drive, as a library, so that a
+//! test can run them too.
+
+pub mod blob;
+pub mod wire;

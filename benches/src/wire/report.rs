@@ -1,0 +1,206 @@
+//! What came out: medians over the rounds, and ratios to the raw socket of the same round.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::machine::Machine;
+use super::peer::{Fetched, Usage};
+use super::route::{Protocol, Receiver, Route, Transport};
+
+/// One transfer.
+#[derive(Clone, Copy, Debug)]
+pub struct Sample {
+    /// Which way.
+    pub route: Route,
+    /// What the sender used.
+    pub server: Usage,
+    /// What the receiver saw and used.
+    pub fetched: Fetched,
+}
+
+impl Sample {
+    /// 1e9 bytes.
+    #[expect(clippy::cast_precision_loss, reason = "blobs are far below 2^52 bytes")]
+    fn gigabytes(&self) -> f64 {
+        self.fetched.bytes as f64 / 1e9
+    }
+
+    fn speed(&self) -> f64 {
+        self.gigabytes() / self.fetched.seconds
+    }
+}
+
+/// One route over all rounds; the JSON form of a result.
+#[derive(Clone, Debug, Serialize)]
+pub struct Row {
+    /// The route as the table names it.
+    pub route: String,
+    /// What speaks on the socket.
+    pub protocol: Protocol,
+    /// What kind of socket.
+    pub transport: Transport,
+    /// What the receiver does with the bytes.
+    pub receiver: Receiver,
+    /// Bytes of the blob.
+    pub size_bytes: u64,
+    /// Over how many rounds the figures are medians.
+    pub rounds: usize,
+    /// 1e9 bytes per second.
+    pub gigabytes_per_second: f64,
+    /// Speed by raw TCP's of the same round whose receiver discards.
+    pub of_raw_tcp: f64,
+    /// Speed by that of the same round's raw socket of the same kind with the same work to do.
+    pub of_same_work: f64,
+    /// User and system seconds of the sender per 1e9 bytes.
+    pub server_cpu_seconds_per_gigabyte: f64,
+    /// User and system seconds of the receiver per 1e9 bytes.
+    pub client_cpu_seconds_per_gigabyte: f64,
+    /// The most memory that the sender held in any round. A raw one holds the blob.
+    pub server_peak_rss_bytes: u64,
+    /// The most memory that the receiver held in any round.
+    pub client_peak_rss_bytes: u64,
+}
+
+/// Every route, on one machine.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// Where it was measured.
+    pub machine: Machine,
+    /// The routes, in the order of [`Route::all`].
+    pub rows: Vec<Row>,
+}
+
+impl Report {
+    /// Sums up samples, each with its round; a round holds every route once.
+    #[must_use]
+    pub fn new(machine: Machine, size: u64, samples: Vec<(u32, Sample)>) -> Self {
+        let rows = Route::all().into_iter().map(|route| row(route, size, &samples)).collect();
+        Self { machine, rows }
+    }
+
+    /// One JSON object a line, the machine in each.
+    ///
+    /// # Errors
+    /// Never in practice: a row is plain data.
+    pub fn json_lines(&self) -> serde_json::Result<String> {
+        #[derive(Serialize)]
+        struct Line<'a> {
+            #[serde(flatten)]
+            row: &'a Row,
+            machine: &'a Machine,
+        }
+        let line = |row| serde_json::to_string(&Line { row, machine: &self.machine });
+        let lines: Vec<_> = self.rows.iter().map(line).collect::<Result<_, _>>()?;
+        Ok(lines.join("\n"))
+    }
+}
+
+fn row(route: Route, size: u64, samples: &[(u32, Sample)]) -> Row {
+    let own = || samples.iter().filter(move |(_, sample)| sample.route == route);
+    let median_of = |value: &dyn Fn(&Sample) -> f64| median(own().map(|(_, s)| value(s)).collect());
+    let ratio_to = |baseline: Route| {
+        let beside = |round| samples.iter().find(|(r, s)| *r == round && s.route == baseline);
+        let ratios = own().filter_map(|(round, s)| Some(s.speed() / beside(*round)?.1.speed()));
+        median(ratios.collect())
+    };
+    Row {
+        route: route.to_string(),
+        protocol: route.protocol,
+        transport: route.transport,
+        receiver: route.receiver,
+        size_bytes: size,
+        rounds: own().count(),
+        gigabytes_per_second: median_of(&Sample::speed),
+        of_raw_tcp: ratio_to(Route::RAW_TCP),
+        of_same_work: ratio_to(route.same_work()),
+        server_cpu_seconds_per_gigabyte: median_of(&|s| s.server.cpu_seconds / s.gigabytes()),
+        client_cpu_seconds_per_gigabyte: median_of(&|s| {
+            s.fetched.usage.cpu_seconds / s.gigabytes()
+        }),
+        server_peak_rss_bytes: own().map(|(_, s)| s.server.peak_rss_bytes).max().unwrap_or(0),
+        client_peak_rss_bytes: own()
+            .map(|(_, s)| s.fetched.usage.peak_rss_bytes)
+            .max()
+            .unwrap_or(0),
+    }
+}
+
+/// The middle value; the mean of the two middle ones; 0 of none.
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    match values.len() {
+        0 => 0.0,
+        len if len % 2 == 1 => values[middle],
+        _ => f64::midpoint(values[middle - 1], values[middle]),
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (size, rounds) = self.rows.first().map_or((0, 0), |row| (row.size_bytes, row.rounds));
+        writeln!(f, "{}", self.machine)?;
+        writeln!(f, "{} MiB from the page cache, medians of {rounds} rounds\n", size >> 20)?;
+        writeln!(
+            f,
+            "{:<20} {:>6} {:>8} {:>10} {:>16} {:>14}",
+            "", "GB/s", "of raw", "of same", "CPU s/GB", "peak MiB"
+        )?;
+        writeln!(
+            f,
+            "{:<20} {:>6} {:>8} {:>10} {:>16} {:>14}",
+            "route", "", "tcp", "work raw", "server / client", "server / client"
+        )?;
+        self.rows.iter().try_for_each(|row| writeln!(f, "{row}"))
+    }
+}
+
+impl fmt::Display for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let cpu = format!(
+            "{:.2} / {:.2}",
+            self.server_cpu_seconds_per_gigabyte, self.client_cpu_seconds_per_gigabyte
+        );
+        let peak =
+            format!("{} / {}", self.server_peak_rss_bytes >> 20, self.client_peak_rss_bytes >> 20);
+        let Self { route, gigabytes_per_second, of_raw_tcp, of_same_work, .. } = self;
+        write!(
+            f,
+            "{route:<20} {gigabytes_per_second:>6.2} {of_raw_tcp:>8.2} {of_same_work:>10.2} {cpu:>16} {peak:>14}"
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(route: Route, seconds: f64) -> Sample {
+        let usage = Usage { cpu_seconds: 2.0, peak_rss_bytes: 3 << 20 };
+        Sample { route, server: usage, fetched: Fetched { bytes: 2_000_000_000, seconds, usage } }
+    }
+
+    #[test]
+    fn the_median_is_the_middle() {
+        let cases: [(&[f64], f64); 4] =
+            [(&[], 0.0), (&[2.0], 2.0), (&[9.0, 1.0, 2.0], 2.0), (&[4.0, 1.0, 2.0, 9.0], 3.0)];
+        for (values, expected) in cases {
+            assert!((median(values.to_vec()) - expected).abs() < 1e-9, "{values:?}");
+        }
+    }
+
+    #[test]
+    fn a_ratio_is_taken_within_its_round() {
+        let grpc = Route { protocol: Protocol::Grpc, ..Route::RAW_TCP };
+        // The machine is ten times as slow in the second round; the ratio is the same.
+        let samples = [(1, 1.0), (2, 10.0)].into_iter().flat_map(|(round, seconds)| {
+            [(round, sample(Route::RAW_TCP, seconds)), (round, sample(grpc, 2.0 * seconds))]
+        });
+        let row = row(grpc, 2_000_000_000, &samples.collect::<Vec<_>>());
+        assert!((row.of_raw_tcp - 0.5).abs() < 1e-9, "{row:?}");
+        assert!((row.of_same_work - 0.5).abs() < 1e-9, "{row:?}");
+        assert!((row.server_cpu_seconds_per_gigabyte - 1.0).abs() < 1e-9, "{row:?}");
+        assert_eq!((row.rounds, row.client_peak_rss_bytes), (2, 3 << 20));
+    }
+}

@@ -1,0 +1,164 @@
+//! Runs the routes against each other: two processes for each, in another order every round.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+use anyhow::{Context as _, ensure};
+use serde::de::DeserializeOwned;
+use transfer::Descriptor;
+use transfer::store::FsStore;
+
+use super::machine::Machine;
+use super::peer::{Fetched, Job, Role, Usage};
+use super::report::{Report, Sample};
+use super::route::Route;
+use crate::blob::{self, Noise};
+
+/// What is measured.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The `wire-peer` program.
+    pub peer: PathBuf,
+    /// A folder on the disk that the blob is to lie on; everything made there is removed.
+    pub folder: PathBuf,
+    /// Bytes of the blob. The raw servers hold it in memory.
+    pub size: u64,
+    /// How often each route is taken.
+    pub rounds: u32,
+}
+
+/// What is about to be measured, for who waits.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress {
+    /// Which round, from 1.
+    pub round: u32,
+    /// Which route.
+    pub route: Route,
+}
+
+/// Seed of the blob: any other gives the same figures.
+const SEED: u64 = 0x0010_5105;
+
+/// Takes every route `rounds` times.
+///
+/// # Errors
+/// That the blob could not be stored, or that a peer failed: nothing is reported then.
+pub fn run(options: &Options, mut observe: impl FnMut(Progress)) -> anyhow::Result<Report> {
+    ensure!(0 < options.rounds, "no round, no result");
+    let folder = tempfile::tempdir_in(&options.folder)
+        .with_context(|| format!("making a folder in {}", options.folder.display()))?;
+    let store = folder.path().join("store");
+    let blob = prepare(&store, options.size).context("storing the blob")?;
+    let mut samples = Vec::new();
+    for round in 1..=options.rounds {
+        for route in shuffled(round) {
+            observe(Progress { round, route });
+            let socket = folder.path().join(format!("{}.sock", samples.len()));
+            let sample =
+                sample(options, route, &blob, Role::Serve { store: store.clone(), socket })
+                    .with_context(|| format!("{route}, round {round}"))?;
+            samples.push((round, sample));
+        }
+    }
+    Ok(Report::new(Machine::here(), options.size, samples))
+}
+
+fn prepare(store: &Path, size: u64) -> anyhow::Result<Descriptor> {
+    let runtime = tokio::runtime::Runtime::new()?;
+    // Dropped before the peers start: a store belongs to one process at a time.
+    runtime.block_on(async {
+        let store = FsStore::open(store).await?;
+        Ok(blob::ingest(&store, SEED, size).await?)
+    })
+}
+
+/// The routes in an order of the round's own, so that none always comes after the same other.
+fn shuffled(round: u32) -> Vec<Route> {
+    let mut noise = Noise(u64::from(round));
+    let mut keyed: Vec<_> = Route::all().into_iter().map(|route| (noise.next(), route)).collect();
+    keyed.sort_by_key(|(key, _)| *key);
+    keyed.into_iter().map(|(_, route)| route).collect()
+}
+
+fn sample(
+    options: &Options,
+    route: Route,
+    blob: &Descriptor,
+    serve: Role,
+) -> anyhow::Result<Sample> {
+    let job = |role| Job { route, digest: blob.digest, size: blob.size, role };
+    let mut server = Peer::start(&options.peer, &job(serve))?;
+    let from: String = server.answer().context("starting the server")?;
+    let mut client = Peer::start(&options.peer, &job(Role::Fetch { from }))?;
+    let fetched: Fetched = client.answer().context("fetching")?;
+    client.end()?;
+    let usage: Usage = server.finish().context("ending the server")?;
+    Ok(Sample { route, server: usage, fetched })
+}
+
+/// A process of ours; killed when it is dropped before its end.
+struct Peer {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    stdout: BufReader<ChildStdout>,
+}
+
+impl Peer {
+    fn start(program: &Path, job: &Job) -> anyhow::Result<Self> {
+        let mut child = Command::new(program)
+            .arg(serde_json::to_string(job)?)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("starting {}", program.display()))?;
+        let stdin = child.stdin.take();
+        let stdout = child.stdout.take().context("a piped stdout is there")?;
+        Ok(Self { child, stdin, stdout: BufReader::new(stdout) })
+    }
+
+    fn answer<A: DeserializeOwned>(&mut self) -> anyhow::Result<A> {
+        let mut line = String::new();
+        self.stdout.read_line(&mut line)?;
+        ensure!(!line.is_empty(), "the peer ended without an answer; its stderr says why");
+        Ok(serde_json::from_str(&line)?)
+    }
+
+    /// Tells a server to end, and takes its last word.
+    fn finish<A: DeserializeOwned>(mut self) -> anyhow::Result<A> {
+        drop(self.stdin.take());
+        let answer = self.answer()?;
+        self.end()?;
+        Ok(answer)
+    }
+
+    fn end(&mut self) -> anyhow::Result<()> {
+        let status = self.child.wait()?;
+        ensure!(status.success(), "the peer ended with {status}");
+        Ok(())
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        // After its end both are harmless errors.
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_round_takes_every_route_in_an_order_of_its_own() {
+        let all = Route::all();
+        for round in 1..20 {
+            let order = shuffled(round);
+            assert_eq!(order.len(), all.len());
+            assert!(all.iter().all(|route| order.contains(route)), "round {round}: {order:?}");
+        }
+        assert_ne!(shuffled(1), shuffled(2));
+    }
+}

@@ -1,0 +1,3 @@
+//! The benchmarks run, so that they never rot.
+
+mod wire;

@@ -1,0 +1,26 @@
+//! A short run of every route.
+
+use benches::wire::route::Route;
+use benches::wire::{Options, run};
+
+#[test]
+fn every_route_moves_the_blob_and_is_measured() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = Options {
+        peer: env!("CARGO_BIN_EXE_wire-peer").into(),
+        folder: folder.path().to_owned(),
+        // Not a multiple of the frame, so that the last one is short.
+        size: (8 << 20) + 12_345,
+        rounds: 1,
+    };
+    let mut seen = Vec::new();
+    let report = run(&options, |progress| seen.push(progress.route)).unwrap();
+    assert_eq!(seen.len(), Route::all().len());
+    for row in &report.rows {
+        assert!(0.0 < row.gigabytes_per_second && 0.0 < row.of_raw_tcp, "{row}");
+        assert!(0.0 < row.server_cpu_seconds_per_gigabyte, "{row}");
+        assert!(0 < row.client_peak_rss_bytes, "{row}");
+    }
+    assert_eq!(report.json_lines().unwrap().lines().count(), report.rows.len());
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "something was left behind");
+}
