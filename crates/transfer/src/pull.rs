@@ -28,11 +28,11 @@ use crate::source::{ImageSource, SourceError};
 use claim::Claims;
 use journey::Journey;
 
-/// How often a pull asks for its image again after the host forgot its lease.
+/// How often a pull asks for its image again, after the host forgot its lease or gave bad bytes.
 ///
-/// Each time costs the load that was under way; a host that forgets more often than this within one
-/// image is broken, and the report should say so rather than go round.
-const LEASE_RETRIES: u32 = 3;
+/// Each time costs the load that was under way; a host that does either more often than this within
+/// one image is broken, and the report should say so rather than go round.
+const SOURCE_RETRIES: u32 = 3;
 
 /// Why an image is not there.
 #[derive(Debug, thiserror::Error)]
@@ -214,7 +214,8 @@ impl Puller {
         self.sink.prove(image).await?.ok_or(PullError::Unproven)
     }
 
-    /// Loads, asking for the image again when the host forgot the lease under which it was read.
+    /// Loads, asking for the image again when the host forgot the lease under which it was read, or
+    /// gave bytes that are not the blob's: it puts its bad copy aside and takes a new one then.
     async fn load(
         &self,
         journey: &mut Journey,
@@ -226,8 +227,9 @@ impl Puller {
         loop {
             let blobs = journey.metered(self.source.blobs(&image.config_digest));
             match self.sink.load(image, missing, &blobs).await {
-                Err(LoadError::Source(BlobError::LeaseLost { .. })) if retries < LEASE_RETRIES => {
+                Err(LoadError::Source(error)) if mends(&error) && retries < SOURCE_RETRIES => {
                     retries += 1;
+                    tracing::info!(image = %journey.reference, %error, "asking the host again");
                     self.source.image(&image.config_digest).await?;
                 }
                 result => return Ok(result?),
@@ -259,6 +261,16 @@ impl Puller {
             _ => Err(PullError::Unnamed { reference: journey.reference.clone() }),
         }
     }
+}
+
+/// Whether asking the host for the image again can mend this.
+fn mends(error: &BlobError) -> bool {
+    matches!(
+        error,
+        BlobError::LeaseLost { .. }
+            | BlobError::DigestMismatch { .. }
+            | BlobError::SizeMismatch { .. }
+    )
 }
 
 #[cfg(test)]

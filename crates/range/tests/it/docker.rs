@@ -51,7 +51,7 @@ impl Docker {
     /// What a program of an image prints.
     pub(crate) fn program(&self, reference: &str, argv: &[&str]) -> Result<String, String> {
         let options = ["run", "--rm", "--network", "none", "--security-opt", "seccomp=unconfined"];
-        self.run(&[&options, &[reference], argv].concat())
+        self.run(&[&options[..], &[reference], argv].concat())
     }
 
     /// Starts a container that only waits, and answers its name and where its root can be read.

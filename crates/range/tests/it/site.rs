@@ -78,15 +78,6 @@ impl Site {
         site
     }
 
-    /// Ends the host agent by a signal's name and starts it again on the same state.
-    pub(crate) async fn restart_agent(&mut self, signal: rustix::process::Signal) {
-        let pid = rustix::process::Pid::from_child(&self.agent);
-        rustix::process::kill_process(pid, signal).unwrap();
-        self.agent.wait().unwrap();
-        self.agent = serve(&self.docker_host, &self.folder.path().join("host"));
-        self.answers().await;
-    }
-
     /// The administrator's side of the host agent.
     pub(crate) fn admin(&self) -> AdminClient {
         AdminClient::new(self.admin_endpoint())
