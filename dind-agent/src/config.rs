@@ -185,6 +185,20 @@ pub struct Sync {
     #[expect(missing_docs, reason = "a doc comment here would replace the command's own")]
     pub path: Path,
 
+    /// Where an agent may be served beside the engine already. If one answers there, it is asked to
+    /// do the sync, with its own engine and host.
+    #[arg(
+        long,
+        value_name = "PATH",
+        env = "LONGSHORE_LISTEN",
+        default_value = "/run/longshore/agent/agent.sock"
+    )]
+    pub listen: PathBuf,
+
+    /// Ask no served agent.
+    #[arg(long)]
+    pub alone: bool,
+
     /// How results are printed on stdout.
     #[arg(long, value_name = "FORM", env = "LONGSHORE_FORMAT", default_value = "table")]
     pub format: Format,

@@ -13,7 +13,7 @@ use proto::control::{ControlError, RangeControl, RangeImage, RangeStatus, Reach,
 use proto::{Caller, RemoteHost};
 use tokio::time::{Instant, timeout};
 use tokio_stream::wrappers::ReceiverStream;
-use transfer::{EngineInfo, ImageSink as _, Reference};
+use transfer::{EngineInfo, Reference};
 
 use crate::engine::RangeEngine;
 use crate::supervise::Note;
@@ -40,7 +40,7 @@ pub struct Control {
 
 impl Control {
     async fn engine_reach(&self) -> Reach<EngineInfo> {
-        let why = match timeout(ANSWER_WITHIN, self.engine.info()).await {
+        let why = match timeout(ANSWER_WITHIN, self.engine.who()).await {
             Ok(Ok(info)) => return Reach::Up(info),
             Ok(Err(error)) => format!("{:#}", anyhow::Error::from(error)),
             Err(_) => format!("the engine at {} did not answer in time", self.engine.address()),

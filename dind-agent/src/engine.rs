@@ -60,6 +60,14 @@ impl RangeEngine {
 }
 
 impl RangeEngine {
+    /// Who the engine is.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub async fn who(&self) -> Result<EngineInfo, EngineError> {
+        self.connect().await?.docker().info().await
+    }
+
     /// Asks for a sign of life.
     ///
     /// # Errors

@@ -1,4 +1,7 @@
-//! One sync, without a served agent: images in, results out, done.
+//! One sync: images in, results out, done.
+//!
+//! Where an agent is served beside the engine already, it is asked to do it: it knows which blobs it
+//! brought before, and never loads one image twice at once.
 
 use std::io::Write as _;
 use std::sync::Arc;
@@ -6,9 +9,14 @@ use std::time::Duration;
 
 use agent::exit::Exit;
 use agent::shutdown::Shutdown;
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
+use futures::TryStreamExt as _;
+use proto::client::is_serving;
+use proto::control::{Reach, SyncEvent};
+use proto::{Endpoint, RangeClient};
+use transfer::event::{EventKind, ImageReport};
 use transfer::pull::Puller;
-use transfer::{Event, ImageSink as _, Outcome};
+use transfer::{EngineInfo, Event, Outcome, Reference};
 
 use crate::config::{Format, Sync};
 use crate::parts::Parts;
@@ -30,16 +38,11 @@ pub(crate) async fn sync(config: Sync, shutdown: Shutdown) -> anyhow::Result<Exi
 }
 
 async fn sync_all(config: Sync) -> anyhow::Result<Exit> {
-    let Parts { engine, host } = Parts::make(&config.path).await?;
-    let info = engine.info().await.with_context(|| {
-        format!("no engine to bring images into at {}; see --engine", engine.address())
-    })?;
-    agent::health::check(host.endpoint(), HOST_ANSWERS_WITHIN).await.with_context(|| {
-        format!("no host agent to take images from at {}; see --host", config.path.host)
-    })?;
-    let puller = Puller::new(host, Arc::new(engine), config.path.concurrency.into());
-    let reports = puller.pull(&config.images, Arc::new(log)).await;
-    let lines = report::lines(&config.path.name, &info, &reports);
+    let (engine, reports) = match served_agent(&config).await {
+        Some(agent) => through(&agent, &config.images).await?,
+        None => alone(&config).await?,
+    };
+    let lines = report::lines(&config.path.name, &engine, &reports);
     let text = match config.format {
         Format::Table => report::table(&lines),
         Format::Json => report::json(&lines).context("writing results as JSON")?,
@@ -47,6 +50,58 @@ async fn sync_all(config: Sync) -> anyhow::Result<Exit> {
     std::io::stdout().write_all(text.as_bytes()).context("printing results")?;
     let failed = reports.iter().any(|report| report.outcome == Outcome::Failed);
     Ok(if failed { Exit::SomeFailed } else { Exit::Ok })
+}
+
+/// The agent beside this engine; `None` where none answers, or none is to be asked.
+async fn served_agent(config: &Sync) -> Option<RangeClient> {
+    if config.alone {
+        return None;
+    }
+    let endpoint = Endpoint::unix(&config.listen);
+    match is_serving(&endpoint).await {
+        Ok(_) => Some(RangeClient::new(endpoint)),
+        Err(error) => {
+            tracing::debug!(%endpoint, %error, "no agent to ask");
+            None
+        }
+    }
+}
+
+async fn through(
+    agent: &RangeClient,
+    images: &[Reference],
+) -> anyhow::Result<(EngineInfo, Vec<ImageReport>)> {
+    let status = agent.status().await?;
+    let engine = match status.engine {
+        Reach::Up(engine) => engine,
+        Reach::Down(why) => bail!("the range's agent has no engine to bring images into: {why}"),
+        Reach::Unknown => bail!("the range's agent did not ask its engine yet; sync again"),
+    };
+    if let Reach::Down(why) = status.host {
+        bail!("the range's agent has no host agent to take images from: {why}");
+    }
+    let mut events = agent.sync(images).await?;
+    let mut reports = Vec::new();
+    while let Some(event) = events.try_next().await? {
+        if let SyncEvent::Image(Event { kind: EventKind::Done(report), .. }) = event {
+            reports.push(report);
+        }
+    }
+    reports.sort_by_key(|report| images.iter().position(|image| *image == report.reference));
+    Ok((engine, reports))
+}
+
+async fn alone(config: &Sync) -> anyhow::Result<(EngineInfo, Vec<ImageReport>)> {
+    let Parts { engine, host } = Parts::make(&config.path).await?;
+    let info = engine.who().await.with_context(|| {
+        format!("no engine to bring images into at {}; see --engine", engine.address())
+    })?;
+    agent::health::check(host.endpoint(), HOST_ANSWERS_WITHIN).await.with_context(|| {
+        format!("no host agent to take images from at {}; see --host", config.path.host)
+    })?;
+    let puller = Puller::new(host, Arc::new(engine), config.path.concurrency.into());
+    let reports = puller.pull(&config.images, Arc::new(log)).await;
+    Ok((info, reports))
 }
 
 fn log(event: Event) {

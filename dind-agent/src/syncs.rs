@@ -157,3 +157,50 @@ fn log(report: &ImageReport) {
         (Some(error), _) => tracing::warn!(image = %reference, bytes_moved, error, "not synced"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use transfer::fixture::{MemorySink, MemorySource};
+    use transfer::{Stage, StoreKind};
+
+    use super::*;
+
+    fn event(kind: EventKind) -> SyncEvent {
+        SyncEvent::Image(Event { reference: "app:1".parse().unwrap(), kind })
+    }
+
+    #[tokio::test]
+    async fn a_reader_that_falls_behind_misses_progress_and_nothing_else() {
+        let (teller, mut events) = Teller::new(1);
+        for bytes_moved in 0..10_000 {
+            teller.tell(event(EventKind::Moved { bytes_moved }));
+        }
+        for _ in 0..EVENTS_PER_IMAGE {
+            teller.tell(event(EventKind::Entered(Stage::Load)));
+        }
+        teller.tell(SyncEvent::Finished(SyncSummary::default()));
+        drop(teller);
+        let mut told = Vec::new();
+        while let Some(event) = events.recv().await {
+            told.push(event);
+        }
+        let stage = event(EventKind::Entered(Stage::Load));
+        assert_eq!(told.iter().filter(|event| **event == stage).count(), EVENTS_PER_IMAGE);
+        assert_eq!(told.last(), Some(&SyncEvent::Finished(SyncSummary::default())));
+        assert_eq!(told.len(), PROGRESS_EVENTS + EVENTS_PER_IMAGE + 1);
+    }
+
+    #[tokio::test]
+    async fn too_many_syncs_are_refused_until_some_have_ended() {
+        let source = Arc::new(MemorySource::default());
+        let syncs = Syncs::new(source, Arc::new(MemorySink::new(StoreKind::Containerd)), 1);
+        let begin = || syncs.begin(vec!["absent:1".parse().unwrap()]);
+        let mut under_way: Vec<_> = (0..MAX_SYNCS).map(|_| begin().unwrap()).collect();
+        assert_eq!(syncs.under_way(), MAX_SYNCS);
+        assert!(matches!(begin(), Err(ControlError::Busy { limit: MAX_SYNCS })));
+        for events in &mut under_way {
+            while events.recv().await.is_some() {}
+        }
+        syncs.finish().await;
+    }
+}

@@ -45,7 +45,7 @@ impl Note {
     pub fn explain(&self) -> Option<String> {
         let end = self.last_end.as_ref()?;
         Some(format!(
-            "its process ended with {end} and was started again {} times; its log says why",
+            "its process ended with {end} (restarts so far: {}); its log says why",
             self.restarts
         ))
     }

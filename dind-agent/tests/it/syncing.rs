@@ -220,12 +220,15 @@ async fn a_range_is_well_once_what_was_wanted_is_there() {
 #[tokio::test]
 async fn a_single_sync_ends_with_the_code_that_scripts_expect() {
     let world = World::make(StoreKind::Graphdriver).await;
-    let good = world.line("sync", &["app:1", "--format", "json"]);
+    let listen = format!("--listen={}", world.agent_socket().display());
+    let good = world.line("sync", &["app:1", "--format", "json", &listen]);
     assert_eq!(world.run(good.clone()).await.unwrap(), Exit::Ok);
     assert_eq!(world.run(good).await.unwrap(), Exit::Ok);
-    let half = world.line("sync", &["app:1", "absent:1"]);
+    let half = world.line("sync", &["app:1", "absent:1", "--alone"]);
     assert_eq!(world.run(half).await.unwrap(), Exit::SomeFailed);
-    let Command::Sync(mut once) = world.line("sync", &["app:1"]) else { panic!("not sync") };
+    let Command::Sync(mut once) = world.line("sync", &["app:1", "--alone"]) else {
+        panic!("not sync")
+    };
     once.path.host = "unix:///nowhere/host.sock".parse().unwrap();
     let error = format!("{:#}", world.run(Command::Sync(once.clone())).await.unwrap_err());
     assert!(error.contains("no host agent") && error.contains("/nowhere/host.sock"), "{error}");
@@ -233,4 +236,25 @@ async fn a_single_sync_ends_with_the_code_that_scripts_expect() {
     let error = format!("{:#}", world.run(Command::Sync(once)).await.unwrap_err());
     assert!(error.contains("no engine") && error.contains("/nowhere/docker.sock"), "{error}");
     assert_eq!(world.host_engine.saves(), 1);
+}
+
+#[tokio::test]
+async fn a_single_sync_goes_through_the_agent_that_is_there() {
+    let world = World::make(StoreKind::Containerd).await;
+    let (client, agent) = world.serve(&[]);
+    client.status().await.unwrap();
+    let listen = format!("--listen={}", world.agent_socket().display());
+    let Command::Sync(mut once) = world.line("sync", &["app:1", &listen]) else {
+        panic!("not sync")
+    };
+    // Its own ends are not asked for anything.
+    once.path.host = "unix:///nowhere/host.sock".parse().unwrap();
+    once.path.engine = "unix:///nowhere/docker.sock".into();
+    assert_eq!(world.run(Command::Sync(once.clone())).await.unwrap(), Exit::Ok);
+    // The agent remembers what the image is made of.
+    let images = client.images().await.unwrap();
+    assert_eq!(images[0].config_digest, Some(world.image.config_digest));
+    once.images.push("absent:1".parse().unwrap());
+    assert_eq!(world.run(Command::Sync(once)).await.unwrap(), Exit::SomeFailed);
+    world.end(agent).await;
 }
