@@ -129,17 +129,20 @@ impl Isolation {
 
     /// What a person should know before they let anybody into such a range, as one sentence.
     #[must_use]
-    pub fn sentence(&self) -> String {
+    pub fn sentence(&self) -> &'static str {
         match self {
-            Self::Privileged => "ranges run with --privileged: root inside one is as strong as \
+            Self::Privileged => {
+                "ranges run with --privileged: root inside one is as strong as \
                                  root on this host, so a range keeps accidents in, not attackers"
-                .to_owned(),
-            Self::Capabilities(names) => format!(
-                "ranges run without --privileged, which this host cannot give, but with the {} \
-                 capabilities it has, all devices and no system call filter: root inside one is \
-                 as strong as root on this host, so a range keeps accidents in, not attackers",
-                names.len()
-            ),
+            }
+
+            Self::Capabilities(_) => {
+                "ranges run without --privileged, which this host cannot \
+                                      give, but with every capability that it has, all devices \
+                                      and no system call filter: root inside one is as strong as \
+                                      root on this host, so a range keeps accidents in, not \
+                                      attackers"
+            }
         }
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures::StreamExt as _;
 use proto::identity::RangeName;
-use transfer::Reference;
+use transfer::{Outcome, Reference};
 
 use crate::agents::RangeAgent;
 use crate::error::RangeError;
@@ -18,8 +18,8 @@ use crate::up::in_order;
 impl Ranges {
     /// Brings images into ranges, several ranges at once. One that fails does not stop the others.
     ///
-    /// `images` replaces what each range was told to have; when empty, each gets what it was told
-    /// before. Images that a range has beside those stay.
+    /// Without `images` each range gets what it was told to have before. Of those named, what came
+    /// in is added to that; images that a range has beside those stay.
     ///
     /// Cancel safe; images that are under way inside a range go on there.
     ///
@@ -50,18 +50,24 @@ impl Ranges {
         journey: &mut Journey,
     ) -> Result<(), RangeError> {
         let range = journey.range.clone();
-        // A range that is not there is not told what it should have.
-        let agent = self.running(&range).await;
-        journey.wanted = match &agent {
-            Ok(_) => self.want(&range, images)?,
-            Err(_) => images.to_vec(),
-        };
-        let agent = agent?;
+        journey.wanted = images.to_vec();
+        let agent = self.running(&range).await?;
+        let before = self.wanted.get(&range)?;
+        if images.is_empty() {
+            journey.wanted.clone_from(&before);
+        }
         if journey.wanted.is_empty() {
             return Err(RangeError::NothingWanted { range });
         }
         journey.engine = agent.status().await?.engine;
-        self.sync_into(&agent, journey).await
+        let synced = self.sync_into(&agent, journey).await;
+        // A slip of the pen should not be asked for again and again: only what came in is kept.
+        let came_in = journey.images.iter().filter(|image| image.outcome != Outcome::Failed);
+        let wanted = union(&before, came_in.map(|image| &image.reference));
+        if wanted != before {
+            self.wanted.set(&range, &wanted)?;
+        }
+        synced
     }
 
     /// Brings the wanted images into a range that is up.
@@ -94,13 +100,40 @@ impl Ranges {
         if images.is_empty() {
             return Ok(self.wanted.get(range)?);
         }
-        let mut wanted: Vec<Reference> = Vec::with_capacity(images.len());
-        for image in images {
-            if !wanted.contains(image) {
-                wanted.push(image.clone());
-            }
-        }
+        let wanted = union(&[], images);
         self.wanted.set(range, &wanted)?;
         Ok(wanted)
+    }
+}
+
+/// `first`, and what of `second` is not in it; each once.
+fn union<'a>(
+    first: &[Reference],
+    second: impl IntoIterator<Item = &'a Reference>,
+) -> Vec<Reference> {
+    let mut all = first.to_vec();
+    for reference in second {
+        if !all.contains(reference) {
+            all.push(reference.clone());
+        }
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_union_has_each_image_once_in_the_order_told() {
+        let references = |words: &[&str]| -> Vec<Reference> {
+            words.iter().map(|word| word.parse().unwrap()).collect()
+        };
+        let check = |first: &[&str], second: &[&str], expected: &[&str]| {
+            assert_eq!(union(&references(first), &references(second)), references(expected));
+        };
+        check(&[], &["b", "a", "b:latest"], &["b", "a"]);
+        check(&["a", "b"], &["b", "c"], &["a", "b", "c"]);
+        check(&["a"], &[], &["a"]);
     }
 }

@@ -87,7 +87,14 @@ impl Ranges {
     /// The way of one range; the module's first line in code.
     async fn bring_up(&self, recipe: &Recipe<'_>, journey: &mut Journey) -> Result<(), RangeError> {
         let range = journey.range.clone();
+        let project = &self.settings.project;
         journey.enter(RangeStage::Register);
+        journey.wanted = recipe.request.images.clone();
+        // Before anything is written down: what is not ours to change keeps what it should have.
+        let present = self.engine.container(&Names::of(project, &range).container).await?;
+        if let Some(present) = &present {
+            agree(project, &range, &recipe.request.range_image, present)?;
+        }
         journey.wanted = self.want(&range, &recipe.request.images)?;
         let folders = self.host_agent.add(&range).await?;
 
@@ -102,7 +109,10 @@ impl Ranges {
             agent: recipe.agent,
         }
         .spec()?;
-        let provision = self.container_like(&range, &spec).await?;
+        let provision = judge(&spec, present.as_ref());
+        if matches!(provision, Provision::Made | Provision::Remade) {
+            self.make(&range, &spec).await?;
+        }
         journey.provision = Some(provision);
 
         journey.enter(RangeStage::Start);
@@ -127,23 +137,6 @@ impl Ranges {
         }
         let agent = self.running(&range).await?;
         self.sync_into(&agent, journey).await
-    }
-
-    /// Sees to it that there is a container made from `spec`, running or not.
-    async fn container_like(
-        &self,
-        range: &RangeName,
-        spec: &ContainerSpec,
-    ) -> Result<Provision, RangeError> {
-        let Some(present) = self.engine.container(&spec.name).await? else {
-            self.make(range, spec).await?;
-            return Ok(Provision::Made);
-        };
-        let provision = judge(range, spec, &present)?;
-        if provision == Provision::Remade {
-            self.make(range, spec).await?;
-        }
-        Ok(provision)
     }
 
     /// Makes the container, in the place of one that may be there, over volumes that may be too.
@@ -174,32 +167,37 @@ impl Ranges {
     }
 }
 
-/// What is to be done about a container that has the name of the one in `spec`.
-fn judge(
+/// An error unless `present`, which has the range's name, is the range, made from `range_image`.
+fn agree(
+    project: &str,
     range: &RangeName,
-    spec: &ContainerSpec,
+    range_image: &str,
     present: &ContainerState,
-) -> Result<Provision, RangeError> {
-    let same = |label: &str| present.labels.get(label) == spec.labels.get(label);
-    if !same(RANGE) || !same(PROJECT) {
-        return Err(RangeError::Taken { container: spec.name.clone() });
+) -> Result<(), RangeError> {
+    let label = |label: &str| present.labels.get(label).map_or("", String::as_str);
+    if (label(RANGE), label(PROJECT)) != (range.as_str(), project) {
+        return Err(RangeError::Taken { container: present.name.clone() });
     }
-    if !same(IMAGE) {
-        let image = |labels: &std::collections::BTreeMap<String, String>| {
-            labels.get(IMAGE).cloned().unwrap_or_default()
-        };
+    if label(IMAGE) != range_image {
         return Err(RangeError::OtherImage {
             range: range.clone(),
-            present: image(&present.labels),
-            asked: image(&spec.labels),
+            present: label(IMAGE).to_owned(),
+            asked: range_image.to_owned(),
         });
     }
-    Ok(match (same(PARTS), present.state.as_str()) {
+    Ok(())
+}
+
+/// What is to be done about the container of a range that should be as in `spec`.
+fn judge(spec: &ContainerSpec, present: Option<&ContainerState>) -> Provision {
+    let Some(present) = present else { return Provision::Made };
+    let same = present.labels.get(PARTS) == spec.labels.get(PARTS);
+    match (same, present.state.as_str()) {
         (true, "running") => Provision::Kept,
         // `created`: a command was killed between creating and starting it.
         (true, "created" | "exited") => Provision::Started,
         _ => Provision::Remade,
-    })
+    }
 }
 
 /// Reports in the order asked, from the order in which they ended.
@@ -214,35 +212,30 @@ mod tests {
 
     use super::*;
 
-    fn with(labels: &[(&str, &str)]) -> BTreeMap<String, String> {
-        labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
-    }
-
-    fn judged(present: &[(&str, &str)], state: &str) -> Result<Provision, RangeError> {
-        let spec = ContainerSpec {
-            name: "longshore-a".to_owned(),
-            labels: with(&[(RANGE, "a"), (PROJECT, "longshore"), (IMAGE, "dind:1"), (PARTS, "1")]),
-            ..ContainerSpec::default()
-        };
-        let present = ContainerState {
+    fn container(labels: &[(&str, &str)], state: &str) -> ContainerState {
+        ContainerState {
             id: "1".to_owned(),
-            name: spec.name.clone(),
+            name: "longshore-a".to_owned(),
             state: state.to_owned(),
             exit_code: 0,
             pid: None,
             health: None,
             image: String::new(),
-            labels: with(present),
+            labels: with(labels),
             addresses: BTreeMap::new(),
-        };
-        judge(&"a".parse().unwrap(), &spec, &present)
+        }
+    }
+
+    fn with(labels: &[(&str, &str)]) -> BTreeMap<String, String> {
+        labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
     }
 
     #[test]
     fn a_container_is_kept_started_or_made_again_by_its_parts_and_state() {
+        let spec = ContainerSpec { labels: with(&[(PARTS, "1")]), ..ContainerSpec::default() };
         let check = |parts: &str, state: &str, expected: Provision| {
-            let labels = [(RANGE, "a"), (PROJECT, "longshore"), (IMAGE, "dind:1"), (PARTS, parts)];
-            assert_eq!(judged(&labels, state).unwrap(), expected, "{parts} {state}");
+            let present = container(&[(PARTS, parts)], state);
+            assert_eq!(judge(&spec, Some(&present)), expected, "{parts} {state}");
         };
         check("1", "running", Provision::Kept);
         check("1", "exited", Provision::Started);
@@ -251,23 +244,26 @@ mod tests {
         check("1", "paused", Provision::Remade);
         check("2", "running", Provision::Remade);
         check("2", "exited", Provision::Remade);
+        assert_eq!(judge(&spec, None), Provision::Made);
     }
 
     #[test]
     fn what_is_not_this_range_is_never_touched() {
+        let agreed = |labels: &[(&str, &str)]| {
+            agree("longshore", &"a".parse().unwrap(), "dind:1", &container(labels, "running"))
+        };
         let taken = |labels: &[(&str, &str)]| {
-            assert!(
-                matches!(judged(labels, "running"), Err(RangeError::Taken { .. })),
-                "{labels:?}"
-            );
+            assert!(matches!(agreed(labels), Err(RangeError::Taken { .. })), "{labels:?}");
         };
         taken(&[]);
         taken(&[(RANGE, "a")]);
-        taken(&[(RANGE, "a"), (PROJECT, "other"), (IMAGE, "dind:1"), (PARTS, "1")]);
-        let other = judged(&[(RANGE, "a"), (PROJECT, "longshore"), (IMAGE, "dind:2")], "running");
+        taken(&[(RANGE, "a"), (PROJECT, "other"), (IMAGE, "dind:1")]);
+        taken(&[(RANGE, "b"), (PROJECT, "longshore"), (IMAGE, "dind:1")]);
+        let other = agreed(&[(RANGE, "a"), (PROJECT, "longshore"), (IMAGE, "dind:2")]);
         let Err(RangeError::OtherImage { present, asked, .. }) = other else {
             panic!("another range image is the caller's to decide about: {other:?}");
         };
         assert_eq!((present.as_str(), asked.as_str()), ("dind:2", "dind:1"));
+        agreed(&[(RANGE, "a"), (PROJECT, "longshore"), (IMAGE, "dind:1")]).unwrap();
     }
 }

@@ -62,7 +62,7 @@ pub(crate) struct Up {
     #[command(flatten)]
     names: Names,
     /// An image that each range should have, as one would give it to `docker run`; may be given
-    /// several times. Without any, each gets those it was told before.
+    /// several times. They replace those that a range was told before; without any, it keeps them.
     #[arg(long = "image", value_name = "REFERENCE")]
     images: Vec<Reference>,
     /// The Docker-in-Docker image that ranges are made from: `overlay2` or `containerd` for the
@@ -89,8 +89,8 @@ pub(crate) struct Sync {
     /// A range; may be given several times. Without any, all.
     #[arg(long = "name", value_name = "NAME")]
     names: Vec<RangeName>,
-    /// An image that each of the ranges should have from now on; may be given several times.
-    /// Without any, each gets those it was told before.
+    /// An image to bring in, and to keep in step from now on; may be given several times. Without
+    /// any, each range gets those it was told before.
     #[arg(long = "image", value_name = "REFERENCE")]
     images: Vec<Reference>,
     #[command(flatten)]

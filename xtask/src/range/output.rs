@@ -5,10 +5,13 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
-use range::{Outcome, RangeReport, RangeStatus, Report, Totals};
+use range::{Outcome, RangeStatus, Report, Totals};
 use serde::Serialize;
 
 use crate::text::{count, size};
+
+/// What is said where nothing is.
+const NO_RANGES: &str = "there are no ranges; `cargo xtask range up --help` tells how to make some";
 
 /// One object a line.
 ///
@@ -25,9 +28,13 @@ pub(super) fn json_lines<T: Serialize>(lines: impl Iterator<Item = T>) -> Result
 
 /// What was done, per range and image, and in sum.
 pub(crate) fn reports(report: &Report, wall: Duration) {
+    if report.ranges.is_empty() {
+        println!("{NO_RANGES}");
+        return;
+    }
     println!("{}", report_table(report));
-    for (range, image, error) in failures(report) {
-        println!("{range} {image}: {error}");
+    for (what, error) in failures(report) {
+        println!("{what}: {error}");
     }
     println!("{}", totals(&report.totals(), wall));
 }
@@ -35,7 +42,7 @@ pub(crate) fn reports(report: &Report, wall: Duration) {
 /// How ranges are.
 pub(super) fn statuses(statuses: &[RangeStatus]) {
     if statuses.is_empty() {
-        println!("there are no ranges; `cargo xtask range up --help` tells how to make some");
+        println!("{NO_RANGES}");
         return;
     }
     let mut table = table(&["RANGE", "STATE", "ENGINE", "STORE", "IMAGE", "ID", "PROVEN"]);
@@ -107,23 +114,19 @@ fn report_table(report: &Report) -> Table {
     table
 }
 
-/// Each failure once: a range that failed has failed all its images for the same reason.
-fn failures(report: &Report) -> Vec<(String, String, &str)> {
-    let of = |range: &RangeReport, image: String, error| (range.range.to_string(), image, error);
+/// Each failure once, and of what: a range that failed has failed all its images for the same
+/// reason.
+fn failures(report: &Report) -> Vec<(String, &str)> {
     let mut failures = Vec::new();
     for range in &report.ranges {
         if let Some(error) = &range.error {
-            failures.push((range.range.to_string(), String::new(), error.as_str()));
+            failures.push((range.range.to_string(), error.as_str()));
             continue;
         }
         for image in &range.images {
-            failures.extend(
-                image.error.as_deref().map(|error| of(range, image.reference.to_string(), error)),
-            );
+            let what = || format!("{} {}", range.range, image.reference);
+            failures.extend(image.error.as_deref().map(|error| (what(), error)));
         }
-    }
-    for failure in &mut failures {
-        failure.1 = failure.1.trim().to_owned();
     }
     failures
 }
@@ -189,7 +192,7 @@ fn table(head: &[&str]) -> Table {
 mod tests {
     use std::collections::BTreeMap;
 
-    use range::{EngineInfo, ImageReport, RangeStage, Stage, StoreKind};
+    use range::{EngineInfo, ImageReport, RangeReport, RangeStage, Stage, StoreKind};
 
     use super::*;
 
@@ -257,13 +260,7 @@ mod tests {
     fn a_range_that_failed_is_told_once() {
         let report = report();
         let told: Vec<_> = failures(&report);
-        assert_eq!(
-            told,
-            [
-                ("a".to_owned(), "x:2".to_owned(), "not on the host"),
-                ("b".to_owned(), String::new(), "no space")
-            ]
-        );
+        assert_eq!(told, [("a x:2".to_owned(), "not on the host"), ("b".to_owned(), "no space")]);
     }
 
     #[test]

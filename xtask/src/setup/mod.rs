@@ -167,6 +167,14 @@ pub(crate) fn show() -> Result<()> {
 pub(crate) fn engine_host(state: &State) -> Result<String> {
     match engine::present(state)? {
         Some(host) => Ok(host),
-        None => anyhow::bail!("no engine runs here; `cargo xtask setup` starts one"),
+        None => {
+            let named = std::env::var("DOCKER_HOST").unwrap_or_default();
+            let also = if named.is_empty() {
+                named
+            } else {
+                format!(", not at DOCKER_HOST={named} either")
+            };
+            anyhow::bail!("no engine answers here{also}; `cargo xtask setup` starts one")
+        }
     }
 }
