@@ -3,6 +3,7 @@
 //! `cargo xtask test` sets the machine up and runs these. What a range holds is checked with the
 //! plain `docker` client too, never only with our own report.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop and say where")]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "what was measured, for a person")]
 
 mod docker;
 mod rootfs;

@@ -115,7 +115,7 @@ fn large_header(size: u64) -> [u8; 512] {
     put(136, "00000000000\0");
     put(148, "        ");
     put(156, "0");
-    put(257, "ustar\000");
+    put(257, "ustar\x0000");
     // Base-256, since octal ends at 8 GiB.
     header[124] = 0x80;
     header[128..136].copy_from_slice(&size.to_be_bytes());
