@@ -1,12 +1,12 @@
 //! The tools that checks need, put under the state folder where the machine has none.
 
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::Stdio;
 
 use anyhow::{Context as _, Result, bail};
 
 use super::cargo;
-use crate::setup::{self, State, find};
+use crate::setup::{self, State};
 
 /// cargo-deny: the machine's, else built from its published source once.
 ///
@@ -15,7 +15,7 @@ use crate::setup::{self, State, find};
 pub(super) fn cargo_deny() -> Result<PathBuf> {
     let folder = State::open()?.tools();
     let ours = folder.join("bin/cargo-deny");
-    if let Some(found) = find("cargo-deny").or_else(|| ours.exists().then(|| ours.clone())) {
+    if let Some(found) = setup::find("cargo-deny").or_else(|| ours.exists().then(|| ours.clone())) {
         return Ok(found);
     }
     eprintln!("         cargo-deny is not on this machine: building it once (some minutes)");
@@ -35,16 +35,16 @@ pub(super) fn cargo_deny() -> Result<PathBuf> {
 pub(super) fn buf() -> Result<PathBuf> {
     let folder = State::open()?.tools();
     let ours = folder.join("node_modules/.bin/buf");
-    if let Some(found) = find("buf").or_else(|| ours.exists().then(|| ours.clone())) {
+    if let Some(found) = setup::find("buf").or_else(|| ours.exists().then(|| ours.clone())) {
         return Ok(found);
     }
     eprintln!("         buf is not on this machine: installing it once");
-    setup::need_program("npm", "npm")?;
-    let status = Command::new("npm")
+    setup::ensure_npm()?;
+    let status = setup::command("npm")?
         .args(["install", "--silent", "--no-audit", "--no-fund", "--prefix"])
         .arg(&folder)
         .arg("@bufbuild/buf")
-        .stdin(std::process::Stdio::null())
+        .stdin(Stdio::null())
         .status()
         .context("starting npm")?;
     if !status.success() || !ours.exists() {

@@ -9,9 +9,18 @@ use std::path::{Path, PathBuf};
 
 use transfer::Hasher;
 
-/// What an engine puts into every container, whatever its image.
-const OF_THE_ENGINE: [&str; 7] =
-    ["etc/hosts", "etc/hostname", "etc/resolv.conf", ".dockerenv", "dev", "proc", "sys"];
+/// What an engine puts into every container, whatever its image, and the folder that shows it.
+const OF_THE_ENGINE: [&str; 9] = [
+    "etc",
+    "etc/hosts",
+    "etc/hostname",
+    "etc/mtab",
+    "etc/resolv.conf",
+    ".dockerenv",
+    "dev",
+    "proc",
+    "sys",
+];
 
 /// Everything about one file that an image decides.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,11 +50,11 @@ pub(crate) fn read(root: &Path) -> io::Result<BTreeMap<PathBuf, Entry>> {
             let path = entry?.path();
             let name = path.strip_prefix(root).map_err(io::Error::other)?.to_path_buf();
             let meta = fs::symlink_metadata(&path)?;
-            if OF_THE_ENGINE.iter().any(|own| name == Path::new(own)) {
-                continue;
-            }
             if meta.is_dir() && meta.dev() == device {
                 folders.push(path.clone());
+            }
+            if OF_THE_ENGINE.iter().any(|own| name == Path::new(own)) {
+                continue;
             }
             found.insert(name, describe(&path, &meta)?);
         }
