@@ -17,7 +17,7 @@ use std::fs;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
@@ -64,31 +64,70 @@ impl Agents {
     }
 }
 
+/// A build of the agents that may still be under way; dropping it ends that.
+#[derive(Debug)]
+pub(crate) struct Build {
+    agents: Agents,
+    /// Absent when the agents are up to date.
+    cargo: Option<Running>,
+}
+
+/// A cargo that builds.
+#[derive(Debug)]
+struct Running {
+    child: Child,
+    started: Instant,
+    /// Where cargo puts what it makes.
+    built: PathBuf,
+    log: PathBuf,
+    /// The fingerprint of what it is made from, and where that is written down.
+    sources: String,
+    record: PathBuf,
+}
+
 /// The agents of the sources as they are now. Cargo is asked only when a source has changed.
 ///
 /// # Errors
 /// When the state folder cannot be written or the build fails, with the end of cargo's output.
 pub(crate) fn agents() -> Result<Agents> {
-    let bin = State::open()?.bin();
-    let agents = Agents::at(&bin);
+    begin()?.finish()
+}
+
+/// As [`agents`], without waiting: there is other work to do meanwhile.
+///
+/// # Errors
+/// When the state folder cannot be written or cargo cannot be started.
+pub(crate) fn begin() -> Result<Build> {
+    let state = State::open()?;
+    let agents = Agents::at(&state.bin());
     let root = crate::root();
     if !root.join("Cargo.toml").exists() {
         // This binary outlived its sources: what was built from them is all there is.
         return match agents.are_there() {
-            true => Ok(agents),
+            true => Ok(Build { agents, cargo: None }),
             false => {
                 bail!("the agents cannot be built: there are no sources at {}", root.display())
             }
         };
     }
     let sources = fingerprint(root).context("looking at the sources of the agents")?;
-    let record = bin.join("sources");
+    let record = state.bin().join("sources");
     if agents.are_there() && fs::read_to_string(&record).is_ok_and(|built| built == sources) {
-        return Ok(agents);
+        return Ok(Build { agents, cargo: None });
     }
-    build(root, &bin)?;
-    fs::write(&record, sources).with_context(|| format!("writing {}", record.display()))?;
-    Ok(agents)
+    setup::ensure_compiler()?;
+    let target = target_folder(root).join("static");
+    let log = state.log().join("build.log");
+    fs::create_dir_all(state.log())
+        .with_context(|| format!("creating {}", state.log().display()))?;
+    let child = cargo(root, &target, &log)?;
+    eprintln!(
+        "         agents: building, which takes minutes the first time; log in {}",
+        log.display()
+    );
+    let built = target.join(TARGET).join(PROFILE);
+    let running = Running { child, started: Instant::now(), built, log, sources, record };
+    Ok(Build { agents, cargo: Some(running) })
 }
 
 /// The agents as they were last built, whatever the sources say by now; `None` before the first
@@ -98,36 +137,72 @@ pub(crate) fn agents_as_they_are() -> Result<Option<Agents>> {
     Ok(agents.are_there().then_some(agents))
 }
 
-fn build(root: &Path, bin: &Path) -> Result<()> {
-    let started = Instant::now();
-    setup::ensure_compiler()?;
-    eprintln!("         agents: building, which takes minutes the first time");
-    let target = target_folder(root).join("static");
-    let output = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+impl Build {
+    /// Waits for the build, and puts the agents in place.
+    ///
+    /// # Errors
+    /// When the build fails, with the end of cargo's output.
+    pub(crate) fn finish(mut self) -> Result<Agents> {
+        let Some(running) = &mut self.cargo else { return Ok(self.agents.clone()) };
+        let status = running.child.wait().context("waiting for cargo")?;
+        if !status.success() {
+            bail!(
+                "building the agents failed; the end of {}:\n{}",
+                running.log.display(),
+                tail(&running.log)
+            );
+        }
+        let bin = running.record.parent().context("the state folder has a place for binaries")?;
+        fs::create_dir_all(bin).with_context(|| format!("creating {}", bin.display()))?;
+        for place in [&self.agents.host_agent, &self.agents.dind_agent] {
+            let name = place.file_name().context("an agent's binary has a name")?;
+            let built = running.built.join(name);
+            put(&built, place)
+                .with_context(|| format!("copying {} to {}", built.display(), place.display()))?;
+        }
+        fs::write(&running.record, &running.sources)
+            .with_context(|| format!("writing {}", running.record.display()))?;
+        eprintln!("{:6.1} s  agents: built", running.started.elapsed().as_secs_f64());
+        self.cargo = None;
+        Ok(self.agents.clone())
+    }
+}
+
+impl Drop for Build {
+    fn drop(&mut self) {
+        if let Some(running) = &mut self.cargo {
+            // What it has built until now is used by the next; an error means that it has ended.
+            drop(running.child.kill());
+            drop(running.child.wait());
+        }
+    }
+}
+
+/// Starts cargo, whose output goes to `log`: nobody has to read it for cargo to go on.
+fn cargo(root: &Path, target: &Path, log: &Path) -> Result<Child> {
+    let file = fs::File::create(log).with_context(|| format!("creating {}", log.display()))?;
+    let errors = file.try_clone().with_context(|| format!("opening {}", log.display()))?;
+    Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
         .current_dir(root)
         .args(["build", "--locked", "--profile", PROFILE, "--target", TARGET, "--target-dir"])
-        .arg(&target)
+        .arg(target)
         .args(["--package", "host-agent", "--package", "dind-agent"])
         .env_remove("CARGO_ENCODED_RUSTFLAGS")
         .env("RUSTFLAGS", "-C target-feature=+crt-static")
         .stdin(Stdio::null())
-        .output()
-        .context("starting cargo, which builds the agents")?;
-    if !output.status.success() {
-        bail!(
-            "building the agents failed:\n{}",
-            String::from_utf8_lossy(&output.stderr).trim_end()
-        );
-    }
-    fs::create_dir_all(bin).with_context(|| format!("creating {}", bin.display()))?;
-    for name in [HOST_AGENT, DIND_AGENT] {
-        let built = target.join(TARGET).join(PROFILE).join(name);
-        let place = bin.join(name);
-        put(&built, &place)
-            .with_context(|| format!("copying {} to {}", built.display(), place.display()))?;
-    }
-    eprintln!("{:6.1} s  agents: built", started.elapsed().as_secs_f64());
-    Ok(())
+        .stdout(file)
+        .stderr(errors)
+        .spawn()
+        .context("starting cargo, which builds the agents")
+}
+
+/// The last lines of a log.
+fn tail(log: &Path) -> String {
+    const LINES: usize = 40;
+    let text = fs::read(log).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let lines: Vec<&str> = text.trim_end().lines().collect();
+    lines[lines.len().saturating_sub(LINES)..].join("\n")
 }
 
 /// Copies `built` to `place`, whole or not at all; leaves `place` alone when nothing changes.

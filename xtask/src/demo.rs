@@ -9,6 +9,7 @@ use anyhow::{Result, bail};
 use futures::future::{join_all, try_join_all};
 use range::{ExecOutput, RangeName, Ranges, Reference, Report, UpRequest};
 
+use crate::build;
 use crate::exit::Exit;
 use crate::range::{Place, Shown, reports, settings, told, until_interrupted};
 use crate::setup::{self, Machine, Needs};
@@ -29,8 +30,10 @@ const MAX_LINES: usize = 4;
 /// When it could not be done at all.
 pub(crate) fn run() -> Result<Exit> {
     let started = Instant::now();
+    // The agents are built while packages are fetched and images made.
+    let build = build::begin()?;
     let machine = setup::ensure(&Needs { ranges: true, stack: true })?;
-    let place = Place::on(&machine)?;
+    let place = Place::on(&machine, &build.finish()?)?;
     let shown = until_interrupted(show(&machine, &place))?;
     let Some(whole) = shown else { return Ok(Exit::Interrupted) };
     println!("\n{:.1} s in all", started.elapsed().as_secs_f64());

@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result};
 use range::Settings;
 
 use super::arguments::RangeImage;
+use crate::build::Agents;
 use crate::setup::{self, Machine, Needs, State};
 use crate::{build, host_agent};
 
@@ -40,23 +41,23 @@ impl Place {
     /// Those of set-up, of building the agents and of starting the host agent.
     pub(crate) fn for_up(range_image: &RangeImage) -> Result<Self> {
         let ranges = matches!(range_image, RangeImage::Made(_));
+        let build = build::begin()?;
         let machine = setup::ensure(&Needs { ranges, stack: false })?;
-        Self::on(&machine)
+        Self::on(&machine, &build.finish()?)
     }
 
-    /// On a machine that is set up: builds the agents and starts the host agent where needed.
+    /// On a machine that is set up, with agents that are built: starts the host agent where needed.
     ///
     /// # Errors
-    /// As [`Place::for_up`].
-    pub(crate) fn on(machine: &Machine) -> Result<Self> {
+    /// When it does not start.
+    pub(crate) fn on(machine: &Machine, agents: &Agents) -> Result<Self> {
         let state = State::open()?;
-        let agents = build::agents()?;
         let host_agent = host_agent::ensure(&state, &agents.host_agent, &machine.docker_host)?;
         Ok(Self {
             engine: machine.docker_host.clone(),
             host_agent: host_agent.admin,
             inspect: host_agent.inspect,
-            dind_agent: agents.dind_agent,
+            dind_agent: agents.dind_agent.clone(),
             wanted: state.wanted(),
             range_images: machine.range_images.clone(),
         })
