@@ -158,7 +158,9 @@ fn what_next(machine: &Machine, place: &Place) -> String {
         text.push_str(&format!(
             "  grpcurl -plaintext {inspect} list\n  \
              grpcurl -plaintext -d '{{\"page_size\": 2}}' {inspect} longshore.v1.InventoryService/ListImages\n  \
-             buf curl --protocol grpc --http2-prior-knowledge http://{inspect}/longshore.v1.AdminService/GetStats\n"
+             buf curl --protocol grpc --http2-prior-knowledge http://{inspect}/longshore.v1.AdminService/GetStats\n  \
+             grpcurl -plaintext -unix {} longshore.v1.RangeService/GetStatus\n",
+            place.range_socket(RANGES[0].0).display()
         ));
     }
     text.push_str("  cargo xtask range down        # the ranges alone\n  cargo xtask teardown          # all that was made");

@@ -13,6 +13,7 @@ use crate::{build, host_agent};
 /// Where a command works.
 #[derive(Debug)]
 pub(crate) struct Place {
+    state: State,
     /// The engine that has the images and runs the ranges.
     engine: String,
     /// The host agent's administrator's listener.
@@ -60,6 +61,7 @@ impl Place {
             dind_agent: agents.dind_agent.clone(),
             wanted: state.wanted(),
             range_images: machine.range_images.clone(),
+            state,
         })
     }
 
@@ -70,13 +72,13 @@ impl Place {
     /// When no engine runs, or the host agent does not start.
     pub(crate) fn for_sync() -> Result<Self> {
         let mut place = Self::as_it_is()?;
-        let state = State::open()?;
-        if !host_agent::answers(&state) {
+        if !host_agent::answers(&place.state) {
             let agents = match build::agents_as_they_are()? {
                 Some(agents) => agents,
                 None => build::agents()?,
             };
-            place.inspect = host_agent::ensure(&state, &agents.host_agent, &place.engine)?.inspect;
+            place.inspect =
+                host_agent::ensure(&place.state, &agents.host_agent, &place.engine)?.inspect;
         }
         Ok(place)
     }
@@ -106,7 +108,13 @@ impl Place {
             dind_agent: state.bin().join("longshore-dind-agent"),
             wanted: state.wanted(),
             range_images: Vec::new(),
+            state,
         })
+    }
+
+    /// Where the agent inside a range listens, in the host agent's state.
+    pub(crate) fn range_socket(&self, range: &str) -> PathBuf {
+        self.state.host_agent().join("ranges").join(range).join("agent/agent.sock")
     }
 
     /// The name of a range image in the engine.
