@@ -114,7 +114,7 @@ pub struct Serve {
     pub listen: PathBuf,
 
     /// Serve on this TCP address as well, for grpcurl and its like; `off` for none. Whoever can
-    /// reach it can have images brought in.
+    /// reach it sees what there is, and can have nothing brought in.
     #[arg(long, value_name = "ADDRESS:PORT", env = "LONGSHORE_INSPECT", default_value = "off")]
     pub inspect: Inspect,
 

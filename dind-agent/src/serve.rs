@@ -9,7 +9,6 @@ use agent::exit::Exit;
 use agent::shutdown::Shutdown;
 use anyhow::Context as _;
 use futures::future::try_join_all;
-use proto::Caller;
 use proto::server::{Caps, Health, Listener, RANGE_SERVICES, ServeError, Server, Services};
 use tokio::time::{Instant, sleep};
 use transfer::Reference;
@@ -48,7 +47,7 @@ pub async fn serve(config: Serve, shutdown: Shutdown) -> anyhow::Result<Exit> {
     });
     let servers = listeners.into_iter().map(|listener| {
         tracing::info!(%listener, range = config.path.name, "serving");
-        let services = Services::of_range(Caller::Admin, control.clone(), &health);
+        let services = Services::of_range(listener.caller(), control.clone(), &health);
         Server::new(listener, services, Caps::default()).run(shutdown.token())
     });
     let served = async {

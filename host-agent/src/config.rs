@@ -60,8 +60,8 @@ pub struct Serve {
     )]
     pub state_dir: PathBuf,
 
-    /// Serve the administrator's services on this TCP address as well, for grpcurl and its like;
-    /// `off` for none. Whoever can reach it is an administrator.
+    /// Serve on this TCP address as well, for grpcurl and its like; `off` for none. Whoever can
+    /// reach it sees what there is, and can read no layer and change nothing.
     #[arg(
         long,
         value_name = "ADDRESS:PORT",

@@ -23,7 +23,7 @@ use anyhow::Context as _;
 use futures::future::try_join_all;
 use proto::library::{AllImages, Terms};
 use proto::server::{Caps, HOST_SERVICES, Health, Listener, ServeError, Server};
-use proto::{Caller, Endpoint, Library};
+use proto::{Endpoint, Library};
 use tokio::time::{Instant, sleep};
 use transfer::metered::MeteredStore;
 use transfer::store::FsStore;
@@ -66,7 +66,8 @@ pub async fn serve(config: Serve, shutdown: Shutdown) -> anyhow::Result<Exit> {
     admin.restore().await.context("reading which ranges there are")?;
     let servers = listeners.into_iter().map(|listener| {
         tracing::info!(%listener, "serving");
-        Server::new(listener, admin.services(Caller::Admin), Caps::default()).run(shutdown.token())
+        let services = admin.services(listener.caller());
+        Server::new(listener, services, Caps::default()).run(shutdown.token())
     });
     let served = async {
         try_join_all(servers).await?;

@@ -77,6 +77,9 @@ pub enum Caller {
     Range(RangeName),
     /// Whoever may open the administrator's listener.
     Admin,
+    /// Whoever can reach an address that is there to be looked at with grpcurl and its like: any
+    /// user of this machine. It sees what there is, reads no layer and changes nothing.
+    Inspector,
 }
 
 impl fmt::Display for Caller {
@@ -84,6 +87,7 @@ impl fmt::Display for Caller {
         match self {
             Self::Range(name) => write!(f, "range/{name}"),
             Self::Admin => f.write_str("admin"),
+            Self::Inspector => f.write_str("inspector"),
         }
     }
 }

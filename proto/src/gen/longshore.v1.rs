@@ -804,6 +804,7 @@ pub mod blob_service_client {
     /// Beside the codes under each RPC, both may answer:
     /// INVALID_ARGUMENT: a digest is malformed, or too many are asked for.
     /// NOT_FOUND: the image has no such blob, or is not for this caller.
+    /// PERMISSION_DENIED: an inspector, who calls on a TCP address, reads no blob.
     /// FAILED_PRECONDITION, reason LEASE_LOST: ask for the image again.
     /// RESOURCE_EXHAUSTED: the caller has too many reads under way.
     /// UNAVAILABLE: the host cannot read at the moment; try again.
@@ -997,6 +998,7 @@ pub mod blob_service_server {
     /// Beside the codes under each RPC, both may answer:
     /// INVALID_ARGUMENT: a digest is malformed, or too many are asked for.
     /// NOT_FOUND: the image has no such blob, or is not for this caller.
+    /// PERMISSION_DENIED: an inspector, who calls on a TCP address, reads no blob.
     /// FAILED_PRECONDITION, reason LEASE_LOST: ask for the image again.
     /// RESOURCE_EXHAUSTED: the caller has too many reads under way.
     /// UNAVAILABLE: the host cannot read at the moment; try again.
@@ -1339,8 +1341,8 @@ pub mod admin_service_client {
     )]
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
-    /// Runs the host agent. Served on the administrator's listener only: any other caller gets
-    /// PERMISSION_DENIED.
+    /// Runs the host agent, for the administrator. An inspector, who calls on a TCP address, may only
+    /// call GetStats and ListRanges; any other caller gets PERMISSION_DENIED.
     ///
     /// Any RPC may answer UNAVAILABLE. Every error carries a google.rpc.ErrorInfo of domain
     /// "longshore.dev".
@@ -1627,8 +1629,8 @@ pub mod admin_service_server {
             tonic::Status,
         >;
     }
-    /// Runs the host agent. Served on the administrator's listener only: any other caller gets
-    /// PERMISSION_DENIED.
+    /// Runs the host agent, for the administrator. An inspector, who calls on a TCP address, may only
+    /// call GetStats and ListRanges; any other caller gets PERMISSION_DENIED.
     ///
     /// Any RPC may answer UNAVAILABLE. Every error carries a google.rpc.ErrorInfo of domain
     /// "longshore.dev".
@@ -2308,7 +2310,8 @@ pub mod range_service_client {
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
     /// Keeps the engine of one range in step. Served by the agent inside the range; whoever can open its
-    /// socket may call everything.
+    /// socket may call everything; an inspector, who calls on a TCP address, all but Sync, which answers it
+    /// PERMISSION_DENIED.
     ///
     /// Any RPC may answer UNAVAILABLE: the range's engine does not answer. Every error carries a
     /// google.rpc.ErrorInfo of domain "longshore.dev".
@@ -2527,7 +2530,8 @@ pub mod range_service_server {
         >;
     }
     /// Keeps the engine of one range in step. Served by the agent inside the range; whoever can open its
-    /// socket may call everything.
+    /// socket may call everything; an inspector, who calls on a TCP address, all but Sync, which answers it
+    /// PERMISSION_DENIED.
     ///
     /// Any RPC may answer UNAVAILABLE: the range's engine does not answer. Every error carries a
     /// google.rpc.ErrorInfo of domain "longshore.dev".

@@ -15,6 +15,10 @@ use crate::identity::Caller;
 pub enum Who {
     /// Every caller that has a listener; what it gets to see is decided per image and blob.
     Anyone,
+    /// Whoever holds a socket: all but an inspector.
+    Holder,
+    /// Who looks after the agent, or at it: all but a range.
+    Looker,
     /// The administrator.
     Admin,
 }
@@ -24,15 +28,15 @@ pub const RPCS: &[(&str, Who)] = &[
     ("/longshore.v1.InventoryService/ListImages", Who::Anyone),
     ("/longshore.v1.InventoryService/GetImage", Who::Anyone),
     ("/longshore.v1.InventoryService/ResolveImages", Who::Anyone),
-    ("/longshore.v1.BlobService/StatBlobs", Who::Anyone),
-    ("/longshore.v1.BlobService/ReadBlob", Who::Anyone),
-    ("/longshore.v1.AdminService/GetStats", Who::Admin),
-    ("/longshore.v1.AdminService/ListRanges", Who::Admin),
+    ("/longshore.v1.BlobService/StatBlobs", Who::Holder),
+    ("/longshore.v1.BlobService/ReadBlob", Who::Holder),
+    ("/longshore.v1.AdminService/GetStats", Who::Looker),
+    ("/longshore.v1.AdminService/ListRanges", Who::Looker),
     ("/longshore.v1.AdminService/AddRange", Who::Admin),
     ("/longshore.v1.AdminService/RemoveRange", Who::Admin),
     ("/longshore.v1.AdminService/VerifyStore", Who::Admin),
     // Served by a range's own agent, to whoever may open its socket.
-    ("/longshore.v1.RangeService/Sync", Who::Anyone),
+    ("/longshore.v1.RangeService/Sync", Who::Holder),
     ("/longshore.v1.RangeService/ListImages", Who::Anyone),
     ("/longshore.v1.RangeService/GetStatus", Who::Anyone),
     ("/grpc.health.v1.Health/Check", Who::Anyone),
@@ -45,10 +49,14 @@ pub const RPCS: &[(&str, Who)] = &[
 /// Whether `caller` may call the RPC with this path.
 #[must_use]
 pub fn may_call(caller: &Caller, path: &str) -> bool {
-    match RPCS.iter().find(|(rpc, _)| *rpc == path) {
-        Some((_, Who::Anyone)) => true,
-        Some((_, Who::Admin)) => *caller == Caller::Admin,
-        None => false,
+    let Some((_, who)) = RPCS.iter().find(|(rpc, _)| *rpc == path) else {
+        return false;
+    };
+    match (who, caller) {
+        (Who::Anyone, _) | (_, Caller::Admin) => true,
+        (Who::Holder, Caller::Range(_)) | (Who::Looker, Caller::Inspector) => true,
+        (Who::Holder, Caller::Inspector) | (Who::Looker, Caller::Range(_)) => false,
+        (Who::Admin, Caller::Range(_) | Caller::Inspector) => false,
     }
 }
 
@@ -129,10 +137,30 @@ mod tests {
     fn a_range_calls_nothing_of_the_administrator() {
         let range = Caller::Range("a".parse().unwrap());
         for (rpc, who) in RPCS {
-            assert_eq!(*who == Who::Admin, rpc.contains("AdminService"), "{rpc}");
-            assert_eq!(may_call(&range, rpc), *who == Who::Anyone, "{rpc}");
+            let of_admin = matches!(who, Who::Admin | Who::Looker);
+            assert_eq!(of_admin, rpc.contains("AdminService"), "{rpc}");
+            assert_eq!(may_call(&range, rpc), !of_admin, "{rpc}");
             assert!(may_call(&Caller::Admin, rpc), "{rpc}");
         }
+    }
+
+    #[test]
+    fn an_inspector_reads_no_layer_and_changes_nothing() {
+        let refused: Vec<&str> = RPCS
+            .iter()
+            .map(|(rpc, _)| *rpc)
+            .filter(|rpc| !may_call(&Caller::Inspector, rpc))
+            .map(|rpc| rpc.trim_start_matches("/longshore.v1."))
+            .collect();
+        let expected = [
+            "BlobService/StatBlobs",
+            "BlobService/ReadBlob",
+            "AdminService/AddRange",
+            "AdminService/RemoveRange",
+            "AdminService/VerifyStore",
+            "RangeService/Sync",
+        ];
+        assert_eq!(refused, expected);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use tokio::net::{TcpListener, UnixListener};
 
 use crate::channel::Io;
+use crate::identity::Caller;
 
 /// A bound socket. A Unix socket's file is removed with it, unless another took its place.
 #[derive(Debug)]
@@ -60,6 +61,16 @@ impl Listener {
     /// The system's own.
     pub async fn tcp(address: SocketAddr) -> io::Result<Self> {
         Ok(Self { kind: Kind::Tcp(TcpListener::bind(address).await?) })
+    }
+
+    /// Whom this listener lets in: whoever may open a Unix socket made for the administrator, or
+    /// anybody who can reach a TCP address, and so may only look.
+    #[must_use]
+    pub fn caller(&self) -> Caller {
+        match self.kind {
+            Kind::Unix { .. } => Caller::Admin,
+            Kind::Tcp(_) => Caller::Inspector,
+        }
     }
 
     /// The next connection.
