@@ -45,11 +45,12 @@ pub(crate) const DESCRIPTORS: &[u8] = include_bytes!("gen/longshore.v1.bin");
 pub(crate) const MAX_HTTP2_FRAME: u32 = MAX_MESSAGE as u32;
 
 /// Bytes that may be under way to a client in one stream; its bound of memory for it. Larger only
-/// pays where round trip × bandwidth exceeds it.
-pub(crate) const STREAM_WINDOW: u32 = 4 * MAX_HTTP2_FRAME;
+/// pays where round trip × bandwidth exceeds it, and an agent in a range that brings in several
+/// images at once has this much for each of them.
+pub(crate) const STREAM_WINDOW: u32 = 2 * MAX_HTTP2_FRAME;
 
 /// Bytes that may be under way to a client in one connection.
-pub(crate) const CONNECTION_WINDOW: u32 = 8 * MAX_HTTP2_FRAME;
+pub(crate) const CONNECTION_WINDOW: u32 = 6 * MAX_HTTP2_FRAME;
 
 /// Either end asks after this long without a word whether the other still lives, so that a
 /// half-open connection is found within [`KEEPALIVE_INTERVAL`] + [`KEEPALIVE_TIMEOUT`].
