@@ -1,3 +1,5 @@
+//! What a report says, in totals and in lines.
+
 use transfer::StoreKind;
 
 use super::*;
