@@ -16,7 +16,7 @@ use std::time::Instant;
 use anyhow::Result;
 
 use self::cargo::Counts;
-use crate::build;
+use crate::build::{self, Agents};
 use crate::setup::{self, Machine, Needs, Store};
 
 /// What of the whole is to run.
@@ -37,16 +37,20 @@ pub(crate) struct Options {
 pub(crate) fn run(options: Options) -> Result<ExitCode> {
     let started = Instant::now();
     let mut counts = Counts::default();
-    let machine = match options.plain {
-        true => None,
-        false => Some(setup::ensure(&Needs { ranges: true, stack: true })?),
+    let machine = if options.plain {
+        None
+    } else {
+        // The agents are built while packages are fetched and images made.
+        let build = build::begin()?;
+        let machine = setup::ensure(&Needs { ranges: true, stack: true })?;
+        Some((machine, build.finish()?))
     };
     let failed_checks = if options.engines_only { Vec::new() } else { checks::run()? };
     if !options.engines_only {
         counts += cargo::test(&["--workspace", "--all-features", "--no-fail-fast"], &[])?;
     }
-    if let Some(machine) = &machine {
-        counts += on_real_engines(machine)?;
+    if let Some((machine, agents)) = &machine {
+        counts += on_real_engines(machine, agents)?;
     }
     for check in &failed_checks {
         println!("check failed: {check}");
@@ -64,8 +68,7 @@ pub(crate) fn run(options: Options) -> Result<ExitCode> {
 
 /// The tests that are marked as ignored where no engine is at hand: one at a time, since each
 /// starts engines of its own and some measure memory.
-fn on_real_engines(machine: &Machine) -> Result<Counts> {
-    let agents = build::agents()?;
+fn on_real_engines(machine: &Machine, agents: &Agents) -> Result<Counts> {
     let image = |store: Store| {
         let found = machine.range_images.iter().find(|image| image.store == store);
         found.map(|image| image.reference.clone()).unwrap_or_default()
