@@ -6,7 +6,7 @@ use std::fs;
 use serde::{Deserialize, Serialize};
 
 /// What a reader needs to know of the machine.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Machine {
     /// The processor's own name; `unknown` where the system does not tell.
     pub cpu: String,
@@ -16,6 +16,10 @@ pub struct Machine {
     pub sha_instructions: bool,
     /// The kernel's release; `unknown` where the system does not tell.
     pub kernel: String,
+    /// Processes that wanted a core in the last minute, on average: more than a few tenths before a
+    /// run mean that speeds are others' as much as ours, and only CPU seconds say much. Absent where
+    /// the system does not tell.
+    pub load: Option<f64>,
 }
 
 impl Machine {
@@ -30,6 +34,7 @@ impl Machine {
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             sha_instructions,
             kernel: named(&kernel),
+            load: fs::read_to_string("/proc/loadavg").ok().and_then(|text| parse_load(&text)),
         }
     }
 }
@@ -45,6 +50,10 @@ fn parse_cpuinfo(text: &str) -> (String, bool) {
     (named(&field(&["model name"]).unwrap_or_default()), sha)
 }
 
+fn parse_load(text: &str) -> Option<f64> {
+    text.split_whitespace().next()?.parse().ok()
+}
+
 fn named(text: &str) -> String {
     let text = text.trim();
     if text.is_empty() { "unknown".to_owned() } else { text.to_owned() }
@@ -54,7 +63,11 @@ impl fmt::Display for Machine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let sha = if self.sha_instructions { "with" } else { "without" };
         let Self { cpu, cores, kernel, .. } = self;
-        write!(f, "{cpu}, {cores} cores, {sha} SHA instructions, Linux {kernel}")
+        write!(f, "{cpu}, {cores} cores, {sha} SHA instructions, Linux {kernel}")?;
+        match self.load {
+            Some(load) => write!(f, ", load {load:.1} before"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -72,6 +85,14 @@ mod tests {
         ];
         for (text, (cpu, sha)) in cases {
             assert_eq!(parse_cpuinfo(text), (cpu.to_owned(), sha), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn the_load_is_that_of_the_last_minute() {
+        let cases = [("0.25 1.5 2.0 1/200 4711\n", Some(0.25)), ("", None), ("x 1", None)];
+        for (text, load) in cases {
+            assert_eq!(parse_load(text), load, "{text:?}");
         }
     }
 }
