@@ -28,6 +28,15 @@ pub struct Config {
     pub command: Command,
 }
 
+/// Where a range's engine listens.
+const ENGINE: &str = "unix:///var/run/docker.sock";
+
+/// Where the host agent's socket is mounted in a range.
+const HOST: &str = "unix:///run/longshore/host/host.sock";
+
+/// Where the agent of a range listens.
+const LISTEN: &str = "/run/longshore/agent/agent.sock";
+
 const EXAMPLES: &str = "\
 Examples:
   As entry point of a range, around the image's own:
@@ -59,7 +68,7 @@ pub struct Path {
         long,
         value_name = "ADDRESS",
         env = "LONGSHORE_ENGINE",
-        default_value = "unix:///var/run/docker.sock"
+        default_value = ENGINE
     )]
     pub engine: String,
 
@@ -68,7 +77,7 @@ pub struct Path {
         long,
         value_name = "ENDPOINT",
         env = "LONGSHORE_HOST",
-        default_value = "unix:///run/longshore/host/host.sock"
+        default_value = HOST
     )]
     pub host: Endpoint,
 
@@ -109,7 +118,7 @@ pub struct Serve {
         long,
         value_name = "PATH",
         env = "LONGSHORE_LISTEN",
-        default_value = "/run/longshore/agent/agent.sock"
+        default_value = LISTEN
     )]
     pub listen: PathBuf,
 
@@ -191,11 +200,12 @@ pub struct Sync {
         long,
         value_name = "PATH",
         env = "LONGSHORE_LISTEN",
-        default_value = "/run/longshore/agent/agent.sock"
+        default_value = LISTEN
     )]
     pub listen: PathBuf,
 
-    /// Ask no served agent.
+    /// Ask no served agent. So it is with an --engine or a --host other than the usual, unless an
+    /// agent is named with --listen: the served agent has an engine and a host of its own.
     #[arg(long)]
     pub alone: bool,
 
@@ -225,7 +235,7 @@ pub struct Healthcheck {
         long,
         value_name = "PATH",
         env = "LONGSHORE_LISTEN",
-        default_value = "/run/longshore/agent/agent.sock"
+        default_value = LISTEN
     )]
     pub listen: PathBuf,
 
@@ -269,6 +279,17 @@ impl Serve {
     /// An address that other machines can reach, without [`inspect_any`](Self::inspect_any).
     pub fn inspect_address(&self) -> Result<Option<SocketAddr>, InspectError> {
         self.inspect.address(self.inspect_any)
+    }
+}
+
+impl Sync {
+    /// Whether a served agent may be asked: one that was named, or the usual one where engine and
+    /// host are the usual ones too.
+    #[must_use]
+    pub fn may_ask(&self) -> bool {
+        let named = self.listen.as_os_str() != LISTEN;
+        let usual = self.path.engine == ENGINE && self.path.host.to_string() == HOST;
+        !self.alone && (named || usual)
     }
 }
 

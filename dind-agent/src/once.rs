@@ -54,7 +54,7 @@ async fn sync_all(config: Sync) -> anyhow::Result<Exit> {
 
 /// The agent beside this engine; `None` where none answers, or none is to be asked.
 async fn served_agent(config: &Sync) -> Option<RangeClient> {
-    if config.alone {
+    if !config.may_ask() {
         return None;
     }
     let endpoint = Endpoint::unix(&config.listen);

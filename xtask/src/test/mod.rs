@@ -82,6 +82,7 @@ fn on_real_engines(machine: &Machine, agents: &Agents) -> Result<Counts> {
         ("LONGSHORE_TEST_DIND_AGENT", agents.dind_agent.display().to_string()),
     ];
     let selection = ["--package", "engine", "--package", "range", "--all-features"];
-    let arguments = [&selection[..], &["--no-fail-fast", "--", "--ignored", "--test-threads=1"]];
+    let how = ["--no-fail-fast", "--", "--ignored", "--test-threads=1", "--show-output"];
+    let arguments = [&selection[..], &how];
     cargo::test(&arguments.concat(), &environment)
 }
