@@ -86,16 +86,32 @@ impl Range {
 
 impl Drop for Range {
     fn drop(&mut self) {
+        if matches!(self.process.try_wait(), Ok(None)) {
+            // A container's kernel takes everything along with its PID 1; here nobody would. Held
+            // still meanwhile, so that it starts nothing anew.
+            let own = Pid::from_child(&self.process);
+            let _held = rustix::process::kill_process(own, Signal::STOP);
+            for child in stats().filter(|stat| child_of(self.process.id(), stat).is_some()) {
+                let pid = child.split(' ').next().and_then(|pid| pid.parse().ok());
+                if let Some(group) = pid.and_then(Pid::from_raw) {
+                    let _gone = rustix::process::kill_process_group(group, Signal::KILL);
+                }
+            }
+        }
         let _gone = self.process.kill();
         let _reaped = self.process.wait();
     }
 }
 
+/// What the kernel tells of every process: `/proc/<pid>/stat`.
+fn stats() -> impl Iterator<Item = String> {
+    let processes = fs::read_dir("/proc").unwrap().filter_map(Result::ok);
+    processes.filter_map(|entry| fs::read_to_string(entry.path().join("stat")).ok())
+}
+
 /// The processes whose parent is `pid`, with their state letter and name.
 fn children(pid: u32) -> Vec<(char, String)> {
-    let processes = fs::read_dir("/proc").unwrap().filter_map(Result::ok);
-    let stats = processes.filter_map(|entry| fs::read_to_string(entry.path().join("stat")).ok());
-    stats.filter_map(|stat| child_of(pid, &stat)).collect()
+    stats().filter_map(|stat| child_of(pid, &stat)).collect()
 }
 
 fn child_of(pid: u32, stat: &str) -> Option<(char, String)> {
