@@ -1,6 +1,5 @@
 //! What can go wrong with ranges, on which one, and what to do about it.
 
-use std::error::Error;
 use std::path::PathBuf;
 
 use engine::EngineError;
@@ -162,7 +161,7 @@ impl RangeError {
     /// The message with all its causes and the next step.
     #[must_use]
     pub fn explain(&self) -> String {
-        let text = with_causes(self);
+        let text = transfer::explain(self);
         match self.next_step() {
             Some(step) => format!("{text}; {step}"),
             None => text,
@@ -173,20 +172,6 @@ impl RangeError {
     pub(crate) fn agent(range: &RangeName, action: &'static str, source: impl Into<Cause>) -> Self {
         Self::Agent { range: range.clone(), action, source: source.into() }
     }
-}
-
-/// The message of `error` and of what caused it, on one line, nothing said twice.
-pub(crate) fn with_causes(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let message = error.to_string();
-        if !text.ends_with(&message) {
-            text = format!("{text}: {message}");
-        }
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

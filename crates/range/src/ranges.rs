@@ -10,7 +10,7 @@ use transfer::EngineInfo;
 
 use crate::agents::{AgentStatus, HostAgent, RangeAgent};
 use crate::container::{AGENT, IMAGE, Names, PROJECT, RANGE};
-use crate::error::{RangeError, with_causes};
+use crate::error::RangeError;
 use crate::isolation::Isolation;
 use crate::settings::{Selection, Settings};
 use crate::status::{RangeState, RangeStatus, Removal};
@@ -153,7 +153,7 @@ impl Ranges {
             let reason = match self.agent_in(range, &container)?.status().await {
                 Ok(AgentStatus { engine: Some(engine), .. }) => return Ok(engine),
                 Ok(status) => status.reason,
-                Err(error) => with_causes(&error),
+                Err(error) => transfer::explain(&error),
             };
             if limit <= started.elapsed() {
                 let seconds = limit.as_secs();

@@ -13,6 +13,7 @@
 //!                               ImageSink ── an engine that lacks some of it
 //! ```
 
+pub mod explain;
 pub mod digest;
 pub mod descriptor;
 pub mod reference;
@@ -40,6 +41,7 @@ pub use blob::{BlobError, BlobSource, BlobStore, BlobStream, Ingest, MAX_FRAME};
 pub use descriptor::{Descriptor, MediaType};
 pub use digest::{ChainId, ConfigDigest, DiffId, Digest, EngineImageId, Hasher};
 pub use event::{Event, Observer, Outcome, Stage};
+pub use explain::explain;
 pub use image::{Image, Layer, Platform};
 pub use reference::Reference;
 pub use sink::{EngineInfo, ImageSink, LoadError, Missing, Proof, StoreKind};

@@ -82,15 +82,7 @@ impl PullError {
     /// The message with all its causes and the next step, on one line.
     #[must_use]
     pub fn explain(&self) -> String {
-        let mut text = self.to_string();
-        let mut cause = std::error::Error::source(self);
-        while let Some(error) = cause {
-            let message = error.to_string();
-            if !text.ends_with(&message) {
-                text = format!("{text}: {message}");
-            }
-            cause = error.source();
-        }
+        let text = crate::explain(self);
         match self.next_step() {
             Some(step) => format!("{text}; {step}"),
             None => text,

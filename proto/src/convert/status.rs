@@ -36,18 +36,9 @@ const RETRY_DELAY: Duration = Duration::from_secs(1);
 /// Longest message in characters: it travels in a trailer, and those are bounded.
 const MAX_MESSAGE: usize = 1024;
 
-/// An error and all its causes in one line.
+/// An error and all its causes in one line that fits a trailer.
 pub(crate) fn explain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let message = error.to_string();
-        if !text.ends_with(&message) {
-            text = format!("{text}: {message}");
-        }
-        cause = error.source();
-    }
-    text.chars().take(MAX_MESSAGE).collect()
+    transfer::explain(error).chars().take(MAX_MESSAGE).collect()
 }
 
 /// What a status says of an error, before it is one.
