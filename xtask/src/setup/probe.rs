@@ -4,6 +4,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use range::{Isolation, Mode};
 use serde::{Deserialize, Serialize};
 
 use super::docker::Docker;
@@ -12,51 +13,6 @@ use super::{LABEL, RangeImage, Store};
 
 /// How long the engine in a range may take until it answers.
 const START_LIMIT: Duration = Duration::from_secs(60);
-
-/// Linux capabilities in the order of their numbers (`linux/capability.h`).
-const CAPABILITIES: [&str; 41] = [
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "DAC_READ_SEARCH",
-    "FOWNER",
-    "FSETID",
-    "KILL",
-    "SETGID",
-    "SETUID",
-    "SETPCAP",
-    "LINUX_IMMUTABLE",
-    "NET_BIND_SERVICE",
-    "NET_BROADCAST",
-    "NET_ADMIN",
-    "NET_RAW",
-    "IPC_LOCK",
-    "IPC_OWNER",
-    "SYS_MODULE",
-    "SYS_RAWIO",
-    "SYS_CHROOT",
-    "SYS_PTRACE",
-    "SYS_PACCT",
-    "SYS_ADMIN",
-    "SYS_BOOT",
-    "SYS_NICE",
-    "SYS_RESOURCE",
-    "SYS_TIME",
-    "SYS_TTY_CONFIG",
-    "MKNOD",
-    "LEASE",
-    "AUDIT_WRITE",
-    "AUDIT_CONTROL",
-    "SETFCAP",
-    "MAC_OVERRIDE",
-    "MAC_ADMIN",
-    "SYSLOG",
-    "WAKE_ALARM",
-    "BLOCK_SUSPEND",
-    "AUDIT_READ",
-    "PERFMON",
-    "BPF",
-    "CHECKPOINT_RESTORE",
-];
 
 /// What a probe found, kept so that the same image is not started again only to be asked.
 #[derive(Debug, Serialize, Deserialize)]
@@ -113,8 +69,10 @@ fn ask(docker: &Docker, container: &str, reference: &str) -> Result<(String, Sto
 }
 
 fn start(docker: &Docker, container: &str, reference: &str) -> Result<()> {
-    let status = fs::read_to_string("/proc/self/status").context("reading our own capabilities")?;
-    let mut capabilities = capabilities(&status);
+    let mut capabilities = match Isolation::choose(Mode::Capabilities)? {
+        Isolation::Capabilities(names) => names,
+        Isolation::Privileged => Vec::new(),
+    };
     loop {
         let mut args: Vec<String> =
             ["run", "--detach", "--name", container, "--label", LABEL].map(str::to_owned).into();
@@ -147,7 +105,7 @@ fn refused_capability(error: &str) -> Option<String> {
 ///
 /// Not `--privileged`: that asks for capabilities which the machine itself may lack, and then fails.
 /// This is as strong as root on the machine all the same, as `--privileged` is.
-fn flags(capabilities: &[&str]) -> Vec<String> {
+fn flags(capabilities: &[String]) -> Vec<String> {
     let fixed = [
         "--security-opt=seccomp=unconfined",
         "--security-opt=apparmor=unconfined",
@@ -158,14 +116,6 @@ fn flags(capabilities: &[&str]) -> Vec<String> {
     ];
     let added = capabilities.iter().map(|name| format!("--cap-add={name}"));
     added.chain(fixed.iter().map(|flag| (*flag).to_owned())).collect()
-}
-
-/// The capabilities in the bounding set of a `/proc/<pid>/status`.
-fn capabilities(status: &str) -> Vec<&'static str> {
-    let bounding = status.lines().find_map(|line| line.strip_prefix("CapBnd:"));
-    let set = bounding.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0);
-    let with_bits = CAPABILITIES.iter().enumerate();
-    with_bits.filter(|(bit, _)| set >> bit & 1 == 1).map(|(_, name)| *name).collect()
 }
 
 fn answer(docker: &Docker, container: &str) -> Result<(String, Store)> {
@@ -226,15 +176,6 @@ mod tests {
         ] {
             assert!(parse_info(refused).is_err(), "{refused}");
         }
-    }
-
-    #[test]
-    fn a_range_is_given_what_the_machine_has_and_no_more() {
-        assert_eq!(capabilities("CapEff:\tff\nCapBnd:\t0000000000000009\n"), ["CHOWN", "FOWNER"]);
-        let lacking = capabilities("CapBnd:\t000001fffeffffff\n");
-        assert_eq!(lacking.len(), CAPABILITIES.len() - 1);
-        assert!(!lacking.contains(&"SYS_RESOURCE"));
-        assert_eq!(capabilities("no such line"), [""; 0]);
     }
 
     #[test]
