@@ -8,8 +8,8 @@ use engine::{Docker, EngineError, Export, ExportStats};
 use tokio::sync::OnceCell;
 use tokio::time::timeout;
 use transfer::{
-    BlobSource, BlobStore, ConfigDigest, EngineInfo, Image, ImageSource, ImageSummary, Reference,
-    SourceError,
+    BlobSource, BlobStore, ConfigDigest, EngineInfo, Image, ImageSource, ImageSummary, LayerForm,
+    Reference, SourceError,
 };
 
 /// How long a start waits for the engine's first answer. What is slower is asked again later.
@@ -92,8 +92,12 @@ impl ImageSource for HostEngine {
         self.export(reference).await?.resolve(reference).await
     }
 
-    async fn image(&self, config_digest: &ConfigDigest) -> Result<Image, SourceError> {
-        self.export(config_digest).await?.image(config_digest).await
+    async fn image(
+        &self,
+        config_digest: &ConfigDigest,
+        form: LayerForm,
+    ) -> Result<Image, SourceError> {
+        self.export(config_digest).await?.image(config_digest, form).await
     }
 
     fn blobs(&self, config_digest: &ConfigDigest) -> Arc<dyn BlobSource> {

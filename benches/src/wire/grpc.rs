@@ -16,7 +16,7 @@ use proto::{Caller, Library, RemoteHost};
 use tokio_util::sync::CancellationToken;
 use transfer::store::FsStore;
 use transfer::{
-    BlobSource, ConfigDigest, Image, ImageSource, ImageSummary, Reference, SourceError,
+    BlobSource, ConfigDigest, Image, ImageSource, ImageSummary, LayerForm, Reference, SourceError,
 };
 
 use super::admin::NoAdmin;
@@ -57,7 +57,7 @@ pub(super) async fn serve(server: Server, end: CancellationToken) -> anyhow::Res
 pub(super) async fn fetch(from: &str, job: &Job) -> anyhow::Result<u64> {
     let host = RemoteHost::new(from.parse()?, Manners::default());
     let config_digest = image_of(job)?.config_digest;
-    host.image(&config_digest).await?;
+    host.image(&config_digest, LayerForm::AsStored).await?;
     let offset = match job.route.receiver {
         Receiver::Discards => 1,
         Receiver::Verifies => 0,
@@ -103,7 +103,11 @@ impl ImageSource for OneImage {
         Err(SourceError::NotFound { image: reference.to_string() })
     }
 
-    async fn image(&self, config_digest: &ConfigDigest) -> Result<Image, SourceError> {
+    async fn image(
+        &self,
+        config_digest: &ConfigDigest,
+        _: LayerForm,
+    ) -> Result<Image, SourceError> {
         if *config_digest == self.image.config_digest {
             return Ok(self.image.clone());
         }

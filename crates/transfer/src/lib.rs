@@ -42,7 +42,7 @@ pub use descriptor::{Descriptor, MediaType};
 pub use digest::{ChainId, ConfigDigest, DiffId, Digest, EngineImageId, Hasher};
 pub use event::{Event, Observer, Outcome, Stage};
 pub use explain::explain;
-pub use image::{Image, Layer, Platform};
+pub use image::{Image, Layer, LayerForm, Platform};
 pub use reference::Reference;
 pub use sink::{EngineInfo, ImageSink, LoadError, Missing, Proof, StoreKind};
 pub use source::{ImageSource, ImageSummary, SourceError};

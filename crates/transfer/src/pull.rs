@@ -20,6 +20,7 @@ use std::sync::Arc;
 use futures::StreamExt as _;
 
 use crate::blob::BlobError;
+use crate::digest::ConfigDigest;
 use crate::event::{ImageReport, Observer, Outcome, Stage};
 use crate::image::Image;
 use crate::reference::Reference;
@@ -148,7 +149,7 @@ impl Puller {
         journey.config_digest = Some(summary.config_digest);
 
         journey.enter(Stage::Export);
-        let image = self.source.image(&summary.config_digest).await?;
+        let image = self.image(&summary.config_digest).await?;
 
         journey.enter(Stage::Plan);
         if let Some(proof) = self.sink.prove(&image).await? {
@@ -175,6 +176,12 @@ impl Puller {
         };
         drop(claim);
         self.name(journey, &image, proof).await
+    }
+
+    /// The image with its layers in the form that the engine's store wants.
+    async fn image(&self, config_digest: &ConfigDigest) -> Result<Image, PullError> {
+        let form = self.sink.info().await?.store.layer_form();
+        Ok(self.source.image(config_digest, form).await?)
     }
 
     /// Loads what is missing; what is not proven then is healed with the full set, once.
@@ -222,7 +229,7 @@ impl Puller {
                 Err(LoadError::Source(error)) if mends(&error) && retries < SOURCE_RETRIES => {
                     retries += 1;
                     tracing::info!(image = %journey.reference, %error, "asking the host again");
-                    self.source.image(&image.config_digest).await?;
+                    self.image(&image.config_digest).await?;
                 }
                 result => return Ok(result?),
             }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::blob::{BlobError, BlobSource, Cause};
 use crate::digest::EngineImageId;
-use crate::image::Image;
+use crate::image::{Image, LayerForm};
 use crate::reference::Reference;
 
 /// How an engine keeps images; detected by asking it, never by its version.
@@ -18,6 +18,17 @@ pub enum StoreKind {
     Graphdriver,
     /// Blobs in containerd's content store, unpacked by a snapshotter.
     Containerd,
+}
+
+impl StoreKind {
+    /// The form of layers that such a store takes with the least work.
+    #[must_use]
+    pub fn layer_form(self) -> LayerForm {
+        match self {
+            Self::Graphdriver => LayerForm::Uncompressed,
+            Self::Containerd => LayerForm::AsStored,
+        }
+    }
 }
 
 impl fmt::Display for StoreKind {

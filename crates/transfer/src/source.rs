@@ -6,7 +6,7 @@ use async_trait::async_trait;
 
 use crate::blob::{BlobError, BlobSource, Cause};
 use crate::digest::{ConfigDigest, DiffId};
-use crate::image::{Image, Platform};
+use crate::image::{Image, LayerForm, Platform};
 use crate::reference::Reference;
 
 /// What a source tells of an image at once, without exporting anything.
@@ -89,9 +89,16 @@ pub trait ImageSource: Send + Sync {
     /// this may take as long as the export takes. Dropping the future does not end an export that
     /// others wait for.
     ///
+    /// `form` says in which form the caller's engine wants the layers; where the source keeps them
+    /// uncompressed anyway, both forms are the same image, byte for byte.
+    ///
     /// # Errors
     /// Any [`SourceError`].
-    async fn image(&self, config_digest: &ConfigDigest) -> Result<Image, SourceError>;
+    async fn image(
+        &self,
+        config_digest: &ConfigDigest,
+        form: LayerForm,
+    ) -> Result<Image, SourceError>;
 
     /// The blobs of an image that [`image`](Self::image) returned: a source scoped to it, since
     /// blobs may be readable only as part of an image and under its lease.
@@ -108,8 +115,12 @@ impl<S: ImageSource + ?Sized> ImageSource for Arc<S> {
         (**self).resolve(reference).await
     }
 
-    async fn image(&self, config_digest: &ConfigDigest) -> Result<Image, SourceError> {
-        (**self).image(config_digest).await
+    async fn image(
+        &self,
+        config_digest: &ConfigDigest,
+        form: LayerForm,
+    ) -> Result<Image, SourceError> {
+        (**self).image(config_digest, form).await
     }
 
     fn blobs(&self, config_digest: &ConfigDigest) -> Arc<dyn BlobSource> {

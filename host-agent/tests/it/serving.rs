@@ -16,7 +16,9 @@ use proto::client::{Manners, is_serving};
 use proto::{AdminClient, Endpoint, RangeName, RemoteHost};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
-use transfer::{BlobSource as _, Image, ImageSource as _, Reference, StoreKind, fixture};
+use transfer::{
+    BlobSource as _, Image, ImageSource as _, LayerForm, Reference, StoreKind, fixture,
+};
 
 /// An agent in this process, with its state in a folder of the test's.
 struct HostAgent {
@@ -82,7 +84,7 @@ fn folder() -> TempDir {
 
 /// Reads every layer of an image to its end; each stream verifies what it gives.
 async fn read_all(host: &RemoteHost, image: &Image) -> anyhow::Result<u64> {
-    let image = host.image(&image.config_digest).await?;
+    let image = host.image(&image.config_digest, LayerForm::AsStored).await?;
     let blobs = host.blobs(&image.config_digest);
     let mut size = 0;
     for layer in &image.layers {
@@ -212,7 +214,7 @@ async fn a_drain_lets_a_stream_finish() {
     let ((docker, image), folder) = (engine(), folder());
     let agent = HostAgent::start(folder.path(), &docker.address());
     let host = agent.range("lab-1").await;
-    let image = host.image(&image.config_digest).await.unwrap();
+    let image = host.image(&image.config_digest, LayerForm::AsStored).await.unwrap();
     let largest = image.layers.iter().max_by_key(|layer| layer.blob.size).unwrap();
     let blobs = host.blobs(&image.config_digest);
     let mut stream = blobs.open(&largest.blob.digest, 0).await.unwrap();

@@ -9,7 +9,8 @@ use async_trait::async_trait;
 use tonic::Request;
 use tonic::transport::Channel;
 use transfer::{
-    BlobSource, ConfigDigest, Digest, Image, ImageSource, ImageSummary, Reference, SourceError,
+    BlobSource, ConfigDigest, Digest, Image, ImageSource, ImageSummary, LayerForm, Reference,
+    SourceError,
 };
 
 use super::failure::Failure;
@@ -54,6 +55,7 @@ impl Default for Manners {
 #[derive(Clone, Debug)]
 pub(super) struct Lent {
     pub(super) loan: Loan,
+    form: LayerForm,
     manifest_digest: Digest,
 }
 
@@ -120,9 +122,13 @@ impl Inner {
     }
 
     /// Asks for the image, as often as it takes, and remembers the lease on it.
-    pub(super) async fn image(&self, config_digest: &ConfigDigest) -> Result<Image, SourceError> {
+    pub(super) async fn image(
+        &self,
+        config_digest: &ConfigDigest,
+        form: LayerForm,
+    ) -> Result<Image, SourceError> {
         let given = until_answered(self.manners.patience, || async {
-            let mut request = Request::new(inventory::image_wanted(config_digest));
+            let mut request = Request::new(inventory::image_wanted(config_digest, form));
             request.set_timeout(self.manners.image_deadline);
             self.inventory().get_image(request).await
         });
@@ -132,7 +138,7 @@ impl Inner {
         let (image, lease) = inventory::image_given(config_digest, given)
             .map_err(|malformed| SourceError::unavailable(config_digest, malformed))?;
         let loan = Loan { config_digest: *config_digest, lease_id: lease.id };
-        self.remember(Lent { loan, manifest_digest: image.manifest_digest });
+        self.remember(Lent { loan, form, manifest_digest: image.manifest_digest });
         Ok(image)
     }
 
@@ -153,7 +159,7 @@ impl Inner {
         if let Some(lent) = self.remembered(config_digest) {
             return Ok(lent);
         }
-        self.image(config_digest).await?;
+        self.image(config_digest, LayerForm::default()).await?;
         let image = config_digest.to_string();
         self.remembered(config_digest).ok_or(SourceError::NotFound { image })
     }
@@ -166,7 +172,7 @@ impl Inner {
         let now = match self.remembered(config_digest) {
             Some(now) if now.loan != lost.loan => now,
             _ => {
-                self.image(config_digest).await?;
+                self.image(config_digest, lost.form).await?;
                 self.lent(config_digest).await?
             }
         };
@@ -209,8 +215,12 @@ impl ImageSource for RemoteHost {
         inventory::resolved(&inner.endpoint.to_string(), reference, answer)
     }
 
-    async fn image(&self, config_digest: &ConfigDigest) -> Result<Image, SourceError> {
-        self.inner.image(config_digest).await
+    async fn image(
+        &self,
+        config_digest: &ConfigDigest,
+        form: LayerForm,
+    ) -> Result<Image, SourceError> {
+        self.inner.image(config_digest, form).await
     }
 
     fn blobs(&self, config_digest: &ConfigDigest) -> Arc<dyn BlobSource> {

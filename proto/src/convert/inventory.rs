@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use tonic::Status;
-use transfer::{ConfigDigest, Image, ImageSummary, Reference, SourceError};
+use transfer::{ConfigDigest, Image, ImageSummary, LayerForm, Reference, SourceError};
 
 use super::page::Page;
 use super::{Malformed, duration, elapsed, status};
@@ -36,9 +36,15 @@ pub(crate) fn listed(
     Ok((images, Some(response.next_page_token).filter(|token| !token.is_empty())))
 }
 
-pub(crate) fn image_request(request: pb::GetImageRequest) -> Result<ImageName, Status> {
+pub(crate) fn image_request(
+    request: pb::GetImageRequest,
+) -> Result<(ImageName, LayerForm), Status> {
     use pb::get_image_request::Name;
-    match request.name {
+    let form = match request.layer_form() {
+        pb::LayerForm::Unspecified | pb::LayerForm::AsStored => LayerForm::AsStored,
+        pb::LayerForm::Uncompressed => LayerForm::Uncompressed,
+    };
+    let name = match request.name {
         Some(Name::Reference(text)) => {
             text.parse().map(ImageName::Reference).map_err(|e| status::invalid("reference", e))
         }
@@ -46,16 +52,21 @@ pub(crate) fn image_request(request: pb::GetImageRequest) -> Result<ImageName, S
             text.parse().map(ImageName::Config).map_err(|e| status::invalid("config_digest", e))
         }
         None => Err(status::invalid("name", "is absent: give a reference or a config_digest")),
-    }
+    };
+    Ok((name?, form))
 }
 
 pub(crate) fn image_response(image: &Image, lease: LeaseGrant) -> pb::GetImageResponse {
     pb::GetImageResponse { image: Some(image.into()), lease: Some(lease.into()) }
 }
 
-pub(crate) fn image_wanted(config_digest: &ConfigDigest) -> pb::GetImageRequest {
+pub(crate) fn image_wanted(config_digest: &ConfigDigest, form: LayerForm) -> pb::GetImageRequest {
     let name = pb::get_image_request::Name::ConfigDigest(config_digest.to_string());
-    pb::GetImageRequest { name: Some(name) }
+    let layer_form = match form {
+        LayerForm::AsStored => pb::LayerForm::AsStored,
+        LayerForm::Uncompressed => pb::LayerForm::Uncompressed,
+    };
+    pb::GetImageRequest { name: Some(name), layer_form: layer_form.into() }
 }
 
 /// The image that was asked for, and the lease on it.

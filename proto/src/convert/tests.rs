@@ -161,7 +161,7 @@ fn hostile_reads_are_refused() {
 fn hostile_names_are_refused() {
     use pb::get_image_request::Name;
     let long = "x".repeat(1 << 16);
-    let image = |name| inventory::image_request(pb::GetImageRequest { name });
+    let image = |name| inventory::image_request(pb::GetImageRequest { name, layer_form: 0 });
     refuses("no name", image(None));
     for bad in ["", "UPPER", "a b", "../x", "a:b:c", "-", &long, &"0".repeat(64), "\u{202e}"] {
         refuses(bad, image(Some(Name::Reference(bad.into()))));

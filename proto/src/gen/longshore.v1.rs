@@ -159,6 +159,9 @@ pub struct ListImagesResponse {
 /// Asks for one image.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetImageRequest {
+    /// In which form the caller's engine wants the layers; unspecified means as stored.
+    #[prost(enumeration = "LayerForm", tag = "3")]
+    pub layer_form: i32,
     /// What the image is known by. Must be set.
     #[prost(oneof = "get_image_request::Name", tags = "1, 2")]
     pub name: ::core::option::Option<get_image_request::Name>,
@@ -224,6 +227,41 @@ pub mod resolve_images_response {
             /// UNAVAILABLE: the engine did not answer.
             #[prost(message, tag = "3")]
             Error(::tonic_types::Status),
+        }
+    }
+}
+/// In which form the layers of an image are given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum LayerForm {
+    /// Not said: as stored.
+    Unspecified = 0,
+    /// The blobs that the image's own manifest names, often compressed, so that digests stay what they
+    /// are in a registry: for an engine on the containerd store.
+    AsStored = 1,
+    /// Uncompressed, by diff ID, under a manifest of fixed byte layout: for a graphdriver, which keeps
+    /// no blobs. The host decompresses each layer once.
+    Uncompressed = 2,
+}
+impl LayerForm {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "LAYER_FORM_UNSPECIFIED",
+            Self::AsStored => "LAYER_FORM_AS_STORED",
+            Self::Uncompressed => "LAYER_FORM_UNCOMPRESSED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "LAYER_FORM_UNSPECIFIED" => Some(Self::Unspecified),
+            "LAYER_FORM_AS_STORED" => Some(Self::AsStored),
+            "LAYER_FORM_UNCOMPRESSED" => Some(Self::Uncompressed),
+            _ => None,
         }
     }
 }

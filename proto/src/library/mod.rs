@@ -17,7 +17,7 @@ use std::time::{Duration, SystemTime};
 
 use transfer::{
     BlobError, BlobSource, BlobStream, ConfigDigest, Digest, Image, ImageSource, ImageSummary,
-    Reference, SourceError,
+    LayerForm, Reference, SourceError,
 };
 
 use crate::identity::Caller;
@@ -201,6 +201,7 @@ impl Library {
         &self,
         caller: &Caller,
         name: &ImageName,
+        form: LayerForm,
     ) -> Result<(Image, LeaseGrant), SourceError> {
         let config_digest = match name {
             ImageName::Reference(reference) => self.resolve(caller, reference).await?.config_digest,
@@ -209,7 +210,7 @@ impl Library {
         if !self.access.may_read(caller, &config_digest) {
             return Err(SourceError::NotFound { image: config_digest.to_string() });
         }
-        let image = self.images.image(&config_digest).await?;
+        let image = self.images.image(&config_digest, form).await?;
         let grant = self.leases.grant(caller, &image);
         Ok((image, grant))
     }

@@ -31,8 +31,8 @@ impl InventoryService for Inventory {
         &self,
         request: Request<pb::GetImageRequest>,
     ) -> Result<Response<pb::GetImageResponse>, Status> {
-        let name = inventory::image_request(request.into_inner())?;
-        let image = self.library.image(&self.caller, &name).await;
+        let (name, form) = inventory::image_request(request.into_inner())?;
+        let image = self.library.image(&self.caller, &name, form).await;
         let (image, lease) = image.map_err(|error| from_source_error(&error))?;
         Ok(Response::new(inventory::image_response(&image, lease)))
     }

@@ -8,8 +8,8 @@ use proto::library::AllImages;
 use transfer::fixture::{Faulty, MemorySource, bytes, contract, descriptor_of, drain, keep};
 use transfer::store::FsStore;
 use transfer::{
-    BlobError, BlobSource, ConfigDigest, Digest, Image, ImageSource, ImageSummary, MAX_FRAME,
-    Reference, SourceError,
+    BlobError, BlobSource, ConfigDigest, Digest, Image, ImageSource, ImageSummary, LayerForm,
+    MAX_FRAME, Reference, SourceError,
 };
 
 use crate::pipe::{
@@ -22,7 +22,7 @@ async fn a_source_behind_a_narrow_pipe_is_still_a_source() {
     let blobs = [0, 1, 63, 64, 65, 10_000].map(|size| bytes(size as u64, size));
     let (memory, image) = memory_of(&blobs);
     let (_served, host) = host(Arc::new(memory), NARROW).await;
-    host.image(&image.config_digest).await.unwrap();
+    host.image(&image.config_digest, LayerForm::AsStored).await.unwrap();
     contract::source(&host.blobs(&image.config_digest), &blobs).await;
 }
 
@@ -30,7 +30,7 @@ async fn a_source_behind_a_narrow_pipe_is_still_a_source() {
 async fn a_source_behind_the_wire_is_still_a_source() {
     let (memory, image) = memory_of(&contract::blobs());
     let (_served, host) = host(Arc::new(memory), ODD).await;
-    host.image(&image.config_digest).await.unwrap();
+    host.image(&image.config_digest, LayerForm::AsStored).await.unwrap();
     contract::source(&host.blobs(&image.config_digest), &contract::blobs()).await;
 }
 
@@ -50,7 +50,7 @@ impl<S: BlobSource + 'static> ImageSource for Elsewhere<S> {
         Err(SourceError::NotFound { image: reference.to_string() })
     }
 
-    async fn image(&self, _: &ConfigDigest) -> Result<Image, SourceError> {
+    async fn image(&self, _: &ConfigDigest, _: LayerForm) -> Result<Image, SourceError> {
         Ok(self.image.clone())
     }
 
@@ -83,7 +83,7 @@ async fn a_blob_whose_connection_breaks_anywhere_goes_on_where_it_was() {
         let noted = Noted { source: memory, ..Noted::default() };
         let (served, host) = host(Arc::new(noted.clone()), LARGE).await;
         // The image comes over the connection for control, and is not cut.
-        host.image(&image.config_digest).await.unwrap();
+        host.image(&image.config_digest, LayerForm::AsStored).await.unwrap();
         served.cut(&[cut]);
         let read = host.blobs(&image.config_digest).open(&Digest::of(&blob), 0).await.unwrap();
         let (read, end) = drain(read).await;
@@ -103,7 +103,7 @@ async fn a_blob_survives_many_breaks_if_each_brings_it_further() {
     let blob = bytes(6, 8 * MAX_FRAME);
     let (memory, image) = memory_of(std::slice::from_ref(&blob));
     let (served, host) = host(Arc::new(memory), LARGE).await;
-    host.image(&image.config_digest).await.unwrap();
+    host.image(&image.config_digest, LayerForm::AsStored).await.unwrap();
     served.cut(&[MAX_FRAME as u64 + 2000; 7]);
     let read = host.blobs(&image.config_digest).open(&Digest::of(&blob), 0).await.unwrap();
     let (read, end) = drain(read).await;
@@ -117,7 +117,7 @@ async fn a_host_that_stays_away_is_given_up() {
     let blob = bytes(7, 3 * MAX_FRAME);
     let (memory, image) = memory_of(std::slice::from_ref(&blob));
     let (served, host) = host(Arc::new(memory), LARGE).await;
-    host.image(&image.config_digest).await.unwrap();
+    host.image(&image.config_digest, LayerForm::AsStored).await.unwrap();
     served.cut(&[MAX_FRAME as u64 + 2000]);
     let mut read = host.blobs(&image.config_digest).open(&Digest::of(&blob), 0).await.unwrap();
     drop(served);
@@ -140,7 +140,7 @@ async fn a_host_that_was_restarted_goes_on_with_the_same_image() {
     let fresh = || services(range("a"), library(Arc::new(noted.clone()), Arc::new(AllImages)));
     let mut served = Served::new(fresh().await, LARGE);
     let host = RemoteHost::new(served.endpoint(), manners());
-    host.image(&image.config_digest).await.unwrap();
+    host.image(&image.config_digest, LayerForm::AsStored).await.unwrap();
     let mut read = host.blobs(&image.config_digest).open(&Digest::of(&blob), 0).await.unwrap();
     let mut bytes = read.try_next().await.unwrap().unwrap().to_vec();
     // The new host knows nothing of the lease.
@@ -159,7 +159,7 @@ async fn a_lease_that_is_lost_with_its_image_is_said_to_be_lost() {
     let blob = bytes(9, 10);
     let (memory, image) = memory_of(std::slice::from_ref(&blob));
     let (mut served, host) = host(Arc::new(memory), LARGE).await;
-    host.image(&image.config_digest).await.unwrap();
+    host.image(&image.config_digest, LayerForm::AsStored).await.unwrap();
     // The image is gone from the host that comes back.
     let empty = library(Arc::new(MemorySource::default()), Arc::new(AllImages));
     served.restart(services(range("a"), empty).await);

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use proto::library::{ImageName, Loan, ReadError};
 use proto::{Access, AdminClient, Caller, RemoteError, RemoteHost};
 use transfer::fixture::{MemorySource, image};
-use transfer::{BlobError, BlobSource as _, ConfigDigest, ImageSource as _, SourceError};
+use transfer::{
+    BlobError, BlobSource as _, ConfigDigest, ImageSource as _, LayerForm, SourceError,
+};
 
 use crate::pipe::{LARGE, Served, library, manners, range, services};
 
@@ -37,7 +39,7 @@ async fn what_is_not_granted_does_not_exist() {
     let absent = host.resolve(&"nobodys".parse().unwrap()).await.unwrap_err();
     let text = |error: SourceError| error.to_string().replace("theirs", "nobodys");
     assert_eq!(text(hidden), text(absent));
-    let error = host.image(&theirs.config_digest).await.unwrap_err();
+    let error = host.image(&theirs.config_digest, LayerForm::AsStored).await.unwrap_err();
     assert!(matches!(error, SourceError::NotFound { .. }), "{error:?}");
     // A layer of another image is no part of the one that was granted.
     let blobs = host.blobs(&ours.config_digest);
@@ -55,7 +57,7 @@ async fn nothing_is_read_without_a_living_lease_of_ones_own() {
     let library = library(Arc::new(source), Arc::new(proto::library::AllImages));
     let (a, b) = (range("a"), range("b"));
     let name = ImageName::Config(image.config_digest);
-    let (_, lease) = library.image(&a, &name).await.unwrap();
+    let (_, lease) = library.image(&a, &name, LayerForm::AsStored).await.unwrap();
     let digest = image.layers[0].blob.digest;
     let loan =
         |lease_id: &str| Loan { config_digest: image.config_digest, lease_id: lease_id.into() };
@@ -75,11 +77,11 @@ async fn nothing_is_read_without_a_living_lease_of_ones_own() {
         tokio::time::advance(lease.ttl / 2).await;
         assert!(read(&a, &own).await.is_ok());
     }
-    let (_, again) = library.image(&a, &name).await.unwrap();
+    let (_, again) = library.image(&a, &name, LayerForm::AsStored).await.unwrap();
     assert_eq!(again.id, lease.id, "a second lease on the same image");
     tokio::time::advance(lease.ttl).await;
     assert!(lost(read(&a, &own).await), "the lease outlived its time");
-    let (_, anew) = library.image(&a, &name).await.unwrap();
+    let (_, anew) = library.image(&a, &name, LayerForm::AsStored).await.unwrap();
     assert_ne!(anew.id, lease.id);
     library.forget(&a);
     assert!(lost(read(&a, &loan(&anew.id)).await), "a range that is gone still reads");
@@ -118,7 +120,7 @@ async fn one_range_cannot_take_every_place() {
     let digest = image.layers[0].blob.digest;
     let mut held = Vec::new();
     let open = async |caller: &Caller| {
-        let (_, lease) = library.image(caller, &name).await.unwrap();
+        let (_, lease) = library.image(caller, &name, LayerForm::AsStored).await.unwrap();
         let loan = Loan { config_digest: image.config_digest, lease_id: lease.id };
         library.open(caller, &loan, &digest, 0).await
     };

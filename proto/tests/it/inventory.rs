@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use transfer::fixture::{MemorySource, image};
-use transfer::{BlobSource as _, ImageSource, SourceError};
+use transfer::{BlobSource as _, ImageSource, LayerForm, SourceError};
 
 use crate::pipe::{LARGE, NARROW, host};
 
@@ -28,7 +28,7 @@ async fn an_image_arrives_as_it_left() {
     let reference = "localhost:5000/team/app:1.2".parse().unwrap();
     let summary = host.resolve(&reference).await.unwrap();
     assert_eq!(summary, source.resolve(&reference).await.unwrap());
-    assert_eq!(host.image(&summary.config_digest).await.unwrap(), image);
+    assert_eq!(host.image(&summary.config_digest, LayerForm::AsStored).await.unwrap(), image);
 }
 
 #[tokio::test]
@@ -37,7 +37,7 @@ async fn an_image_of_the_largest_size_arrives() {
     let source = MemorySource::default();
     source.insert("deep", (image.clone(), blobs));
     let (_served, host) = host(Arc::new(source), LARGE).await;
-    assert_eq!(host.image(&image.config_digest).await.unwrap(), image);
+    assert_eq!(host.image(&image.config_digest, LayerForm::AsStored).await.unwrap(), image);
 }
 
 #[tokio::test]
@@ -45,7 +45,7 @@ async fn an_image_that_is_not_there_is_named() {
     let (_served, host) = host(Arc::new(MemorySource::default()), LARGE).await;
     let (other, _) = image(3, &[1]);
     let name = other.config_digest.to_string();
-    match host.image(&other.config_digest).await.unwrap_err() {
+    match host.image(&other.config_digest, LayerForm::AsStored).await.unwrap_err() {
         SourceError::NotFound { image } => assert_eq!(image, name),
         error => panic!("{error:?}"),
     }

@@ -23,7 +23,7 @@ use transfer::fixture::{MemorySource, descriptor_of};
 use transfer::store::Leases;
 use transfer::{
     BlobError, BlobSource, BlobStream, ConfigDigest, DiffId, Digest, Image, ImageSource,
-    ImageSummary, Reference, SourceError,
+    ImageSummary, LayerForm, Reference, SourceError,
 };
 
 /// A pipe that splits even the headers of frames.
@@ -172,8 +172,12 @@ impl ImageSource for Noted {
         self.source.resolve(reference).await
     }
 
-    async fn image(&self, config_digest: &ConfigDigest) -> Result<Image, SourceError> {
-        self.source.image(config_digest).await
+    async fn image(
+        &self,
+        config_digest: &ConfigDigest,
+        form: LayerForm,
+    ) -> Result<Image, SourceError> {
+        self.source.image(config_digest, form).await
     }
 
     fn blobs(&self, config_digest: &ConfigDigest) -> Arc<dyn BlobSource> {

@@ -14,7 +14,7 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use tokio_util::task::AbortOnDropHandle;
 use transfer::{
     BlobError, BlobSource, BlobStore, BlobStream, ConfigDigest, Digest, Image, ImageSource,
-    ImageSummary, Reference, SourceError, StoreKind,
+    ImageSummary, LayerForm, Reference, SourceError, StoreKind,
 };
 
 use super::flight::{Failure, Pilot};
@@ -102,7 +102,11 @@ impl ImageSource for Export {
         }
     }
 
-    async fn image(&self, config_digest: &ConfigDigest) -> Result<Image, SourceError> {
+    async fn image(
+        &self,
+        config_digest: &ConfigDigest,
+        _: LayerForm,
+    ) -> Result<Image, SourceError> {
         self.inner.image(config_digest).await
     }
 

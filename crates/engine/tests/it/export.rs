@@ -7,7 +7,7 @@ use engine::Export;
 use engine::fixture::{FakeDocker, Fault, SaveLayout};
 use futures::{StreamExt as _, TryStreamExt as _};
 use transfer::store::MemoryStore;
-use transfer::{BlobStore, Digest, Image, ImageSource, SourceError, StoreKind, fixture};
+use transfer::{BlobStore, Digest, Image, ImageSource, LayerForm, SourceError, StoreKind, fixture};
 
 use crate::{Blobs, name};
 
@@ -47,7 +47,11 @@ async fn an_image_comes_out_as_it_went_in_from_either_layout() {
         let (docker, export, _, images) = host().await;
         docker.layout(layout);
         for (image, _) in &images {
-            assert_eq!(export.image(&image.config_digest).await.unwrap(), *image, "{layout:?}");
+            assert_eq!(
+                export.image(&image.config_digest, LayerForm::AsStored).await.unwrap(),
+                *image,
+                "{layout:?}"
+            );
             is_whole(&export, image).await;
         }
     }
@@ -63,7 +67,11 @@ async fn a_repeated_layer_is_one_blob_at_two_places() {
         docker.layout(layout);
         docker.add(&image, &blobs, &name("twice"));
         let export = Export::new(docker.connect().await, Arc::new(MemoryStore::default()));
-        assert_eq!(export.image(&image.config_digest).await.unwrap(), image, "{layout:?}");
+        assert_eq!(
+            export.image(&image.config_digest, LayerForm::AsStored).await.unwrap(),
+            image,
+            "{layout:?}"
+        );
     }
 }
 
@@ -72,7 +80,12 @@ async fn everyone_who_asks_at_once_shares_one_save() {
     let (docker, export, _, images) = host().await;
     let asked = (0..20).map(|turn| {
         let (export, image) = (export.clone(), images[turn % 2].0.clone());
-        async move { assert_eq!(export.image(&image.config_digest).await.unwrap(), image) }
+        async move {
+            assert_eq!(
+                export.image(&image.config_digest, LayerForm::AsStored).await.unwrap(),
+                image
+            )
+        }
     });
     futures::future::join_all(asked).await;
     assert_eq!(docker.saves(), 1);
@@ -84,9 +97,12 @@ async fn everyone_who_asks_at_once_shares_one_save() {
 #[tokio::test]
 async fn what_the_store_has_is_not_exported_again() {
     let (docker, export, store, images) = host().await;
-    export.image(&images[0].0.config_digest).await.unwrap();
+    export.image(&images[0].0.config_digest, LayerForm::AsStored).await.unwrap();
     let again = Export::new(docker.connect().await, store as Arc<dyn BlobStore>);
-    assert_eq!(again.image(&images[0].0.config_digest).await.unwrap(), images[0].0);
+    assert_eq!(
+        again.image(&images[0].0.config_digest, LayerForm::AsStored).await.unwrap(),
+        images[0].0
+    );
     assert_eq!(docker.saves(), 1);
 }
 
@@ -95,7 +111,7 @@ async fn an_export_goes_on_when_the_first_to_ask_leaves() {
     let (docker, export, _, images) = host().await;
     let digest = images[0].0.config_digest;
     {
-        let mut left = std::pin::pin!(export.image(&digest));
+        let mut left = std::pin::pin!(export.image(&digest, LayerForm::AsStored));
         assert!(futures::poll!(left.as_mut()).is_pending());
         // Until it waits for the export.
         while docker.saves() == 0 {
@@ -105,14 +121,14 @@ async fn an_export_goes_on_when_the_first_to_ask_leaves() {
             }
         }
     }
-    assert_eq!(export.image(&digest).await.unwrap(), images[0].0);
+    assert_eq!(export.image(&digest, LayerForm::AsStored).await.unwrap(), images[0].0);
     assert_eq!(docker.saves(), 1);
 }
 
 #[tokio::test]
 async fn a_blob_that_went_away_is_exported_once_more() {
     let (docker, export, store, images) = host().await;
-    let image = export.image(&images[0].0.config_digest).await.unwrap();
+    let image = export.image(&images[0].0.config_digest, LayerForm::AsStored).await.unwrap();
     let lost = image.layers[1].blob.digest;
     store.remove(&lost).await.unwrap();
     let blobs = export.blobs(&image.config_digest);
@@ -129,20 +145,20 @@ async fn failures_are_told_apart() {
     let (docker, export, _, images) = host().await;
     let [(image, _), (other, _)] = &images;
     let unknown = fixture::image(99, &[1]).0.config_digest;
-    let error = export.image(&unknown).await.unwrap_err();
+    let error = export.image(&unknown, LayerForm::AsStored).await.unwrap_err();
     assert!(matches!(error, SourceError::NotFound { .. }), "{error:?}");
 
     docker.fault(Fault::CutSave(50_000));
-    let error = export.image(&image.config_digest).await.unwrap_err();
+    let error = export.image(&image.config_digest, LayerForm::AsStored).await.unwrap_err();
     assert!(matches!(error, SourceError::Unavailable { .. }), "{error:?}");
 
     docker.fault(Fault::SaveWithout(image.layers[2].blob.digest));
-    let error = export.image(&image.config_digest).await.unwrap_err();
+    let error = export.image(&image.config_digest, LayerForm::AsStored).await.unwrap_err();
     assert!(error.to_string().contains(&image.layers[2].blob.digest.to_string()), "{error}");
 
     docker.fault(Fault::None);
-    assert_eq!(export.image(&other.config_digest).await.unwrap(), *other);
-    assert_eq!(export.image(&image.config_digest).await.unwrap(), *image);
+    assert_eq!(export.image(&other.config_digest, LayerForm::AsStored).await.unwrap(), *other);
+    assert_eq!(export.image(&image.config_digest, LayerForm::AsStored).await.unwrap(), *image);
 }
 
 #[tokio::test]
@@ -150,8 +166,10 @@ async fn one_deleted_image_does_not_spoil_the_others() {
     let (docker, export, _, images) = host().await;
     docker.remove(&name("app:2"));
     let [(kept, _), (gone, _)] = &images;
-    let (kept_answer, gone_answer) =
-        tokio::join!(export.image(&kept.config_digest), export.image(&gone.config_digest));
+    let (kept_answer, gone_answer) = tokio::join!(
+        export.image(&kept.config_digest, LayerForm::AsStored),
+        export.image(&gone.config_digest, LayerForm::AsStored)
+    );
     assert_eq!(kept_answer.unwrap(), *kept);
     assert!(matches!(gone_answer, Err(SourceError::NotFound { .. })), "{gone_answer:?}");
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use engine::docker::{Bind, ContainerSpec, Powers};
 use engine::{Docker, DockerSink, EngineError, Export};
 use transfer::store::MemoryStore;
-use transfer::{BlobStore, ImageSink, ImageSource, Missing, StoreKind};
+use transfer::{BlobStore, ImageSink, ImageSource, LayerForm, Missing, StoreKind};
 
 use crate::sink::bring;
 use crate::{before_and_after, name, store_of};
@@ -121,8 +121,10 @@ async fn docker_an_image_comes_out_of_the_host_as_it_went_in() {
     let summary = export.resolve(&name(tags[0])).await.unwrap();
     assert_eq!(summary.config_digest, image.config_digest);
     assert!(export.list().await.unwrap().contains(&summary));
-    let (one, two) =
-        tokio::join!(export.image(&image.config_digest), export.image(&other.config_digest));
+    let (one, two) = tokio::join!(
+        export.image(&image.config_digest, LayerForm::AsStored),
+        export.image(&other.config_digest, LayerForm::AsStored)
+    );
     assert_eq!(one.unwrap(), image);
     assert_eq!(two.unwrap(), other);
     assert_eq!(export.stats().saves, 1);

@@ -11,7 +11,8 @@ use proto::client::{Manners, RemoteHost};
 use range::{Outcome, Reference, StoreKind};
 use transfer::pull::Puller;
 use transfer::{
-    BlobSource, EngineInfo, Event, Image, ImageSink, ImageSource, LoadError, Missing, Proof,
+    BlobSource, EngineInfo, Event, Image, ImageSink, ImageSource, LayerForm, LoadError, Missing,
+    Proof,
 };
 
 use crate::docker::{Docker, noise};
@@ -102,7 +103,7 @@ async fn dind_a_base_lost_between_plan_and_load_is_healed_or_the_old_tag_stays()
             let host = RemoteHost::new(site.admin_endpoint(), Manners::default());
             // A sink leaves out what it has seen proven: this one is new, and has seen nothing.
             let there = host.resolve(&base.parse().unwrap()).await.unwrap();
-            let there = host.image(&there.config_digest).await.unwrap();
+            let there = host.image(&there.config_digest, LayerForm::AsStored).await.unwrap();
             assert!(sink.prove(&there).await.unwrap().is_some());
             let puller = Puller::new(Arc::new(host), Arc::new(sink), 1);
             let report = puller.pull_one(app.parse().unwrap(), Arc::new(|_: Event| {})).await;

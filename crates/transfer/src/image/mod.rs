@@ -47,6 +47,18 @@ pub struct Platform {
     pub variant: Option<String>,
 }
 
+/// In which form an engine wants the layers of an image.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum LayerForm {
+    /// The blobs that the image's own manifest names, often compressed: digests stay what they are
+    /// in a registry.
+    #[default]
+    AsStored,
+    /// Uncompressed, by diff ID, under the manifest of [`Image::from_layers`]: what an engine that
+    /// keeps no blobs would only decompress again.
+    Uncompressed,
+}
+
 /// One layer of an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layer {

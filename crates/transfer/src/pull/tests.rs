@@ -10,6 +10,7 @@ use crate::blob::{BlobSource, BlobStream};
 use crate::digest::{ConfigDigest, Digest};
 use crate::event::{Event, EventKind};
 use crate::fixture::{self, MemorySink, MemorySource, SinkFault};
+use crate::image::LayerForm;
 use crate::sink::StoreKind;
 use crate::source::ImageSummary;
 
@@ -194,8 +195,12 @@ impl ImageSource for Forgetful {
         self.host.resolve(reference).await
     }
 
-    async fn image(&self, config_digest: &ConfigDigest) -> Result<Image, SourceError> {
-        self.host.image(config_digest).await
+    async fn image(
+        &self,
+        config_digest: &ConfigDigest,
+        form: LayerForm,
+    ) -> Result<Image, SourceError> {
+        self.host.image(config_digest, form).await
     }
 
     fn blobs(&self, config_digest: &ConfigDigest) -> Arc<dyn BlobSource> {
