@@ -27,6 +27,7 @@ pub mod cached;
 pub mod shared;
 pub mod limited;
 pub mod metered;
+pub mod stored;
 
 pub mod source;
 pub mod sink;
@@ -46,3 +47,4 @@ pub use image::{Image, Layer, LayerForm, Platform};
 pub use reference::Reference;
 pub use sink::{EngineInfo, ImageSink, LoadError, Missing, Proof, StoreKind};
 pub use source::{ImageSource, ImageSummary, SourceError};
+pub use stored::Stored;

@@ -9,7 +9,7 @@
 //! A blob that is kept is read from the store. One that is coming in is followed: its bytes are
 //! read back from the ingest, so that a slow reader holds nobody back, and the last frame waits for
 //! the commit. Otherwise a task takes it in from the far source; it goes on while anybody reads, and
-//! ends when nobody does. Whoever sees blobs pass by (an export of an engine) offers them with
+//! ends some seconds after nobody does. Whoever sees blobs pass by (an export of an engine) offers them with
 //! [`Shared::begin`]; such an ingest goes on without readers.
 //!
 //! Each digest is so taken in once, however many ask at once. An error reaches all who follow; the
@@ -56,6 +56,12 @@ impl Shared {
         Self::new(store, Arc::new(Nothing))
     }
 
+    /// The same store and flights, with another far source for what is not there yet.
+    #[must_use]
+    pub fn with_far(&self, far: Arc<dyn BlobSource>) -> Self {
+        Self { far, ..self.clone() }
+    }
+
     /// Offers a blob that will pass by; others follow it from now on. `None` when it is kept
     /// already, or is coming in.
     ///
@@ -95,8 +101,13 @@ impl Shared {
         match self.flights.begin(*digest) {
             Err(flight) => flight,
             Ok((flight, entry)) => {
-                let shared = self.clone();
-                self.tasks.spawn(async move { shared.fetch(entry).await }.in_current_span());
+                let (shared, held) = (self.clone(), flight.clone());
+                let fetch = async move {
+                    shared.fetch(entry).await;
+                    // Until here it can be joined.
+                    drop(held);
+                };
+                self.tasks.spawn(fetch.in_current_span());
                 flight
             }
         }

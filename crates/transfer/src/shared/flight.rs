@@ -9,6 +9,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{StreamExt, stream};
@@ -16,6 +17,10 @@ use tokio::sync::watch;
 
 use crate::blob::{BlobError, BlobStream, MAX_FRAME, Written};
 use crate::digest::Digest;
+
+/// How long a blob goes on coming in without readers: a range that was restarted, or lost its
+/// connection, comes back within seconds, and what was read of the layer until then is not read twice.
+const LINGER: Duration = Duration::from_secs(10);
 
 /// The blobs that are coming in, each of them once.
 #[derive(Clone, Default)]
@@ -33,11 +38,11 @@ impl Flights {
         if let Some(flight) = flights.get(&digest).and_then(Weak::upgrade) {
             return Err(flight);
         }
-        let (sender, state) = watch::channel(State::Starting);
-        let flight = Arc::new(Flight { digest, state });
+        let (state, _) = watch::channel(State::Starting);
+        let flight = Arc::new(Flight { digest, state: state.clone() });
         let this = Arc::downgrade(&flight);
         flights.insert(digest, this.clone());
-        Ok((flight, Entry { flights: self.clone(), this, digest, state: sender }))
+        Ok((flight, Entry { flights: self.clone(), this, digest, state }))
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Digest, Weak<Flight>>> {
@@ -110,9 +115,15 @@ impl Entry {
         again(&error)
     }
 
-    /// Waits until nobody reads any more.
+    /// Waits until nobody has been reading for some seconds.
     pub(super) async fn deserted(&self) {
-        self.state.closed().await;
+        loop {
+            self.state.closed().await;
+            tokio::time::sleep(LINGER).await;
+            if self.state.is_closed() {
+                return;
+            }
+        }
     }
 
     /// Leaves the table before telling, so that whoever hears of a failure and asks again does not
@@ -140,10 +151,12 @@ impl Drop for Entry {
     }
 }
 
-/// The reading end, shared by all readers: when the last one drops it, the flight is deserted.
+/// The reading end: whoever holds it keeps the flight in the table, whoever follows it keeps it
+/// going.
 pub(super) struct Flight {
     digest: Digest,
-    state: watch::Receiver<State>,
+    /// To follow; only the entry changes it.
+    state: watch::Sender<State>,
 }
 
 impl Flight {
@@ -157,7 +170,7 @@ impl Flight {
 
     /// Waits until it is known whether and from where the blob can be read.
     pub(super) async fn started(&self) -> Result<State, BlobError> {
-        let mut state = self.state.clone();
+        let mut state = self.state.subscribe();
         let state = state.wait_for(|state| !matches!(state, State::Starting)).await;
         let state = state.expect("invariant: an entry is final before it is dropped").clone();
         match state {
@@ -176,7 +189,7 @@ pub(super) fn follow(flight: Arc<Flight>, offset: u64) -> Result<BlobStream, Blo
         }
         _ => {}
     }
-    let state = flight.state.clone();
+    let state = flight.state.subscribe();
     let follower = Follower { _flight: flight, state, digest, offset };
     let frames = stream::try_unfold(follower, async |mut follower| {
         Ok(follower.next().await?.map(|frame| (frame, follower)))

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use futures::channel::mpsc;
 use futures::future::join_all;
@@ -111,9 +112,9 @@ async fn readers_follow_from_any_offset_and_the_end_waits_for_the_commit() {
     assert_eq!(store.ingests().committed(&digest), 1);
 }
 
-#[tokio::test]
-async fn an_ingest_goes_on_while_anybody_reads_and_ends_when_nobody_does() {
-    let blob = bytes(1, 3 * MAX_FRAME);
+#[tokio::test(start_paused = true)]
+async fn an_ingest_goes_on_while_anybody_reads_and_ends_some_time_after_nobody_does() {
+    let blob = bytes(1, 4 * MAX_FRAME);
     let (shared, store, mut feed) = fed(&blob);
     let digest = Digest::of(&blob);
     let first = shared.open(&digest, 0).await.unwrap();
@@ -125,6 +126,12 @@ async fn an_ingest_goes_on_while_anybody_reads_and_ends_when_nobody_does() {
     }
     assert_eq!(second.next().await.unwrap().unwrap().len(), MAX_FRAME);
     drop(second);
+    // Whoever lost its connection comes back, to the same ingest.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let mut again = shared.open(&digest, MAX_FRAME as u64).await.unwrap();
+    feed.send(Ok(frames.next().unwrap())).await.unwrap();
+    assert_eq!(again.next().await.unwrap().unwrap().len(), MAX_FRAME);
+    drop(again);
     // The task's end closes the feed.
     shared.drained().await;
     feed.send(Ok(frames.next().unwrap())).await.unwrap_err();
