@@ -28,6 +28,7 @@ pub mod shared;
 pub mod limited;
 pub mod metered;
 pub mod stored;
+pub mod fallback;
 
 pub mod source;
 pub mod sink;
@@ -43,6 +44,7 @@ pub use descriptor::{Descriptor, MediaType};
 pub use digest::{ChainId, ConfigDigest, DiffId, Digest, EngineImageId, Hasher};
 pub use event::{Event, Observer, Outcome, Stage};
 pub use explain::explain;
+pub use fallback::Fallback;
 pub use image::{Image, Layer, LayerForm, Platform};
 pub use reference::Reference;
 pub use sink::{EngineInfo, ImageSink, LoadError, Missing, Proof, StoreKind};
