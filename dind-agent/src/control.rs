@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use agent::memory;
+use agent::supervise::Note;
 use async_trait::async_trait;
 use engine::HeldImage;
 use futures::StreamExt as _;
@@ -16,7 +17,6 @@ use tokio_stream::wrappers::ReceiverStream;
 use transfer::{EngineInfo, Reference};
 
 use crate::engine::RangeEngine;
-use crate::supervise::Note;
 use crate::syncs::Syncs;
 
 /// How long a status waits for the engine or the host agent before it calls them silent: a person

@@ -8,7 +8,6 @@
 
 pub mod config;
 pub mod engine;
-pub mod supervise;
 pub mod syncs;
 
 mod control;
@@ -23,6 +22,7 @@ use std::time::Duration;
 use agent::exit::Exit;
 use agent::process::Threads;
 use agent::shutdown::Shutdown;
+use agent::supervise::{Child, note_path, supervise};
 use anyhow::Context as _;
 use proto::Endpoint;
 
@@ -30,7 +30,6 @@ pub use control::Control;
 pub use serve::serve;
 
 use config::{Command, Run};
-use supervise::{Supervision, supervise};
 
 /// What an agent may take beyond its drain's own limit before it is killed: the last file work, and
 /// the last spans on their way to a collector.
@@ -52,7 +51,7 @@ pub fn threads(command: &Command) -> Threads {
 pub async fn run(command: Command, shutdown: Shutdown) -> anyhow::Result<Exit> {
     match command {
         Command::Run(run) if run.supervised => serve(run.serve, shutdown).await,
-        Command::Run(run) => supervise(supervision(run)?, shutdown).await,
+        Command::Run(run) => supervise(children(run)?, shutdown).await,
         Command::Serve(config) => serve(config, shutdown).await,
         Command::Sync(config) => once::sync(config, shutdown).await,
         Command::Healthcheck(config) => {
@@ -62,8 +61,9 @@ pub async fn run(command: Command, shutdown: Shutdown) -> anyhow::Result<Exit> {
     }
 }
 
-/// The agent is this same program with the same arguments, told that it is supervised.
-fn supervision(run: Run) -> anyhow::Result<Supervision> {
+/// The engine, and the agent, which is this same program with the same arguments, told that it is
+/// supervised.
+fn children(run: Run) -> anyhow::Result<Vec<Child>> {
     let program = std::env::current_exe().context("finding this program's own file")?;
     let mut agent: Vec<_> = std::iter::once(program.into_os_string())
         .chain(std::env::args_os().skip(1).take_while(|argument| argument != "--"))
@@ -71,12 +71,23 @@ fn supervision(run: Run) -> anyhow::Result<Supervision> {
     agent.push("--supervised".into());
     agent.push("--".into());
     agent.extend(run.entry_point.iter().cloned());
-    Ok(Supervision {
-        engine: run.entry_point,
-        agent,
+    let engine = Child {
+        name: "engine",
+        command: run.entry_point,
+        stop_limit: run.engine_stop_timeout,
+        reloads: true,
         pid_files: run.pid_files,
-        note: supervise::note_path(&run.serve.path.state_dir),
-        agent_stop: run.serve.drain_timeout + AGENT_END,
-        engine_stop: run.engine_stop_timeout,
-    })
+        note: Some(note_path(&run.serve.path.state_dir)),
+        hint: "give the image's own entry point after `--`, as `docker inspect` shows it",
+    };
+    let agent = Child {
+        name: "agent",
+        command: agent,
+        stop_limit: run.serve.drain_timeout + AGENT_END,
+        reloads: false,
+        pid_files: Vec::new(),
+        note: None,
+        hint: "the agent is this program itself, whose file must stay where it is",
+    };
+    Ok(vec![engine, agent])
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use agent::exit::Exit;
 use agent::shutdown::Shutdown;
+use agent::supervise::note_path;
 use anyhow::Context as _;
 use futures::future::try_join_all;
 use proto::server::{Caps, Health, Listener, RANGE_SERVICES, ServeError, Server, Services};
@@ -17,7 +18,6 @@ use crate::config::Serve;
 use crate::control::Control;
 use crate::engine::RangeEngine;
 use crate::parts::Parts;
-use crate::supervise::note_path;
 use crate::syncs::Syncs;
 use crate::wanted;
 

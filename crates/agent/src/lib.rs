@@ -13,3 +13,4 @@ pub mod telemetry;
 
 pub mod health;
 pub mod memory;
+pub mod supervise;

@@ -185,18 +185,40 @@ fn orphans_are_reaped() {
     });
 }
 
+/// The process IDs under which a service was started so far.
+fn started(range: &Range, service: &str) -> Vec<i32> {
+    let mark = format!("started service=\"{service}\"");
+    let log = range.log();
+    let lines = log.lines().filter(|line| line.contains(&mark));
+    lines.filter_map(|line| line.rsplit_once("pid=")?.1.trim().parse().ok()).collect()
+}
+
 #[test]
-fn an_agent_that_is_killed_is_started_again() {
+fn what_is_killed_is_started_again_each_time() {
+    // More often than pauses double; `kill.rs` of the ranges does it to real engines.
+    const KILLS: usize = 4;
     let range = Range::start(ENGINE);
-    let agent = || {
-        let log = range.log();
-        let line = log.lines().rev().find(|line| line.contains("started service=\"agent\""))?;
-        line.rsplit_once("pid=")?.1.trim().parse::<i32>().ok()
-    };
-    range.until("the agent is up", || exists(&range.path("agent.sock")));
-    let first = agent().unwrap();
-    rustix::process::kill_process(Pid::from_raw(first).unwrap(), Signal::KILL).unwrap();
-    range.until("another agent is up", || agent() != Some(first));
+    for service in ["agent", "engine"] {
+        for kill in 1..=KILLS {
+            range.until("it is up", || started(&range, service).len() == kill);
+            let pid = *started(&range, service).last().unwrap();
+            rustix::process::kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
+        }
+        range.until("it is up again", || started(&range, service).len() == KILLS + 1);
+    }
+    let note = fs::read_to_string(range.path("state/supervisor.json")).unwrap();
+    assert_eq!(note, r#"{"restarts":4,"last_end":"signal 9"}"#);
+    range.until("no zombie is left", || {
+        children(range.process.id()).iter().all(|(state, _)| *state != 'Z')
+    });
+}
+
+#[test]
+fn an_engine_that_ends_at_once_is_not_started_in_a_hurry() {
+    let range = Range::start(r#"echo up >> "$1/started"; exit 1"#);
+    let begun = Instant::now();
+    range.until("it was started four times", || range.lines("started").len() == 4);
+    assert!(Duration::from_millis(1700) < begun.elapsed(), "{}", range.log());
 }
 
 #[test]

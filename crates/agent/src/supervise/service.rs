@@ -14,13 +14,15 @@ use rustix::process::{Pid, Signal, WaitStatus, kill_process, kill_process_group}
 use tokio::time::Instant;
 
 /// First pause before a child is started again; each failure in a row doubles it.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
 
-/// Longest pause: an operator who mends an engine's configuration should not wait for longer.
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// Longest pause: an operator who mends an engine's configuration should not wait for longer, and a
+/// start that fails costs little in this time.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
-/// A child that ran for this long was well: its next failure is a first one again.
-const STEADY: Duration = Duration::from_secs(60);
+/// A child that ran for this long was well: its next failure is a first one again. An engine that
+/// cannot start says so sooner.
+const STEADY: Duration = Duration::from_secs(5);
 
 /// A child, and when it is to be started.
 #[derive(Debug)]
@@ -188,9 +190,10 @@ mod tests {
 
     #[test]
     fn pauses_double_up_to_the_longest() {
-        let seconds = |failures| pause_after(failures).as_secs();
-        assert_eq!([0, 1, 2, 3, 4, 5, 6, 7].map(seconds), [1, 1, 2, 4, 8, 16, 30, 30]);
-        assert_eq!(seconds(u32::MAX), 30);
+        let milliseconds = |failures| pause_after(failures).as_millis();
+        let expected = [250, 250, 500, 1000, 2000, 4000, 8000, 10_000, 10_000];
+        assert_eq!([0, 1, 2, 3, 4, 5, 6, 7, 8].map(milliseconds), expected);
+        assert_eq!(milliseconds(u32::MAX), 10_000);
     }
 
     #[tokio::test(start_paused = true)]
@@ -200,7 +203,7 @@ mod tests {
             service.not_started();
         }
         let pause = |service: &Service| service.due().map(|due| due - Instant::now());
-        assert_eq!(pause(&service), Some(Duration::from_secs(8)));
+        assert_eq!(pause(&service), Some(Duration::from_secs(2)));
         service.pause(STEADY);
         assert_eq!(pause(&service), Some(FIRST_PAUSE));
         assert_eq!(service.restarts(), 5);

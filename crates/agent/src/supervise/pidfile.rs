@@ -1,4 +1,4 @@
-//! Pid files that an engine left behind when it was killed.
+//! Pid files that a program left behind when it was killed.
 //!
 //! dockerd refuses to start while `docker.pid` names a living process, and in a container the pids
 //! begin anew at each start: the number in a file from before may well be somebody else's now.
@@ -27,8 +27,9 @@ fn is_stale(file: &Path) -> bool {
 }
 
 fn names_running(pid: u32, program: &str) -> bool {
-    std::fs::read_to_string(format!("/proc/{pid}/comm"))
-        .is_ok_and(|comm| comm.trim_end().starts_with(program))
+    // Exactly: a `containerd-shim` is no containerd.
+    let runs = |comm: &str| comm == program || comm.strip_suffix('d') == Some(program);
+    std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| runs(comm.trim_end()))
 }
 
 #[cfg(test)]

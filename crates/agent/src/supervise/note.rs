@@ -1,23 +1,17 @@
-//! What the supervisor knows and the agent beside it should tell: a small file between the two.
+//! What the supervisor knows of a child and an agent should tell: a small file between the two.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-/// How the engine's process has fared.
+/// How a child's process has fared.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Note {
-    /// How often the engine was started again.
+    /// How often it was started again.
     pub restarts: u32,
     /// How its last run ended, such as `exit status 1` or `signal 9`; absent before the first end.
     pub last_end: Option<String>,
-}
-
-/// Where the note lies in an agent's state folder.
-#[must_use]
-pub fn path(state_dir: &Path) -> PathBuf {
-    state_dir.join("supervisor.json")
 }
 
 impl Note {
@@ -58,7 +52,7 @@ mod tests {
     #[test]
     fn a_note_is_read_as_it_was_written() {
         let folder = tempfile::tempdir().unwrap();
-        let path = path(&folder.path().join("state"));
+        let path = folder.path().join("state/note.json");
         assert_eq!(Note::read(&path), None);
         let note = Note { restarts: 2, last_end: Some("signal 9".into()) };
         note.write(&path).unwrap();
