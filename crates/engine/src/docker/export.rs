@@ -10,18 +10,15 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures::{StreamExt as _, TryStreamExt as _};
 use tokio_util::task::AbortOnDropHandle;
 use transfer::{
     BlobError, BlobSource, BlobStore, BlobStream, ConfigDigest, Digest, Image, ImageSource,
-    ImageSummary, LayerForm, Reference, SourceError, StoreKind,
+    ImageSummary, LayerForm, Reference, SourceError,
 };
 
 use super::flight::{Failure, Pilot};
-use super::images::Inspected;
-use super::prove::INSPECTIONS;
 use super::save::{ExportStats, State};
-use super::{Docker, EngineError};
+use super::{Docker, catalogue};
 
 /// How long an export waits for company: ranges that start together ask within this time, and each
 /// save that is not made saves the engine seconds of work per gigabyte.
@@ -78,28 +75,11 @@ impl Export {
 #[async_trait]
 impl ImageSource for Export {
     async fn list(&self) -> Result<Vec<ImageSummary>, SourceError> {
-        let docker = self.docker();
-        supported(docker).await.map_err(|error| error.about("*"))?;
-        let listed = docker.list_images().await.map_err(|error| error.about("*"))?;
-        let inspections = listed.into_iter().map(|image| async move {
-            docker.inspect(&image.id.to_string()).await.map_err(|error| error.about("*"))
-        });
-        let inspected: Vec<Option<Inspected>> =
-            futures::stream::iter(inspections).buffer_unordered(INSPECTIONS).try_collect().await?;
-        // What was deleted meanwhile is not listed.
-        let mut summaries: Vec<_> = inspected.iter().flatten().map(summary).collect();
-        summaries.sort_by_key(|summary| summary.config_digest);
-        Ok(summaries)
+        catalogue::list(self.docker()).await
     }
 
     async fn resolve(&self, reference: &Reference) -> Result<ImageSummary, SourceError> {
-        let docker = self.docker();
-        supported(docker).await.map_err(|error| error.about(reference))?;
-        let inspected = docker.inspect(&reference.to_string()).await;
-        match inspected.map_err(|error| error.about(reference))? {
-            Some(inspected) if inspected.is_named(reference) => Ok(summary(&inspected)),
-            _ => Err(SourceError::NotFound { image: reference.to_string() }),
-        }
+        catalogue::resolve(self.docker(), reference).await
     }
 
     async fn image(
@@ -112,29 +92,6 @@ impl ImageSource for Export {
 
     fn blobs(&self, config_digest: &ConfigDigest) -> Arc<dyn BlobSource> {
         Arc::new(ImageBlobs { inner: self.inner.clone(), config_digest: *config_digest })
-    }
-}
-
-/// On a graphdriver an image's ID is its config digest. The containerd store has manifests and
-/// indexes of its own, which are not read yet.
-async fn supported(docker: &Docker) -> Result<(), EngineError> {
-    match docker.info().await?.store {
-        StoreKind::Graphdriver => Ok(()),
-        StoreKind::Containerd => Err(EngineError::Unsupported {
-            engine: docker.address().to_owned(),
-            what: "images are exported from the overlay2 store only; \
-                   this engine keeps them in the containerd store",
-        }),
-    }
-}
-
-fn summary(inspected: &Inspected) -> ImageSummary {
-    ImageSummary {
-        config_digest: ConfigDigest(inspected.id.0),
-        references: inspected.references(),
-        diff_ids: inspected.diff_ids().to_vec(),
-        unpacked_size: inspected.size(),
-        platform: inspected.platform(),
     }
 }
 

@@ -4,6 +4,7 @@
 //! and what bollard's types do not carry go through `http.rs`, which knows progress instead of
 //! deadlines.
 
+mod catalogue;
 mod containers;
 mod error;
 mod export;
