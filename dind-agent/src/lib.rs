@@ -22,7 +22,7 @@ use std::time::Duration;
 use agent::exit::Exit;
 use agent::process::Threads;
 use agent::shutdown::Shutdown;
-use agent::supervise::{Child, note_path, supervise};
+use agent::supervise::{Child, end_with_supervisor, note_path, supervise};
 use anyhow::Context as _;
 use proto::Endpoint;
 
@@ -50,7 +50,10 @@ pub fn threads(command: &Command) -> Threads {
 /// What could not be done, on what, why, and what to do about it.
 pub async fn run(command: Command, shutdown: Shutdown) -> anyhow::Result<Exit> {
     match command {
-        Command::Run(run) if run.supervised => serve(run.serve, shutdown).await,
+        Command::Run(run) if run.supervised => {
+            end_with_supervisor().context("binding the agent's life to its supervisor's")?;
+            serve(run.serve, shutdown).await
+        }
         Command::Run(run) => supervise(children(run)?, shutdown).await,
         Command::Serve(config) => serve(config, shutdown).await,
         Command::Sync(config) => once::sync(config, shutdown).await,
@@ -78,6 +81,7 @@ fn children(run: Run) -> anyhow::Result<Vec<Child>> {
         reloads: true,
         pid_files: run.pid_files,
         note: Some(note_path(&run.serve.path.state_dir)),
+        must_begin: false,
         hint: "give the image's own entry point after `--`, as `docker inspect` shows it",
     };
     let agent = Child {
@@ -87,6 +91,7 @@ fn children(run: Run) -> anyhow::Result<Vec<Child>> {
         reloads: false,
         pid_files: Vec::new(),
         note: None,
+        must_begin: false,
         hint: "the agent is this program itself, whose file must stay where it is",
     };
     Ok(vec![engine, agent])

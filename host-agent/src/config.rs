@@ -39,6 +39,8 @@ Exit codes: 0 done, 1 failure, 2 usage, 130 interrupted.";
 pub enum Command {
     /// Serve until told to stop.
     Serve(Serve),
+    /// Serve, and start again when that is killed: for machines where no unit does it.
+    Run(Run),
     /// Ask a running agent whether it is well: exit 0 when it is.
     Healthcheck(Healthcheck),
 }
@@ -115,6 +117,18 @@ pub struct Serve {
     pub drain_timeout: Duration,
 }
 
+/// A served agent with a supervisor.
+#[derive(Clone, Debug, Args)]
+pub struct Run {
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "a doc comment here would replace the command's own")]
+    pub serve: Serve,
+
+    /// Set by the supervisor for the agent that it starts from its own command line.
+    #[arg(long, hide = true)]
+    pub supervised: bool,
+}
+
 /// One question to a running agent.
 #[derive(Clone, Debug, Args)]
 pub struct Healthcheck {
@@ -156,7 +170,9 @@ impl Config {
     /// What the flags must agree on.
     fn check(&self) -> Result<(), InspectError> {
         match &self.command {
-            Command::Serve(serve) => serve.inspect_address().map(|_| ()),
+            Command::Serve(serve) | Command::Run(Run { serve, .. }) => {
+                serve.inspect_address().map(|_| ())
+            }
             Command::Healthcheck(_) => Ok(()),
         }
     }

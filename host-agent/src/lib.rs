@@ -18,7 +18,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use agent::exit::Exit;
+use agent::process::Threads;
 use agent::shutdown::Shutdown;
+use agent::supervise::{Child, end_with_supervisor, supervise};
 use anyhow::Context as _;
 use futures::future::try_join_all;
 use proto::library::{AllImages, Terms};
@@ -29,13 +31,17 @@ use transfer::metered::MeteredStore;
 use transfer::store::FsStore;
 
 use admin::Admin;
-use config::{Command, Serve};
+use config::{Command, Run, Serve};
 use engine::HostEngine;
 use ranges::Ranges;
 use state::{StateDir, admin_socket};
 
 /// How often the engine is asked whether it answers.
 const ENGINE_WATCH: Duration = Duration::from_secs(2);
+
+/// What a supervised agent may take beyond its drain's own limit before it is killed: the last file
+/// work, and the last spans on their way to a collector.
+const AGENT_END: Duration = Duration::from_secs(5);
 
 /// Does what the command line says.
 ///
@@ -44,12 +50,43 @@ const ENGINE_WATCH: Duration = Duration::from_secs(2);
 pub async fn run(command: Command, shutdown: Shutdown) -> anyhow::Result<Exit> {
     match command {
         Command::Serve(config) => serve(config, shutdown).await,
+        Command::Run(run) if run.supervised => {
+            end_with_supervisor().context("binding the agent's life to its supervisor's")?;
+            serve(run.serve, shutdown).await
+        }
+        Command::Run(run) => supervise(vec![child(&run)?], shutdown).await,
         Command::Healthcheck(config) => {
             let admin = Endpoint::unix(admin_socket(&config.state_dir));
             agent::health::check(&admin, config.timeout).await?;
             Ok(Exit::Ok)
         }
     }
+}
+
+/// How many threads a command is worth: a supervisor only waits.
+#[must_use]
+pub fn threads(command: &Command) -> Threads {
+    match command {
+        Command::Run(Run { supervised: false, .. }) | Command::Healthcheck(_) => Threads::One,
+        _ => Threads::Cores,
+    }
+}
+
+/// The agent as a supervisor's child: this same program with the same arguments, told that it is
+/// supervised.
+fn child(run: &Run) -> anyhow::Result<Child> {
+    let program = std::env::current_exe().context("finding this program's own file")?;
+    let arguments = std::env::args_os().skip(1).chain(["--supervised".into()]);
+    Ok(Child {
+        name: "agent",
+        command: std::iter::once(program.into_os_string()).chain(arguments).collect(),
+        stop_limit: run.serve.drain_timeout + AGENT_END,
+        reloads: false,
+        pid_files: Vec::new(),
+        note: None,
+        must_begin: true,
+        hint: "the agent is this program itself, whose file must stay where it is",
+    })
 }
 
 /// Serves until the end is asked for; then finishes the streams under way, within the drain's time.

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use agent::process::{self, Threads};
+use agent::process;
 use host_agent::config::Config;
 
 /// Frames of 1 MiB cross glibc's mmap threshold and fault their pages in anew each time.
@@ -11,7 +11,8 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     let config = Config::read();
-    process::run("longshore-host-agent", &config.telemetry, Threads::Cores, |shutdown| {
+    let threads = host_agent::threads(&config.command);
+    process::run("longshore-host-agent", &config.telemetry, threads, |shutdown| {
         host_agent::run(config.command, shutdown)
     })
 }

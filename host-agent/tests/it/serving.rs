@@ -62,7 +62,7 @@ fn config(state: &Path, engine: &str) -> Serve {
         Config::parse_from(line.chain(["--state-dir".into(), state.as_os_str().to_owned()]));
     match config.command {
         Command::Serve(serve) => serve,
-        Command::Healthcheck(_) => unreachable!("the line says serve"),
+        command => unreachable!("the line says serve: {command:?}"),
     }
 }
 

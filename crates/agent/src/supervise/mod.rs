@@ -46,6 +46,9 @@ pub struct Child {
     pub pid_files: Vec<PathBuf>,
     /// Where others read how it has fared; no note is kept when absent.
     pub note: Option<PathBuf>,
+    /// Whether a first run that soon ends by itself with a failure ends the supervisor too: it is a
+    /// mistake in the command line or in the place it runs in, and somebody is there to read it.
+    pub must_begin: bool,
     /// What to do when it cannot be started at all, for the person who wrote the command line.
     pub hint: &'static str,
 }
@@ -56,16 +59,32 @@ pub struct Child {
 /// Cancel safe: dropping the future kills them all.
 ///
 /// # Errors
-/// Signals cannot be listened to, or a program cannot be started even once.
+/// Signals cannot be listened to, a program cannot be started even once, or the first run of one
+/// that [must begin](Child::must_begin) failed.
 pub async fn supervise(children: Vec<Child>, shutdown: Shutdown) -> anyhow::Result<Exit> {
     let mut family = Family::gather(children)?;
     family.start_first()?;
-    tokio::select! {
-        () = family.keep_alive() => {}
-        () = shutdown.draining() => {}
-    }
+    let exit = tokio::select! {
+        error = family.keep_alive() => Err(error),
+        () = shutdown.draining() => Ok(Exit::Ok),
+    };
     family.stop().await;
-    Ok(Exit::Ok)
+    exit
+}
+
+/// Ends this process by SIGTERM when its supervisor is killed: a child that nobody keeps alive any
+/// more would be in the way of the one that is started next.
+///
+/// # Errors
+/// The system's own.
+pub fn end_with_supervisor() -> std::io::Result<()> {
+    let supervisor = rustix::process::getppid();
+    rustix::process::set_parent_process_death_signal(Some(Signal::TERM))?;
+    // It may have gone between the two.
+    if rustix::process::getppid() != supervisor {
+        rustix::process::kill_process(rustix::process::getpid(), Signal::TERM)?;
+    }
+    Ok(())
 }
 
 /// One child with its process.
@@ -101,11 +120,16 @@ impl Family {
         Ok(())
     }
 
-    async fn keep_alive(&mut self) {
+    /// Goes on until a child that must begin did not; the error says so.
+    async fn keep_alive(&mut self) -> anyhow::Error {
         loop {
             let due = self.members.iter().filter_map(|member| member.service.due()).min();
             tokio::select! {
-                _ = self.child_ended.recv() => self.reap(),
+                _ = self.child_ended.recv() => {
+                    if let Some(failure) = self.reap() {
+                        return failure;
+                    }
+                }
                 _ = self.hangup.recv() => self.reload(),
                 () = sleep_until(due) => self.start_due(),
             }
@@ -132,14 +156,14 @@ impl Family {
     }
 
     async fn stop_one(&mut self, position: usize) {
-        self.reap();
+        self.reap_ending();
         self.members[position].service.stop();
         let limit = self.members[position].child.stop_limit;
         let deadline = Instant::now() + limit;
         // Listening began before the signal was sent, so no end is missed between the two.
         while self.members[position].service.pid().is_some() {
             tokio::select! {
-                _ = self.child_ended.recv() => self.reap(),
+                _ = self.child_ended.recv() => self.reap_ending(),
                 () = tokio::time::sleep_until(deadline) => {
                     let service = &self.members[position].service;
                     tracing::warn!(service = service.name(), ?limit, "did not stop in time: killing it");
@@ -149,13 +173,21 @@ impl Family {
         }
     }
 
-    fn reap(&mut self) {
+    /// Takes note of every end since; an error when one of them is the supervisor's too.
+    fn reap(&mut self) -> Option<anyhow::Error> {
+        let mut failure = None;
         for (pid, status) in reap_all() {
             let of_pid = |member: &&mut Member| member.service.pid() == Some(pid);
             if let Some(member) = self.members.iter_mut().find(of_pid) {
-                member.ended(&service::describe(status));
+                failure = failure.or(member.ended(status));
             }
         }
+        failure
+    }
+
+    /// The same once all are to end: no end is a failure any more.
+    fn reap_ending(&mut self) {
+        drop(self.reap());
     }
 }
 
@@ -173,10 +205,17 @@ impl Member {
         }
     }
 
-    fn ended(&mut self, end: &str) {
-        self.service.ended(end);
+    /// Takes note of its end; an error when there is no use in starting it again.
+    fn ended(&mut self, status: WaitStatus) -> Option<anyhow::Error> {
+        let end = service::describe(status);
+        let soon = self.service.ended(&end);
         let restarts = self.service.restarts();
-        self.write_note(&Note { restarts, last_end: Some(end.to_owned()) });
+        let failed = status.exit_status().is_some_and(|code| code != 0);
+        let name = self.child.name;
+        let failure = (self.child.must_begin && restarts == 1 && soon && failed)
+            .then(|| anyhow::anyhow!("the {name} ended at once with {end}; its log says why"));
+        self.write_note(&Note { restarts, last_end: Some(end) });
+        failure
     }
 
     fn clear_pid_files(&self) {

@@ -103,21 +103,23 @@ impl Service {
         self.pause(Duration::ZERO);
     }
 
-    /// Takes note that its process was reaped.
-    pub(super) fn ended(&mut self, end: &str) {
+    /// Takes note that its process was reaped, and says whether it ended soon after its start.
+    pub(super) fn ended(&mut self, end: &str) -> bool {
         // Running → Waiting
-        let State::Running { pid, since } = self.state else { return };
+        let State::Running { pid, since } = self.state else { return false };
         // An entry point may be a shell around the engine: what it left must not meet the next
         // run on the same data.
         self.leftovers = Some(pid);
         signal_group(pid, Signal::TERM);
         let stopping = self.stopping;
-        let pause = self.pause(since.elapsed());
+        let ran = since.elapsed();
+        let pause = self.pause(ran);
         if stopping {
             tracing::info!(service = self.name, end, "stopped");
         } else {
             tracing::warn!(service = self.name, end, ?pause, "ended by itself, starting it again");
         }
+        ran < STEADY
     }
 
     fn pause(&mut self, ran: Duration) -> Duration {
