@@ -1,8 +1,11 @@
 //! The host agent as a detached process: started once, and found again by the next command.
 //!
+//! It is started as `run`, a supervisor with the agent as its child: one that is killed is back by
+//! itself, as under a unit.
+//!
 //! ```text
 //! <state>/host/               its state: admin.sock, store/, ranges/
-//!         run/host-agent.pid  its process ID, also for teardown
+//!         run/host-agent.pid  the supervisor's process ID, also for teardown
 //!         log/host-agent.log  what it says
 //! ```
 
@@ -23,6 +26,9 @@ const START_LIMIT: Duration = Duration::from_secs(30);
 
 /// How long it may take to end when a newer one takes its place.
 const STOP_LIMIT: Duration = Duration::from_secs(40);
+
+/// How long one that was killed may take to be back: its supervisor's pause, and opening its store.
+const AGAIN_LIMIT: Duration = Duration::from_secs(10);
 
 /// Between two looks at an agent that starts or stops.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -52,7 +58,7 @@ pub(crate) struct HostAgent {
 pub(crate) fn ensure(state: &State, binary: &Path, engine: &str) -> Result<HostAgent> {
     let place = Place::in_state(state);
     if let Some(process) = place.process() {
-        if process.runs(binary, engine) && place.answers() {
+        if process.runs(binary, engine) && place.answers_soon() {
             return Ok(place.agent(&process));
         }
         process.end()?;
@@ -75,7 +81,7 @@ pub(crate) fn endpoint(state: &State) -> String {
 /// Whether it runs and takes connections.
 pub(crate) fn answers(state: &State) -> bool {
     let place = Place::in_state(state);
-    place.process().is_some() && place.answers()
+    place.process().is_some() && place.answers_soon()
 }
 
 /// Where its things lie.
@@ -116,6 +122,18 @@ impl Place {
         UnixStream::connect(self.socket()).is_ok()
     }
 
+    /// Whether it takes connections, if not at once then when its supervisor has started it again.
+    fn answers_soon(&self) -> bool {
+        let begun = Instant::now();
+        while !self.answers() {
+            if AGAIN_LIMIT < begun.elapsed() {
+                return false;
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+        true
+    }
+
     fn agent(&self, process: &Process) -> HostAgent {
         let inspect = process.flag("--inspect").filter(|address| *address != "off");
         HostAgent { admin: self.endpoint(), inspect: inspect.map(str::to_owned) }
@@ -132,10 +150,10 @@ impl Place {
         let log = self.open_log().with_context(|| format!("opening {}", self.log.display()))?;
         let errors = log.try_clone().context("opening the host agent's log")?;
         // A session of its own: no terminal's hang-up or interrupt reaches it. Without --fork,
-        // setsid becomes the agent, so the child's process ID is the agent's.
+        // setsid becomes the supervisor, so the child's process ID is the supervisor's.
         let mut child = Command::new("setsid")
             .arg(binary)
-            .args(["serve", "--engine", engine, "--inspect", &inspect, "--state-dir"])
+            .args(["run", "--engine", engine, "--inspect", &inspect, "--state-dir"])
             .arg(&self.folder)
             .current_dir("/")
             .stdin(Stdio::null())
@@ -265,7 +283,7 @@ mod tests {
     #[test]
     fn only_the_same_file_for_the_same_engine_is_left_running() {
         let words =
-            ["longshore-host-agent", "serve", "--engine", "unix:///a", "--inspect", "off", ""];
+            ["longshore-host-agent", "run", "--engine", "unix:///a", "--inspect", "off", ""];
         let process = |program: &str| Process {
             pid: 2,
             program: PathBuf::from(program),
