@@ -32,7 +32,7 @@ pub use export::Export;
 pub use held::HeldImage;
 pub use load::DockerSink;
 pub use save::ExportStats;
-pub use spec::{Bind, ContainerSpec, Powers, PublishedPort};
+pub use spec::{Bind, ContainerSpec, Powers, PublishedPort, Restart};
 pub use thin::ThinArchive;
 
 /// How long a call that only asks or changes one thing may take.

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use bollard::models::{ContainerCreateBody, HostConfig, HostConfigCgroupnsModeEnum, PortBinding};
+use bollard::models::{
+    ContainerCreateBody, HostConfig, HostConfigCgroupnsModeEnum, PortBinding, RestartPolicy,
+    RestartPolicyNameEnum,
+};
 
 /// A container that is to be created.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,6 +38,19 @@ pub struct ContainerSpec {
     pub memory: Option<u64>,
     /// Signal that asks it to stop; the image's own when absent.
     pub stop_signal: Option<String>,
+    /// What the engine does when it ends.
+    pub restart: Restart,
+}
+
+/// What an engine does about a container that has ended, or that ran when the engine itself ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Restart {
+    /// Nothing.
+    #[default]
+    Never,
+    /// Starts it again, until somebody stops it. `docker stop` and `docker kill` both count as that;
+    /// a kill of its process from outside does not.
+    UnlessStopped,
 }
 
 /// A folder or file of the host, mounted into a container.
@@ -97,6 +113,7 @@ impl ContainerSpec {
             port_bindings: Some(ports.collect()),
             // A limit above i64::MAX bytes is no limit.
             memory: self.memory.and_then(|bytes| i64::try_from(bytes).ok()),
+            restart_policy: self.restart.policy(),
             ..Default::default()
         };
         match &self.powers {
@@ -117,6 +134,16 @@ impl ContainerSpec {
         }
         config.binds = Some(binds);
         config
+    }
+}
+
+impl Restart {
+    fn policy(self) -> Option<RestartPolicy> {
+        let name = match self {
+            Self::Never => return None,
+            Self::UnlessStopped => RestartPolicyNameEnum::UNLESS_STOPPED,
+        };
+        Some(RestartPolicy { name: Some(name), maximum_retry_count: None })
     }
 }
 
@@ -154,6 +181,14 @@ mod tests {
             ContainerSpec { powers: Powers::Privileged, ..Default::default() }.host_config();
         assert_eq!((config.privileged, config.cap_add), (Some(true), None));
         assert_eq!(ContainerSpec::default().host_config().privileged, None);
+    }
+
+    #[test]
+    fn a_container_is_started_again_only_where_it_was_asked_for() {
+        let policy = |restart| ContainerSpec { restart, ..Default::default() }.host_config();
+        assert_eq!(policy(Restart::Never).restart_policy, None);
+        let policy = policy(Restart::UnlessStopped).restart_policy.unwrap();
+        assert_eq!(policy.name, Some(RestartPolicyNameEnum::UNLESS_STOPPED));
     }
 
     #[test]
