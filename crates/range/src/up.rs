@@ -54,9 +54,11 @@ impl Ranges {
     ) -> Result<Report, RangeError> {
         let recipe = self.recipe(request).await?;
         let mut seen = HashSet::new();
-        let names = request.names.iter().filter(|name| seen.insert((*name).clone()));
-        let ranges = names.enumerate().map(|(position, range)| {
-            let journey = Journey::begin(range.clone(), observer.clone());
+        // Owned, so that the future can be sent to another thread whatever the names live in.
+        let names = request.names.iter().cloned();
+        let names: Vec<_> = names.filter(|name| seen.insert(name.clone())).collect();
+        let ranges = names.into_iter().enumerate().map(|(position, range)| {
+            let journey = Journey::begin(range, observer.clone());
             let recipe = &recipe;
             async move { (position, self.up_one(recipe, journey).await) }
         });
