@@ -4,6 +4,7 @@
 //! are blob sources, and so are *cached*, *shared*, *limited*, *metered* ones. Each implementation
 //! starts its tests by calling `fixture::contract`.
 
+use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -99,6 +100,53 @@ impl BlobError {
     /// Wraps a failure of whatever is behind a source.
     pub fn unavailable(digest: Digest, source: impl Into<Cause>) -> Self {
         Self::Unavailable { digest, source: source.into() }
+    }
+
+    /// The same error for one more who waited for the same: each gets one of their own.
+    #[must_use]
+    pub fn again(self: &Arc<Self>) -> Self {
+        match **self {
+            Self::NotFound { digest } => Self::NotFound { digest },
+            Self::OffsetBeyondEnd { digest, size, offset } => {
+                Self::OffsetBeyondEnd { digest, size, offset }
+            }
+            Self::SizeMismatch { digest, expected, actual } => {
+                Self::SizeMismatch { digest, expected, actual }
+            }
+            Self::DigestMismatch { expected, actual } => Self::DigestMismatch { expected, actual },
+            Self::LeaseLost { digest } => Self::LeaseLost { digest },
+            Self::Storage { digest, ref path, ref source } => Self::Storage {
+                digest,
+                path: path.clone(),
+                source: std::io::Error::new(source.kind(), Told(self.clone())),
+            },
+            Self::Unavailable { digest, .. } => Self::unavailable(digest, Told(self.clone())),
+        }
+    }
+}
+
+/// The cause beneath an error that several are told of: says what that cause says.
+#[derive(Debug)]
+struct Told(Arc<BlobError>);
+
+impl Told {
+    fn cause(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        std::error::Error::source(&*self.0)
+    }
+}
+
+impl fmt::Display for Told {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.cause() {
+            Some(cause) => fmt::Display::fmt(cause, f),
+            None => fmt::Display::fmt(&self.0, f),
+        }
+    }
+}
+
+impl std::error::Error for Told {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.cause().and_then(std::error::Error::source)
     }
 }
 

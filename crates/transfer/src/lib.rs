@@ -28,6 +28,8 @@ pub mod shared;
 pub mod limited;
 pub mod metered;
 pub mod stored;
+pub mod decompress;
+pub mod uncompressed;
 pub mod fallback;
 
 pub mod source;

@@ -112,7 +112,7 @@ impl Entry {
             error => error,
         });
         self.end(State::Failed(error.clone()));
-        again(&error)
+        error.again()
     }
 
     /// Waits until nobody has been reading for some seconds.
@@ -174,7 +174,7 @@ impl Flight {
         let state = state.wait_for(|state| !matches!(state, State::Starting)).await;
         let state = state.expect("invariant: an entry is final before it is dropped").clone();
         match state {
-            State::Failed(error) => Err(again(&error)),
+            State::Failed(error) => Err(error.again()),
             state => Ok(state),
         }
     }
@@ -219,7 +219,7 @@ impl Follower {
                 State::Done { written, size } => {
                     return self.read(&*written, size).await.map(Some);
                 }
-                State::Failed(error) => return Err(again(&error)),
+                State::Failed(error) => return Err(error.again()),
                 State::Starting | State::Kept | State::Growing { .. } => {}
             }
             let changed = self.state.changed().await;
@@ -237,55 +237,5 @@ impl Follower {
         }
         self.offset += frame.len() as u64;
         Ok(frame)
-    }
-}
-
-/// The same error for one more reader.
-fn again(error: &Arc<BlobError>) -> BlobError {
-    match **error {
-        BlobError::NotFound { digest } => BlobError::NotFound { digest },
-        BlobError::OffsetBeyondEnd { digest, size, offset } => {
-            BlobError::OffsetBeyondEnd { digest, size, offset }
-        }
-        BlobError::SizeMismatch { digest, expected, actual } => {
-            BlobError::SizeMismatch { digest, expected, actual }
-        }
-        BlobError::DigestMismatch { expected, actual } => {
-            BlobError::DigestMismatch { expected, actual }
-        }
-        BlobError::LeaseLost { digest } => BlobError::LeaseLost { digest },
-        BlobError::Storage { digest, ref path, ref source } => BlobError::Storage {
-            digest,
-            path: path.clone(),
-            source: std::io::Error::new(source.kind(), Told(error.clone())),
-        },
-        BlobError::Unavailable { digest, .. } => {
-            BlobError::unavailable(digest, Told(error.clone()))
-        }
-    }
-}
-
-/// The cause beneath an error that several are told of: says what that cause says.
-#[derive(Debug)]
-struct Told(Arc<BlobError>);
-
-impl Told {
-    fn cause(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        std::error::Error::source(&*self.0)
-    }
-}
-
-impl fmt::Display for Told {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.cause() {
-            Some(cause) => fmt::Display::fmt(cause, f),
-            None => fmt::Display::fmt(&self.0, f),
-        }
-    }
-}
-
-impl std::error::Error for Told {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.cause().and_then(std::error::Error::source)
     }
 }
