@@ -1,11 +1,16 @@
 //! Container engines as image sources and image sinks.
 //!
 //! An engine is an adaptor: it implements the traits of `transfer` and knows no protocol. One
-//! folder per engine; the first is [`docker`].
+//! folder per engine; the first is [`docker`]. A folder of files ([`oci_layout`]) is an engine too,
+//! and a tar file a source.
 
+pub mod address;
 pub mod docker;
+pub mod oci_layout;
 
 #[cfg(any(test, feature = "fixture"))]
 pub mod fixture;
 
+pub use address::{Address, InvalidAddress};
 pub use docker::{Docker, DockerSink, EngineError, Export, ExportStats, HeldImage};
+pub use oci_layout::{LayoutError, OciLayout, OciLayoutSink};

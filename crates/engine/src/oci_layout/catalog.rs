@@ -1,0 +1,250 @@
+//! Which images a layout has, and what each is made of: its documents read and checked once.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use transfer::image::{
+    IndexEntry, InvalidImage, MAX_CONFIG, MAX_MANIFEST, Manifest, choose_manifest, choose_platform,
+};
+use transfer::{
+    ConfigDigest, Descriptor, Digest, Image, ImageSummary, Platform, Reference, SourceError,
+    explain,
+};
+
+use super::index::{self, Child};
+
+/// Where manifests and configs are read from: a folder, or a tar file of one.
+pub(crate) trait Documents {
+    /// The bytes of a blob that should be a small document; `None` where there is none. They are
+    /// checked by the caller.
+    fn read(&self, digest: &Digest, limit: usize) -> io::Result<Option<Bytes>>;
+}
+
+/// Images and their names.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Catalog {
+    images: BTreeMap<ConfigDigest, Described>,
+    names: BTreeMap<Reference, Named>,
+}
+
+#[derive(Clone, Debug)]
+struct Described {
+    summary: ImageSummary,
+    /// Absent where its layers' sizes are not known yet.
+    image: Option<Arc<Image>>,
+}
+
+#[derive(Clone, Debug)]
+struct Named {
+    /// The image, or why there is none.
+    image: Result<ConfigDigest, String>,
+    /// The digests that the name may be pinned to: the index's child, and the manifest.
+    targets: Vec<Digest>,
+}
+
+impl Catalog {
+    /// Reads what `index` names. An image that cannot be read keeps its names, with the reason.
+    ///
+    /// # Errors
+    /// [`InvalidImage`] when the index itself cannot be read.
+    pub(crate) fn of_index(
+        index: &[u8],
+        wanted: &Platform,
+        documents: &dyn Documents,
+    ) -> Result<Self, InvalidImage> {
+        let children = index::children(index)?;
+        let mut catalog = Self::default();
+        let mut named: BTreeMap<&Reference, Vec<&Child>> = BTreeMap::new();
+        for child in &children {
+            child.references.iter().for_each(|name| named.entry(name).or_default().push(child));
+            if child.references.is_empty()
+                && let Ok(image) = read_image(&child.entry, wanted, documents)
+            {
+                // What is no image for this platform and has no name is nobody's loss.
+                catalog.add(image, None);
+            }
+        }
+        for (reference, children) in named {
+            let read = choose(&children, wanted).and_then(|entry| {
+                let image = read_image(&entry, wanted, documents)?;
+                Ok((entry.descriptor.digest, image))
+            });
+            match read {
+                Ok((target, image)) => {
+                    let targets = vec![target, image.manifest_digest];
+                    let config_digest = catalog.add(image, Some(reference));
+                    catalog.name(reference.clone(), Ok(config_digest), targets);
+                }
+                Err(reason) => catalog.name(reference.clone(), Err(reason), Vec::new()),
+            }
+        }
+        Ok(catalog)
+    }
+
+    /// Adds an image; of two with the same config the first stays.
+    fn add(&mut self, image: Image, reference: Option<&Reference>) -> ConfigDigest {
+        let summary = ImageSummary {
+            config_digest: image.config_digest,
+            references: Vec::new(),
+            diff_ids: image.diff_ids().collect(),
+            unpacked_size: unpacked_size(&image),
+            platform: image.platform.clone(),
+        };
+        let config_digest = summary.config_digest;
+        self.describe(summary, Some(image));
+        if let (Some(reference), Some(described)) = (reference, self.images.get_mut(&config_digest))
+        {
+            described.summary.references.push(reference.clone());
+        }
+        config_digest
+    }
+
+    /// Adds an image by what is known of it, unless it is there.
+    pub(crate) fn describe(&mut self, summary: ImageSummary, image: Option<Image>) {
+        let config_digest = summary.config_digest;
+        let image = image.map(Arc::new);
+        self.images.entry(config_digest).or_insert(Described { summary, image });
+    }
+
+    /// Gives a name to an image that was described. A name that means two images means none.
+    pub(crate) fn name_also(&mut self, reference: Reference, config_digest: ConfigDigest) {
+        match self.names.get(&reference) {
+            Some(Named { image: Ok(other), .. }) if *other == config_digest => return,
+            Some(Named { image: Ok(other), .. }) => {
+                let reason = format!("two documents say which it is: {other} and {config_digest}");
+                if let Some(described) = self.images.get_mut(other) {
+                    described.summary.references.retain(|name| *name != reference);
+                }
+                self.name(reference, Err(reason), Vec::new());
+                return;
+            }
+            Some(Named { image: Err(_), .. }) | None => {}
+        }
+        if let Some(described) = self.images.get_mut(&config_digest) {
+            described.summary.references.push(reference.clone());
+            described.summary.references.sort();
+        }
+        self.name(reference, Ok(config_digest), Vec::new());
+    }
+
+    fn name(
+        &mut self,
+        reference: Reference,
+        image: Result<ConfigDigest, String>,
+        targets: Vec<Digest>,
+    ) {
+        self.names.insert(reference, Named { image, targets });
+    }
+
+    /// Every image, sorted by config digest.
+    pub(crate) fn list(&self) -> Vec<ImageSummary> {
+        self.images.values().map(|described| described.summary.clone()).collect()
+    }
+
+    /// The image of that name. A name with a digest is also found by the digest of the index's
+    /// child or of the manifest, as an engine finds it.
+    ///
+    /// # Errors
+    /// [`SourceError::NotFound`], [`SourceError::Malformed`].
+    pub(crate) fn resolve(&self, reference: &Reference) -> Result<ImageSummary, SourceError> {
+        let named = self.names.get(reference).or_else(|| self.pinned(reference));
+        match named.map(|named| &named.image) {
+            Some(Ok(config_digest)) => match self.images.get(config_digest) {
+                Some(described) => Ok(described.summary.clone()),
+                None => Err(SourceError::NotFound { image: reference.to_string() }),
+            },
+            Some(Err(reason)) => {
+                Err(SourceError::Malformed { image: reference.to_string(), reason: reason.clone() })
+            }
+            None => Err(SourceError::NotFound { image: reference.to_string() }),
+        }
+    }
+
+    fn pinned(&self, reference: &Reference) -> Option<&Named> {
+        let digest = reference.digest()?;
+        let same = |name: &Reference| {
+            name.repository() == reference.repository()
+                && reference.tag().is_none_or(|tag| name.tag() == Some(tag))
+        };
+        let mut named = self.names.iter();
+        named.find(|(name, named)| same(name) && named.targets.contains(digest)).map(|(_, n)| n)
+    }
+
+    /// The image of that config, with all its documents; `None` where there is none or its layers
+    /// are not known yet.
+    pub(crate) fn image(&self, config_digest: &ConfigDigest) -> Option<Arc<Image>> {
+        self.images.get(config_digest)?.image.clone()
+    }
+
+    /// Whether there is an image of that config.
+    pub(crate) fn has(&self, config_digest: &ConfigDigest) -> bool {
+        self.images.contains_key(config_digest)
+    }
+
+    /// The names that could not be read, and why.
+    pub(crate) fn problems(&self) -> impl Iterator<Item = (&Reference, &str)> {
+        self.names
+            .iter()
+            .filter_map(|(name, named)| Some((name, named.image.as_ref().err()?.as_str())))
+    }
+}
+
+/// Which of those that share a name runs here.
+fn choose(children: &[&Child], wanted: &Platform) -> Result<IndexEntry, String> {
+    let entries: Vec<IndexEntry> = children.iter().map(|child| child.entry.clone()).collect();
+    match entries.as_slice() {
+        [only] => Ok(only.clone()),
+        several => match choose_platform(several, wanted) {
+            Some(entry) => Ok(entry.clone()),
+            None => Err(format!(
+                "index.json gives this name {} times, and not once for {wanted}",
+                several.len()
+            )),
+        },
+    }
+}
+
+fn read_image(
+    entry: &IndexEntry,
+    wanted: &Platform,
+    documents: &dyn Documents,
+) -> Result<Image, String> {
+    let manifest = if entry.is_index() {
+        let index = document(documents, &entry.descriptor, MAX_MANIFEST)?;
+        let read = |child: &Descriptor| document(documents, child, MAX_MANIFEST).ok();
+        choose_manifest(&index, wanted, read).map_err(|error| explain(&error))?
+    } else {
+        entry.descriptor.clone()
+    };
+    let manifest = document(documents, &manifest, MAX_MANIFEST)?;
+    let config = Manifest::parse(&manifest).map_err(|error| explain(&error))?.config;
+    let config = document(documents, &config, MAX_CONFIG)?;
+    Image::parse(manifest, config).map_err(|error| explain(&error))
+}
+
+/// A document, if it is the one that its descriptor names.
+fn document(
+    documents: &dyn Documents,
+    expected: &Descriptor,
+    limit: usize,
+) -> Result<Bytes, String> {
+    let Descriptor { digest, size, .. } = expected;
+    if limit as u64 <= size.saturating_sub(1) {
+        return Err(format!("blob {digest} has {size} bytes, at most {limit} are read"));
+    }
+    let read = documents.read(digest, limit);
+    let read = read.map_err(|error| format!("blob {digest} could not be read: {error}"))?;
+    let bytes = read.ok_or_else(|| format!("blob {digest} is not there"))?;
+    if bytes.len() as u64 != *size || Digest::of(&bytes) != *digest {
+        return Err(format!("blob {digest} of {size} bytes has other content"));
+    }
+    Ok(bytes)
+}
+
+/// Bytes of the unpacked layers, where the manifest tells: they are stored as they are.
+fn unpacked_size(image: &Image) -> u64 {
+    let known = image.layers.iter().all(|layer| layer.blob.media_type.is_uncompressed_layer());
+    if known { image.layers.iter().map(|layer| layer.blob.size).sum() } else { 0 }
+}

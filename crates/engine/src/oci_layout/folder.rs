@@ -1,0 +1,230 @@
+//! The files of a layout that takes images: what each step of a load does to them.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard};
+
+use bytes::Bytes;
+use transfer::image::{ConfigFile, MAX_CONFIG, MAX_MANIFEST, Manifest};
+use transfer::{
+    BlobError, Descriptor, Digest, Image, LoadError, MediaType, Missing, Reference, explain,
+};
+
+use super::catalog::Documents;
+use super::ingest::{self, Ingest};
+use super::lock::{self, Held};
+use super::prove::Hashed;
+use super::span::read_small;
+use super::{
+    LayoutError, MARK, MARK_CONTENT, blob_path, blobs_folder, check_mark, index, index_path, reach,
+};
+
+/// Free space that a load leaves in the file system, in bytes: for documents, and for others.
+const RESERVE: u64 = 16 << 20;
+
+/// A folder, and what this process knows of it.
+pub(super) struct Folder {
+    pub(super) root: PathBuf,
+    pub(super) hashed: Hashed,
+    /// The locks of loads whose images have no name yet, by manifest.
+    loads: Mutex<HashMap<Digest, Held>>,
+}
+
+/// Every blob that an image consists of, each once, with its size in bytes.
+pub(super) fn blobs_of(image: &Image) -> HashMap<Digest, u64> {
+    let documents = [
+        (image.manifest_digest, image.manifest.len() as u64),
+        (image.config_digest.0, image.config.len() as u64),
+    ];
+    let layers = image.layers.iter().map(|layer| (layer.blob.digest, layer.blob.size));
+    documents.into_iter().chain(layers).collect()
+}
+
+/// Makes a layout of an empty folder, or finds that it is one.
+fn make(root: &Path) -> Result<(), LayoutError> {
+    std::fs::create_dir_all(root).map_err(LayoutError::io("make", root))?;
+    let mut entries = root.read_dir().map_err(LayoutError::io("list", root))?;
+    if entries.next().is_some() && !root.join(MARK).exists() && !ingest::folder(root).exists() {
+        let reason =
+            "it has other files and no oci-layout; name a folder that is empty or not there yet";
+        return Err(LayoutError::NotALayout { path: root.to_owned(), reason: reason.into() });
+    }
+    // First of all, so that a folder whose making was killed is known again.
+    for folder in [ingest::folder(root), blobs_folder(root)] {
+        std::fs::create_dir_all(&folder).map_err(LayoutError::io("make", &folder))?;
+    }
+    ingest::sweep(root).map_err(LayoutError::io("clean up", &ingest::folder(root)))?;
+    let _changing = lock::changing(root).map_err(LayoutError::io("lock", root))?;
+    for (path, content) in
+        [(index_path(root), index::empty()), (root.join(MARK), MARK_CONTENT.into())]
+    {
+        if !path.exists() {
+            replace(root, &path, &content).map_err(LayoutError::io("write", &path))?;
+        }
+    }
+    check_mark(root)
+}
+
+/// Replaces a file as a whole; a kill leaves the old one or the new one. The caller holds the lock.
+fn replace(root: &Path, path: &Path, content: &[u8]) -> io::Result<()> {
+    use std::io::Write as _;
+    let mut file = ingest::temporary(&ingest::folder(root))?;
+    file.as_file().lock()?;
+    file.write_all(content)?;
+    file.as_file().sync_all()?;
+    file.persist(path)?;
+    ingest::flush(root)
+}
+
+impl Folder {
+    /// Opens the layout in `root`, making it where there is none.
+    pub(super) fn open(root: PathBuf) -> Result<Self, LayoutError> {
+        make(&root)?;
+        Ok(Self { root, hashed: Hashed::default(), loads: Mutex::default() })
+    }
+
+    pub(super) fn address(&self) -> String {
+        format!("oci:{}", self.root.display())
+    }
+
+    pub(super) fn loads(&self) -> MutexGuard<'_, HashMap<Digest, Held>> {
+        self.loads.lock().expect("invariant: no one panics while holding the loads")
+    }
+
+    pub(super) fn failed(&self, action: &'static str) -> impl Fn(io::Error) -> LoadError + '_ {
+        move |error| match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                LoadError::NoSpace { message: format!("{}: {error}", self.root.display()) }
+            }
+            _ => LoadError::Unavailable { engine: self.address(), action, source: error.into() },
+        }
+    }
+
+    pub(super) fn unusable(&self, action: &'static str) -> impl Fn(LayoutError) -> LoadError + '_ {
+        move |error| LoadError::Unavailable { engine: self.address(), action, source: error.into() }
+    }
+
+    /// A blob that was not kept: by our own disk's fault, or by the host's.
+    pub(super) fn not_kept(&self, error: BlobError) -> LoadError {
+        match error {
+            BlobError::Storage { source, .. } => self.failed("keeping a blob")(source),
+            error => error.into(),
+        }
+    }
+
+    pub(super) fn missing(&self, image: &Image) -> io::Result<Missing> {
+        let layers = image.layers.iter().map(|layer| {
+            self.hashed.seems_right(&self.root, &layer.blob.digest, layer.blob.size).map(|is| !is)
+        });
+        layers.collect::<io::Result<Vec<_>>>().map(Missing)
+    }
+
+    /// Refuses a load that the file system has no room for, before a byte moves.
+    pub(super) fn check_space(&self, needed: u64) -> Result<(), LoadError> {
+        let stat = rustix::fs::statvfs(&self.root)
+            .map_err(|error| self.failed("asking for free space")(error.into()))?;
+        let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+        if free < needed.saturating_add(RESERVE) {
+            let message = format!(
+                "{} has {free} bytes free, the image needs {needed} and {RESERVE} stay free",
+                self.root.display()
+            );
+            return Err(LoadError::NoSpace { message });
+        }
+        Ok(())
+    }
+
+    /// Config and manifest, which come with the image and not from a stream.
+    pub(super) fn keep_documents(&self, image: &Image) -> Result<(), LoadError> {
+        for bytes in [&image.config, &image.manifest] {
+            let mut ingest =
+                Ingest::begin(&self.root).map_err(self.failed("keeping a document"))?;
+            ingest.write(bytes).map_err(self.failed("keeping a document"))?;
+            let document = Descriptor::of(MediaType::CONFIG, bytes);
+            ingest.commit(&document).map_err(|error| self.not_kept(error))?;
+        }
+        ingest::flush(&self.root).map_err(self.failed("flushing the folder"))
+    }
+
+    fn index(&self) -> Result<Bytes, LoadError> {
+        let read = read_small(&index_path(&self.root), MAX_MANIFEST);
+        Ok(read.map_err(self.failed("reading index.json"))?.0)
+    }
+
+    pub(super) fn names_of(&self, manifest: &Digest) -> Result<Vec<Reference>, LoadError> {
+        let children = index::children(&self.index()?);
+        let children = children.map_err(|error| self.refused(&explain(&error)))?;
+        let named = children.into_iter().find(|child| child.entry.descriptor.digest == *manifest);
+        Ok(named.map(|child| child.references).unwrap_or_default())
+    }
+
+    fn refused(&self, why: &str) -> LoadError {
+        LoadError::Refused { message: format!("{}: {why}", self.root.display()) }
+    }
+
+    pub(super) fn tag(&self, manifest: &Digest, reference: &Reference) -> Result<(), LoadError> {
+        let document = |digest: &Digest, limit| {
+            let read = self.read(digest, limit).map_err(self.failed("reading a manifest"))?;
+            read.ok_or_else(|| self.refused(&format!("blob {digest} is not there")))
+        };
+        let bytes = document(manifest, MAX_MANIFEST)?;
+        let invalid = |error| self.refused(&explain(&error));
+        let config =
+            document(&Manifest::parse(&bytes).map_err(invalid)?.config.digest, MAX_CONFIG)?;
+        let platform = ConfigFile::parse(&config).map_err(invalid)?.platform;
+        let target = Descriptor::of(&media_type(&bytes), &bytes);
+        let _changing = lock::changing(&self.root).map_err(self.failed("locking the folder"))?;
+        let index = index::with_name(&self.index()?, reference, &target, &platform);
+        let index = index.map_err(invalid)?;
+        replace(&self.root, &index_path(&self.root), &index)
+            .map_err(self.failed("writing index.json"))
+    }
+
+    /// Removes what of the image no entry of `index.json` reaches; nothing while anybody loads,
+    /// since what comes in has no name yet.
+    pub(super) fn discard(&self, image: &Image) -> Result<(), LoadError> {
+        let failed = self.failed("discarding a failed load");
+        self.loads().remove(&image.manifest_digest);
+        let _changing = lock::changing(&self.root).map_err(&failed)?;
+        let Some(_alone) = lock::without_loads(&self.root).map_err(&failed)? else {
+            return Ok(());
+        };
+        let reached = match reach::reachable(&self.index()?, self) {
+            Ok(reached) => reached,
+            Err(reason) => {
+                tracing::warn!(folder = %self.root.display(), reason, "leftovers of a load stay");
+                return Ok(());
+            }
+        };
+        for digest in blobs_of(image).into_keys().filter(|digest| !reached.contains(digest)) {
+            match std::fs::remove_file(blob_path(&self.root, &digest)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Documents for Folder {
+    fn read(&self, digest: &Digest, limit: usize) -> io::Result<Option<Bytes>> {
+        match read_small(&blob_path(&self.root, digest), limit) {
+            Ok((bytes, _)) => Ok(Some(bytes)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// What a manifest says to be; OCI's own where it does not say, as the specification allows.
+fn media_type(manifest: &[u8]) -> String {
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Document {
+        media_type: Option<String>,
+    }
+    let document: Option<Document> = serde_json::from_slice(manifest).ok();
+    let told = document.and_then(|document| document.media_type);
+    told.unwrap_or_else(|| MediaType::MANIFEST.to_owned())
+}
