@@ -19,6 +19,7 @@ mod save;
 mod spec;
 mod split;
 mod thin;
+mod verify;
 
 use std::fmt;
 use std::future::Future;
@@ -34,6 +35,7 @@ pub use load::DockerSink;
 pub use save::ExportStats;
 pub use spec::{Bind, ContainerSpec, Powers, PublishedPort, Restart};
 pub use thin::ThinArchive;
+pub use verify::Verification;
 
 /// How long a call that only asks or changes one thing may take.
 ///
