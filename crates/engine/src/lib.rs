@@ -12,5 +12,7 @@ pub mod oci_layout;
 pub mod fixture;
 
 pub use address::{Address, InvalidAddress};
-pub use docker::{Docker, DockerSink, EngineError, Export, ExportStats, HeldImage};
+pub use docker::{
+    Docker, DockerSink, EngineError, Export, ExportStats, FilesStats, HeldImage, Overlay2Files,
+};
 pub use oci_layout::{LayoutError, OciLayout, OciLayoutSink};

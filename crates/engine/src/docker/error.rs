@@ -68,6 +68,15 @@ pub enum EngineError {
         /// What it lacks.
         what: &'static str,
     },
+    /// The engine's own files cannot be read from here.
+    #[error("the files of the engine at {engine} cannot be used")]
+    Files {
+        /// The socket or address.
+        engine: String,
+        /// Which file, why, and what to do.
+        #[source]
+        source: Cause,
+    },
     /// The connection broke, or the answer makes no sense.
     #[error("the engine at {engine} failed while {action}")]
     Failed {
@@ -160,6 +169,7 @@ impl EngineError {
         match self {
             Self::Address { address } => (address.clone(), "connecting"),
             Self::Unsupported { engine, .. } => (engine.clone(), "asking what it can do"),
+            Self::Files { engine, .. } => (engine.clone(), "reading its files"),
             Self::Unreachable { engine, action, .. }
             | Self::NotFound { engine, action, .. }
             | Self::Refused { engine, action, .. }

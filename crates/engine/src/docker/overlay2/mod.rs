@@ -1,0 +1,325 @@
+//! Layers straight from the files of an engine with the overlay2 driver: any one, from any byte,
+//! each bit as it was.
+//!
+//! ```text
+//!  config ──► diff IDs ──► chain IDs ──► layerdb ─┬─► tar-split    headers, padding: verbatim
+//!  (imagedb)                                      └─► diff folder  the files' contents
+//!                                                          │
+//!                              rebuild: one tar stream ◄───┘  ► verify ► reader
+//! ```
+//! The engine is asked only what there is and what it is called. Nothing of a layer is read before
+//! its reader asks, nothing twice for one reader, nothing is kept, nothing is written: a read-only
+//! mount of the data-root is enough. What cannot be given exactly ends in an error: then there is
+//! still the engine's save.
+
+mod beneath;
+mod layerdb;
+mod rebuild;
+mod tar_split;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::{StreamExt as _, stream};
+use transfer::image::ConfigFile;
+use transfer::{
+    BlobError, BlobSource, BlobStream, ChainId, ConfigDigest, Descriptor, DiffId, Digest, Image,
+    ImageSource, ImageSummary, LayerForm, MAX_FRAME, MediaType, Reference, SourceError, StoreKind,
+    verify,
+};
+
+use self::layerdb::{DataRoot, FilesError};
+use self::rebuild::Rebuild;
+use super::{Docker, EngineError, catalogue};
+
+/// How many layers' sizes are remembered. To find one out, a tar-split file is read to its end: at
+/// most tens of milliseconds.
+const MAX_SIZES: usize = 1 << 14;
+
+/// What reading an engine's files has cost so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FilesStats {
+    /// Layers that were opened, from whatever offset.
+    pub streams: u64,
+    /// Bytes read of the files that layers consist of.
+    pub bytes_read: u64,
+    /// Bytes read of what the engine keeps about layers and images, as it is stored.
+    pub metadata_read: u64,
+}
+
+/// An engine's images as a source, its layers read from the files under its data-root.
+///
+/// Cheap to clone; the clones are one.
+#[derive(Clone)]
+pub struct Overlay2Files {
+    inner: Arc<Inner>,
+}
+
+impl fmt::Debug for Overlay2Files {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Overlay2Files")
+            .field("docker", &self.inner.docker)
+            .field("root", &self.inner.root)
+            .finish_non_exhaustive()
+    }
+}
+
+struct Inner {
+    docker: Docker,
+    root: DataRoot,
+    /// Sizes of tars in bytes. What a diff ID stands for never changes, and so its size.
+    sizes: Mutex<HashMap<DiffId, u64>>,
+}
+
+impl Docker {
+    /// Where the engine says that its data-root is, on its own host; `None` where it does not say.
+    ///
+    /// # Errors
+    /// Any [`EngineError`].
+    pub async fn data_root(&self) -> Result<Option<PathBuf>, EngineError> {
+        let info = self.call("asking for its data-root", self.client.info()).await?;
+        Ok(info.docker_root_dir.filter(|path| path.starts_with('/')).map(PathBuf::from))
+    }
+}
+
+impl Overlay2Files {
+    /// Reads the layers of `docker` from its data-root, which is mounted at `data_root` here.
+    ///
+    /// # Errors
+    /// [`EngineError::Unsupported`] for an engine with another driver, [`EngineError::Files`] with
+    /// path and next step when its files cannot be read or are those of another engine, and what
+    /// asking the engine can end in.
+    pub async fn open(docker: Docker, data_root: PathBuf) -> Result<Self, EngineError> {
+        let info = docker.info().await?;
+        if info.store != StoreKind::Graphdriver || info.driver != "overlay2" {
+            return Err(EngineError::Unsupported {
+                engine: docker.address().to_owned(),
+                what: "layers are read from files of the overlay2 driver only",
+            });
+        }
+        let listed = docker.list_images().await?;
+        let root = DataRoot::new(data_root);
+        let engine = docker.address().to_owned();
+        let inner = Arc::new(Inner { docker, root, sizes: Mutex::default() });
+        let checking = inner.clone();
+        let check = move || {
+            checking.root.check(&info.id)?;
+            // One is enough: others may be deleted at this moment.
+            let mut ids = listed.iter().map(|image| ConfigDigest(image.id.0));
+            if listed.is_empty() || ids.any(|id| checking.root.has_image(&id)) {
+                return Ok(());
+            }
+            Err(checking.root.stranger("it has none of this engine's images"))
+        };
+        let checked = tokio::task::spawn_blocking(check).await;
+        let failed = |source: transfer::blob::Cause| EngineError::Files { engine, source };
+        match checked {
+            Ok(Ok(())) => Ok(Self { inner }),
+            Ok(Err(error)) => Err(failed(error.into())),
+            Err(error) => Err(failed(error.into())),
+        }
+    }
+
+    /// What reading has cost since this was made.
+    #[must_use]
+    pub fn stats(&self) -> FilesStats {
+        let counters = &self.inner.root.counters;
+        FilesStats {
+            streams: counters.streams.load(Ordering::Relaxed),
+            bytes_read: counters.bytes_read.load(Ordering::Relaxed),
+            metadata_read: counters.metadata_read.load(Ordering::Relaxed),
+        }
+    }
+
+    /// The engine whose files these are.
+    #[must_use]
+    pub fn docker(&self) -> &Docker {
+        &self.inner.docker
+    }
+}
+
+#[async_trait]
+impl ImageSource for Overlay2Files {
+    async fn list(&self) -> Result<Vec<ImageSummary>, SourceError> {
+        catalogue::list(self.docker()).await
+    }
+
+    async fn resolve(&self, reference: &Reference) -> Result<ImageSummary, SourceError> {
+        catalogue::resolve(self.docker(), reference).await
+    }
+
+    async fn image(
+        &self,
+        config_digest: &ConfigDigest,
+        _: LayerForm,
+    ) -> Result<Image, SourceError> {
+        let (inner, wanted) = (self.inner.clone(), *config_digest);
+        let image = blocking(wanted.0, move || inner.image(&wanted));
+        match image.await {
+            Ok(Ok(Some(image))) => Ok(image),
+            Ok(Ok(None)) => Err(SourceError::NotFound { image: wanted.to_string() }),
+            Ok(Err(reason)) => Err(SourceError::Malformed { image: wanted.to_string(), reason }),
+            Err(source) => Err(SourceError::Export { image: wanted.to_string(), source }),
+        }
+    }
+
+    fn blobs(&self, config_digest: &ConfigDigest) -> Arc<dyn BlobSource> {
+        Arc::new(ImageFiles { inner: self.inner.clone(), config_digest: *config_digest })
+    }
+}
+
+/// What reading an image's documents tells: what they say, or why they say nothing.
+type Read<T> = Result<Result<T, String>, BlobError>;
+
+impl Inner {
+    /// The image; `None` where the engine has no such.
+    fn image(&self, config_digest: &ConfigDigest) -> Read<Option<Image>> {
+        let about = |error: FilesError| error.about(config_digest.0);
+        let Some(config) = self.root.config(config_digest).map_err(about)? else {
+            return Ok(Ok(None));
+        };
+        let image = self.image_of(config);
+        // An image that is deleted meanwhile loses its layers first.
+        if image.is_err() && !self.root.has_image(config_digest) {
+            return Ok(Ok(None));
+        }
+        image.map(|image| image.map(Some))
+    }
+
+    fn image_of(&self, config: Bytes) -> Read<Image> {
+        let file = match ConfigFile::parse(&config) {
+            Ok(file) => file,
+            Err(error) => return Ok(Err(transfer::explain(&error))),
+        };
+        let chain = ChainId::chain(&file.diff_ids);
+        let layers = chain.iter().zip(&file.diff_ids);
+        let sizes: Result<Vec<_>, _> = layers.map(|(chain, diff)| self.size(chain, diff)).collect();
+        Ok(Image::from_layers(config, &sizes?).map_err(|error| transfer::explain(&error)))
+    }
+
+    /// The size of a layer's tar in bytes, which the engine itself keeps nowhere.
+    fn size(&self, chain_id: &ChainId, diff_id: &DiffId) -> Result<u64, BlobError> {
+        let known = || self.sizes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(size) = known().get(diff_id) {
+            return Ok(*size);
+        }
+        let size = self.root.layer(chain_id, diff_id).and_then(|layer| layer.size());
+        let size = size.map_err(|error| error.about(diff_id.0))?;
+        let mut known = known();
+        if MAX_SIZES <= known.len() {
+            known.clear();
+        }
+        known.insert(*diff_id, size);
+        Ok(size)
+    }
+}
+
+/// The blobs of one image: its layers, and the two documents.
+struct ImageFiles {
+    inner: Arc<Inner>,
+    config_digest: ConfigDigest,
+}
+
+/// What a digest of an image stands for.
+enum Found {
+    Document(Bytes),
+    Layer { chain_id: ChainId, diff_id: DiffId, size: u64 },
+}
+
+impl Found {
+    fn size(&self) -> u64 {
+        match self {
+            Self::Document(bytes) => bytes.len() as u64,
+            Self::Layer { size, .. } => *size,
+        }
+    }
+}
+
+impl ImageFiles {
+    async fn find(&self, digest: &Digest) -> Result<Option<Found>, BlobError> {
+        let (inner, config_digest, digest) = (self.inner.clone(), self.config_digest, *digest);
+        blocking(digest, move || inner.find(&config_digest, &digest)).await
+    }
+}
+
+impl Inner {
+    fn find(
+        &self,
+        config_digest: &ConfigDigest,
+        digest: &Digest,
+    ) -> Result<Option<Found>, BlobError> {
+        let config = self.root.config(config_digest).map_err(|error| error.about(*digest))?;
+        let Some(config) = config else { return Ok(None) };
+        if *digest == config_digest.0 {
+            return Ok(Some(Found::Document(config)));
+        }
+        let Ok(file) = ConfigFile::parse(&config) else { return Ok(None) };
+        let diff_id = DiffId(*digest);
+        if let Some(position) = file.diff_ids.iter().position(|id| *id == diff_id) {
+            let chain_id = ChainId::chain(&file.diff_ids)[position];
+            let size = self.size(&chain_id, &diff_id)?;
+            return Ok(Some(Found::Layer { chain_id, diff_id, size }));
+        }
+        let image = self.image_of(config)?.ok();
+        let manifest = image.filter(|image| image.manifest_digest == *digest);
+        Ok(manifest.map(|image| Found::Document(image.manifest)))
+    }
+}
+
+#[async_trait]
+impl BlobSource for ImageFiles {
+    async fn stat(&self, digest: &Digest) -> Result<Option<u64>, BlobError> {
+        Ok(self.find(digest).await?.map(|found| found.size()))
+    }
+
+    async fn open(&self, digest: &Digest, offset: u64) -> Result<BlobStream, BlobError> {
+        let digest = *digest;
+        let found = self.find(&digest).await?.ok_or(BlobError::NotFound { digest })?;
+        let size = found.size();
+        if size < offset {
+            return Err(BlobError::OffsetBeyondEnd { digest, size, offset });
+        }
+        let (chain_id, diff_id) = match found {
+            Found::Document(bytes) => return Ok(document(bytes, offset)),
+            Found::Layer { chain_id, diff_id, .. } => (chain_id, diff_id),
+        };
+        let inner = self.inner.clone();
+        let open = move || {
+            inner.root.counters.streams.fetch_add(1, Ordering::Relaxed);
+            let layer = inner.root.layer(&chain_id, &diff_id).map_err(|e| e.about(digest))?;
+            Rebuild::open(layer, digest, size, offset)
+        };
+        let frames = blocking(digest, open).await?.frames();
+        if offset != 0 {
+            return Ok(frames);
+        }
+        let media_type = MediaType::new(MediaType::LAYER);
+        Ok(verify::verify(frames, &Descriptor { media_type, digest, size }))
+    }
+}
+
+/// The bytes of a document, which were verified when it was read.
+fn document(bytes: Bytes, offset: u64) -> BlobStream {
+    let from = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
+    let frames = (from..bytes.len()).step_by(MAX_FRAME);
+    let end = bytes.len();
+    stream::iter(frames.map(move |at| Ok(bytes.slice(at..end.min(at + MAX_FRAME))))).boxed()
+}
+
+/// Runs what waits for the disk where waiting is allowed. It ends by itself, at most one frame
+/// after nobody waits for it any more.
+async fn blocking<T: Send + 'static>(
+    digest: Digest,
+    work: impl FnOnce() -> Result<T, BlobError> + Send + 'static,
+) -> Result<T, BlobError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|error| Err(BlobError::unavailable(digest, error)))
+}
+
+#[cfg(test)]
+mod tests;
