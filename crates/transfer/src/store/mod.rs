@@ -4,7 +4,7 @@ pub mod fs;
 pub mod lease;
 pub mod memory;
 
-pub use self::fs::{CheckReport, FsStore, StoreError};
+pub use self::fs::{CheckReport, Collected, FsStore, Goal, Space, StoreError, Usage};
 pub use self::lease::{Lease, Leases};
 pub use self::memory::MemoryStore;
 use crate::blob::BlobError;

@@ -19,6 +19,7 @@
 //! next `stat` says that it is not here: so whoever needs it fetches it again.
 
 mod check;
+mod collect;
 mod documents;
 mod ingest;
 mod read;
@@ -30,7 +31,7 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
@@ -38,6 +39,7 @@ use rustix::fs::{FlockOperation, flock};
 use tokio::task::{JoinError, JoinHandle};
 
 pub use self::check::CheckReport;
+pub use self::collect::{Collected, Goal, Space, Usage};
 use super::lease::Leases;
 use crate::blob::{BlobError, BlobSource, BlobStore, BlobStream, Ingest};
 use crate::digest::Digest;
@@ -50,6 +52,8 @@ struct Inner {
     root: PathBuf,
     leases: Leases,
     quarantined: AtomicU64,
+    /// What was collected so far; locked while a collection is under way.
+    collected: Mutex<Collected>,
     /// Held for its lock.
     _lock: File,
 }
@@ -102,8 +106,13 @@ impl FsStore {
     fn open_blocking(root: PathBuf) -> Result<Self, StoreError> {
         make_folder(&root)?;
         let lock = lock(&root)?;
-        let inner =
-            Inner { root, leases: Leases::default(), quarantined: AtomicU64::new(0), _lock: lock };
+        let inner = Inner {
+            root,
+            leases: Leases::default(),
+            quarantined: AtomicU64::new(0),
+            collected: Mutex::default(),
+            _lock: lock,
+        };
         for folder in [inner.blobs(), inner.ingest(), inner.quarantine(), inner.documents()] {
             make_folder(&folder)?;
         }

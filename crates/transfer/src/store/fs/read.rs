@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use futures::{StreamExt, stream};
@@ -30,7 +31,12 @@ pub(super) async fn open(
     digest: Digest,
     offset: u64,
 ) -> Result<BlobStream, BlobError> {
-    let reader = blocking(move || Reader::open(inner, digest, offset)).await?;
+    let reader = blocking(move || {
+        let reader = Reader::open(inner, digest, offset)?;
+        reader.touch();
+        Ok(reader)
+    });
+    let reader = reader.await?;
     // A hop to a blocking thread for each frame: at 1 MiB as fast as a thread of its own, and
     // nothing runs ahead of a reader that does not ask.
     let frames = stream::try_unfold(reader, async |reader| {
@@ -56,6 +62,12 @@ impl Reader {
         }
         let hasher = (offset == 0).then(Hasher::default);
         Ok(Self { inner, file, digest, size, offset, hasher, ended: false })
+    }
+
+    /// Notes that the blob was read now, for collection. A store that cannot take the note is read
+    /// all the same.
+    fn touch(&self) {
+        let _kept_older = self.file.set_modified(SystemTime::now());
     }
 
     /// The next frame; the last one only if the whole blob is right.

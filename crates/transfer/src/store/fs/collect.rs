@@ -1,0 +1,163 @@
+//! Collection: blobs that nobody counts on make room, the least recently read first.
+//!
+//! When a blob was last read is its file's modification time: set whenever a reader opens it, and
+//! kept by every file system, however it is mounted. A reader that has a removed blob open reads it to
+//! its end; whoever asks for it next is told that it is not here, and takes it in again.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::PoisonError;
+use std::time::{Duration, SystemTime};
+
+use super::{FsStore, Inner, StoreError, blocking};
+use crate::digest::Digest;
+
+/// What is to be collected.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Goal {
+    /// Bytes of blobs that may stay: collection ends once there are no more.
+    pub target: u64,
+    /// What was read or taken in within this time stays: an image that is being exported has no lease
+    /// before its last layer is there.
+    pub spared: Duration,
+    /// Only says what would be removed.
+    pub dry_run: bool,
+}
+
+/// What a collection came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Collected {
+    /// Blobs removed, or that would be.
+    pub blobs: u64,
+    /// What they took, in bytes.
+    pub bytes: u64,
+    /// Blobs that were their turn and stayed, since a lease keeps them.
+    pub kept_leased: u64,
+}
+
+/// How full a store is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Committed blobs.
+    pub blobs: u64,
+    /// What they take, in bytes.
+    pub bytes: u64,
+}
+
+/// The file system that a store lies on, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Space {
+    /// Its size.
+    pub size: u64,
+    /// What is free for this process.
+    pub free: u64,
+}
+
+impl FsStore {
+    /// Removes blobs that no lease keeps until `goal` is reached or nothing more may go.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`]: the blobs cannot be listed, or one not be removed; what was removed
+    /// before stays removed.
+    pub async fn collect(&self, goal: Goal) -> Result<Collected, StoreError> {
+        let inner = self.0.clone();
+        blocking(move || inner.collect(goal)).await
+    }
+
+    /// How many blobs there are, and what they take.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub async fn usage(&self) -> Result<Usage, StoreError> {
+        let blobs = self.list().await?;
+        Ok(Usage { blobs: blobs.len() as u64, bytes: blobs.iter().map(|(_, size)| size).sum() })
+    }
+
+    /// How much room there is on the store's file system.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub async fn space(&self) -> Result<Space, StoreError> {
+        let inner = self.0.clone();
+        blocking(move || inner.space()).await
+    }
+
+    /// What was collected since the store was opened.
+    #[must_use]
+    pub fn collected(&self) -> Collected {
+        *self.0.collected.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A blob that may be collected.
+struct Candidate {
+    read: SystemTime,
+    digest: Digest,
+    size: u64,
+    path: PathBuf,
+}
+
+impl Inner {
+    pub(super) fn space(&self) -> Result<Space, StoreError> {
+        let found = rustix::fs::statvfs(&self.root)
+            .map_err(|error| StoreError::io("ask the space of", &self.root)(error.into()))?;
+        let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
+        Ok(Space { size: bytes(found.f_blocks), free: bytes(found.f_bavail) })
+    }
+
+    pub(super) fn collect(&self, goal: Goal) -> Result<Collected, StoreError> {
+        // One at a time: two would each remove what the goal asks for.
+        let mut sum = self.collected.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut candidates = self.candidates()?;
+        let mut stored: u64 = candidates.iter().map(|candidate| candidate.size).sum();
+        candidates.sort_by_key(|candidate| (candidate.read, candidate.digest));
+        let spared = SystemTime::now().checked_sub(goal.spared);
+        let mut collected = Collected::default();
+        for candidate in candidates {
+            let is_spared = !goal.spared.is_zero() && spared.is_none_or(|t| t < candidate.read);
+            if stored <= goal.target || is_spared {
+                break;
+            }
+            if self.let_go(&candidate, goal.dry_run)? {
+                stored -= candidate.size;
+                collected.blobs += 1;
+                collected.bytes += candidate.size;
+            } else {
+                collected.kept_leased += 1;
+            }
+        }
+        if !goal.dry_run {
+            sum.blobs += collected.blobs;
+            sum.bytes += collected.bytes;
+            sum.kept_leased = collected.kept_leased;
+        }
+        Ok(collected)
+    }
+
+    /// Removes the blob unless it is leased; whether it is gone.
+    fn let_go(&self, candidate: &Candidate, dry_run: bool) -> Result<bool, StoreError> {
+        if dry_run {
+            return Ok(!self.leases.is_leased(&candidate.digest));
+        }
+        let remove = || std::fs::remove_file(&candidate.path);
+        match self.leases.unless_leased(&candidate.digest, remove) {
+            None => Ok(false),
+            Some(Err(error)) if error.kind() != io::ErrorKind::NotFound => {
+                Err(StoreError::io("remove", &candidate.path)(error))
+            }
+            Some(_) => Ok(true),
+        }
+    }
+
+    fn candidates(&self) -> Result<Vec<Candidate>, StoreError> {
+        let mut candidates = Vec::new();
+        for (digest, _) in self.list()? {
+            let path = self.blob(&digest);
+            // One that is gone since, or does not tell its time, is not there for us.
+            let Ok(metadata) = path.metadata() else { continue };
+            let Ok(read) = metadata.modified() else { continue };
+            candidates.push(Candidate { read, digest, size: metadata.len(), path });
+        }
+        Ok(candidates)
+    }
+}
