@@ -9,15 +9,19 @@ use agent::supervise::Note;
 use async_trait::async_trait;
 use engine::HeldImage;
 use futures::StreamExt as _;
-use futures::stream::BoxStream;
-use proto::control::{ControlError, RangeControl, RangeImage, RangeStatus, Reach, SyncEvent};
+use futures::stream::{self, BoxStream};
+use proto::control::{
+    ControlError, ImagePlan, RangeControl, RangeImage, RangeStatus, Reach, SyncEvent, VerifyEvent,
+};
 use proto::{Caller, RemoteHost};
 use tokio::time::{Instant, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use transfer::{EngineInfo, Reference};
 
 use crate::engine::RangeEngine;
+use crate::plan::plan;
 use crate::syncs::Syncs;
+use crate::verify::verify;
 
 /// How long a status waits for the engine or the host agent before it calls them silent: a person
 /// who asks how things are should not wait for what is broken.
@@ -82,6 +86,26 @@ impl RangeControl for Control {
         Ok(held.into_iter().map(shown).collect())
     }
 
+    async fn plan(
+        &self,
+        _caller: &Caller,
+        references: Vec<Reference>,
+    ) -> Result<Vec<ImagePlan>, ControlError> {
+        Ok(plan(&*self.host, &*self.engine, references).await)
+    }
+
+    async fn verify(
+        &self,
+        _caller: &Caller,
+        references: Vec<Reference>,
+        _deep: bool,
+    ) -> Result<BoxStream<'static, VerifyEvent>, ControlError> {
+        let began = Instant::now();
+        let held = self.engine.images().await;
+        let held = held.map_err(|error| ControlError::Unavailable(error.into()))?;
+        Ok(stream::iter(verify(held, &references, began)).boxed())
+    }
+
     async fn status(&self, _caller: &Caller) -> RangeStatus {
         let (engine, host) = tokio::join!(self.engine_reach(), self.host_reach());
         RangeStatus {
@@ -91,6 +115,10 @@ impl RangeControl for Control {
             host,
             syncs: u32::try_from(self.syncs.under_way()).unwrap_or(u32::MAX),
             peak_rss_bytes: memory::peak_rss().unwrap_or(0),
+            wanted: 0,
+            in_step: false,
+            last_sync: None,
+            engine_restarts: Note::read(&self.note).map_or(0, |note| note.restarts),
         }
     }
 }

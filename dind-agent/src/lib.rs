@@ -13,8 +13,10 @@ pub mod syncs;
 mod control;
 mod once;
 mod parts;
+mod plan;
 mod report;
 mod serve;
+mod verify;
 mod wanted;
 
 use std::time::Duration;

@@ -1,16 +1,22 @@
 //! What an administrator sees and does: counters, ranges, the store's health.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use agent::memory;
 use async_trait::async_trait;
-use proto::admin::{AdminError, HostAdmin, HostStats, ServedRange, StoreCheck};
+use futures::stream::BoxStream;
+use proto::admin::{
+    AdminError, HostAdmin, HostStats, Pruned, Pruning, ServedRange, StoreCheck, StoreStats,
+};
 use proto::server::{Health, Services};
-use proto::{Caller, Library, RangeName};
+use proto::transfers::Transfer;
+use proto::{Caller, Library, RangeName, WantedSet};
 use tokio::time::{Instant, timeout};
+use transfer::Reference;
 use transfer::metered::IngestCounters;
-use transfer::store::FsStore;
+use transfer::store::{FsStore, Goal};
 
 use crate::engine::HostEngine;
 use crate::ranges::Ranges;
@@ -52,7 +58,8 @@ impl Admin {
     /// The record of ranges cannot be read.
     pub async fn restore(&self) -> std::io::Result<()> {
         for name in self.ranges.known()? {
-            if let Err(error) = self.serve(name.clone()).await {
+            let services = self.services(Caller::Range(name.clone()));
+            if let Err(error) = self.ranges.restore(&name, services).await {
                 let error = format!("{:#}", anyhow::Error::from(error));
                 tracing::error!(range = %name, error, "not served");
             }
@@ -60,9 +67,19 @@ impl Admin {
         Ok(())
     }
 
-    async fn serve(&self, name: RangeName) -> Result<ServedRange, AdminError> {
-        let services = self.services(Caller::Range(name.clone()));
-        self.ranges.add(name, services).await
+    /// How full the store is; zeros where the system does not say, which a status can do without.
+    async fn store_stats(&self) -> StoreStats {
+        let usage = self.store.usage().await.unwrap_or_default();
+        let collected = self.store.collected();
+        StoreStats {
+            blobs: usage.blobs,
+            bytes: usage.bytes,
+            high_water: 0,
+            low_water: 0,
+            collected_blobs: collected.blobs,
+            collected_bytes: collected.bytes,
+            free: self.store.space().await.unwrap_or_default().free,
+        }
     }
 }
 
@@ -86,6 +103,8 @@ impl HostAdmin for Admin {
             bytes_served: served.bytes,
             quarantined: self.store.quarantined(),
             peak_rss_bytes: memory::peak_rss().unwrap_or(0),
+            export_way: "save".into(),
+            store: self.store_stats().await,
         }
     }
 
@@ -97,8 +116,10 @@ impl HostAdmin for Admin {
         &self,
         _caller: &Caller,
         name: RangeName,
+        tcp: Option<SocketAddr>,
     ) -> Result<ServedRange, AdminError> {
-        let range = self.serve(name).await?;
+        let services = self.services(Caller::Range(name.clone()));
+        let range = self.ranges.add(name, services, tcp).await?;
         tracing::info!(range = %range.name, socket = %range.socket_path.display(), "range added");
         Ok(range)
     }
@@ -109,6 +130,47 @@ impl HostAdmin for Admin {
         removed?;
         tracing::info!(range = %name, "range removed");
         Ok(())
+    }
+
+    async fn set_wanted(
+        &self,
+        _caller: &Caller,
+        name: &RangeName,
+        references: Vec<Reference>,
+    ) -> Result<WantedSet, AdminError> {
+        let set = self.ranges.set_wanted(name, references).await?;
+        tracing::info!(range = %name, images = set.references.len(), "wanted set");
+        Ok(set)
+    }
+
+    async fn wanted(&self, _caller: &Caller, name: &RangeName) -> Result<WantedSet, AdminError> {
+        self.ranges.wanted(name).await
+    }
+
+    async fn watch_wanted(
+        &self,
+        range: &RangeName,
+    ) -> Result<BoxStream<'static, WantedSet>, AdminError> {
+        self.ranges.watch_wanted(range).await
+    }
+
+    async fn transfers(&self, _caller: &Caller) -> Vec<Transfer> {
+        self.library.reading()
+    }
+
+    async fn prune(&self, _caller: &Caller, pruning: Pruning) -> Result<Pruned, AdminError> {
+        let Pruning { target, dry_run } = pruning;
+        let goal = Goal { target: target.unwrap_or(0), dry_run, ..Goal::default() };
+        let collected = self.store.collect(goal).await;
+        let collected = collected.map_err(|error| AdminError::Store(error.into()))?;
+        if !dry_run {
+            tracing::info!(blobs = collected.blobs, bytes = collected.bytes, "store pruned");
+        }
+        Ok(Pruned {
+            blobs: collected.blobs,
+            bytes: collected.bytes,
+            kept_leased: collected.kept_leased,
+        })
     }
 
     async fn verify_store(&self, _caller: &Caller) -> Result<StoreCheck, AdminError> {

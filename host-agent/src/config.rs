@@ -76,6 +76,11 @@ pub struct Serve {
     #[arg(long, env = "LONGSHORE_INSPECT_ANY")]
     pub inspect_any: bool,
 
+    /// Allow remote ranges to be served on TCP addresses that other machines can reach; whoever
+    /// reaches such an address is taken for that range, and may read the images of this host.
+    #[arg(long, env = "LONGSHORE_REMOTE_ANY")]
+    pub remote_any: bool,
+
     /// Layers read at once, by all ranges together. Each takes about 3 MiB of memory.
     #[arg(
         long,

@@ -10,6 +10,7 @@ pub mod admin;
 pub mod config;
 pub mod engine;
 pub mod ranges;
+pub mod record;
 pub mod state;
 
 mod notify;
@@ -147,7 +148,7 @@ async fn compose(
         engine,
         store,
         ingests,
-        ranges: Arc::new(Ranges::new(state, shutdown.token())),
+        ranges: Arc::new(Ranges::new(state, shutdown.token(), config.remote_any)),
         health: Health::not_serving(&HOST_SERVICES).await,
         started: Instant::now(),
     })

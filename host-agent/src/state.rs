@@ -5,13 +5,15 @@
 //!     store/                    the blobs (`transfer::store::FsStore`)
 //!     admin.sock                mode 0600: whoever opens it is an administrator
 //!     ranges/<name>/
+//!       range.json              what the range is to have, and where it is served (`record`)
 //!       host/host.sock          made by this agent; the folder is mounted read-only into the range
 //!       agent/agent.sock        made by the agent in the range, which can write this folder:
 //!                               nothing in it is trusted, and no link in it is followed
 //! ```
 //!
 //! The folders under `ranges/` are the record of which ranges there are: they are read when the
-//! agent starts. A range has *folders* mounted, not sockets: a mounted socket file would stay the
+//! agent starts. One that is being removed is renamed first, to a name that no range has, so that a
+//! kill leaves it whole or gone; the rest goes when the agent starts. A range has *folders* mounted, not sockets: a mounted socket file would stay the
 //! one of an agent that is gone.
 
 use std::fs::DirBuilder;
@@ -36,6 +38,7 @@ impl StateDir {
         let state = Self { root: root.into() };
         make_private(&state.root)?;
         make_private(&state.ranges_folder())?;
+        state.finish_removals()?;
         Ok(state)
     }
 
@@ -61,6 +64,12 @@ impl StateDir {
     #[must_use]
     pub fn range_socket(&self, name: &RangeName) -> PathBuf {
         self.range(name).join("host").join("host.sock")
+    }
+
+    /// What is remembered of a range.
+    #[must_use]
+    pub fn range_record(&self, name: &RangeName) -> PathBuf {
+        self.range(name).join("range.json")
     }
 
     /// The ranges that there are, sorted; what is not a range's name is left alone.
@@ -96,10 +105,21 @@ impl StateDir {
     /// # Errors
     /// The system's own.
     pub fn remove_range(&self, name: &RangeName) -> io::Result<()> {
-        match std::fs::remove_dir_all(self.range(name)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            result => result,
+        let leaving = self.ranges_folder().join(format!("{LEAVING}{name}"));
+        absent_is_fine(std::fs::remove_dir_all(&leaving))?;
+        absent_is_fine(std::fs::rename(self.range(name), &leaving))?;
+        absent_is_fine(std::fs::remove_dir_all(&leaving))
+    }
+
+    /// Removes what is left of ranges whose removal was cut short.
+    fn finish_removals(&self) -> io::Result<()> {
+        for entry in std::fs::read_dir(self.ranges_folder())? {
+            let entry = entry?;
+            if entry.file_name().to_string_lossy().starts_with(LEAVING) {
+                absent_is_fine(std::fs::remove_dir_all(entry.path()))?;
+            }
         }
+        Ok(())
     }
 
     fn ranges_folder(&self) -> PathBuf {
@@ -111,6 +131,16 @@ impl StateDir {
 #[must_use]
 pub fn admin_socket(root: &Path) -> PathBuf {
     root.join("admin.sock")
+}
+
+/// What the folder of a range that is being removed begins with; no range's name does.
+const LEAVING: &str = ".leaving-";
+
+fn absent_is_fine(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
 }
 
 fn make_private(folder: &Path) -> io::Result<()> {
@@ -146,6 +176,18 @@ mod tests {
         state.remove_range(&names[0]).unwrap();
         state.remove_range(&names[0]).unwrap();
         assert_eq!(state.ranges().unwrap(), names[1..]);
+    }
+
+    #[test]
+    fn a_removal_that_was_cut_short_is_finished_when_the_folder_is_opened() {
+        let root = tempfile::tempdir().unwrap();
+        let state = StateDir::open(root.path()).unwrap();
+        let name: RangeName = "lab-1".parse().unwrap();
+        state.make_range(&name).unwrap();
+        std::fs::rename(state.range(&name), root.path().join("ranges/.leaving-lab-1")).unwrap();
+        assert_eq!(state.ranges().unwrap(), []);
+        StateDir::open(root.path()).unwrap();
+        assert_eq!(std::fs::read_dir(root.path().join("ranges")).unwrap().count(), 0);
     }
 
     #[test]

@@ -1,13 +1,17 @@
 //! What an operator sees and does on a host, in the core's words: `AdminService`'s other side.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::stream::BoxStream;
 use transfer::blob::Cause;
-use transfer::{Digest, EngineInfo};
+use transfer::{Digest, EngineInfo, Reference};
 
 use crate::identity::{Caller, RangeName};
+use crate::transfers::Transfer;
+use crate::wanted::WantedSet;
 
 /// What a host agent did since it started.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,6 +40,30 @@ pub struct HostStats {
     pub quarantined: u64,
     /// The most memory that the agent held at any time, in bytes; 0 where the system does not say.
     pub peak_rss_bytes: u64,
+    /// How layers are taken from the engine: `files`, `content-service`, `save` and so on. Empty
+    /// while the engine did not answer yet.
+    pub export_way: String,
+    /// The store, and what was collected from it.
+    pub store: StoreStats,
+}
+
+/// How full a host agent's store is, in bytes where nothing else is said.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StoreStats {
+    /// How many blobs there are.
+    pub blobs: u64,
+    /// What they take together.
+    pub bytes: u64,
+    /// Above this the store is collected; 0 when it is not.
+    pub high_water: u64,
+    /// Down to this it is collected; 0 when it is not.
+    pub low_water: u64,
+    /// Blobs removed by collection, also on demand.
+    pub collected_blobs: u64,
+    /// What those took.
+    pub collected_bytes: u64,
+    /// Free on the store's file system; 0 where the system does not say.
+    pub free: u64,
 }
 
 /// A range that a host agent serves.
@@ -45,8 +73,32 @@ pub struct ServedRange {
     pub name: RangeName,
     /// The path of its socket, as the host sees it.
     pub socket_path: PathBuf,
-    /// Connections open at the moment.
+    /// Connections open at the moment, over TCP included.
     pub connections: u32,
+    /// Images in its wanted set.
+    pub wanted: u32,
+    /// Where it is served over TCP besides; absent where it is not.
+    pub tcp_endpoint: Option<SocketAddr>,
+}
+
+/// What removing blobs came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pruned {
+    /// Blobs removed, or that would be.
+    pub blobs: u64,
+    /// What they took, in bytes.
+    pub bytes: u64,
+    /// Blobs that stayed since a lease keeps them.
+    pub kept_leased: u64,
+}
+
+/// What may be removed from a store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pruning {
+    /// Bytes of blobs that may stay; absent removes all that may be removed.
+    pub target: Option<u64>,
+    /// Only says what would be removed.
+    pub dry_run: bool,
 }
 
 /// What reading the whole store again found.
@@ -75,6 +127,37 @@ pub enum AdminError {
         /// How many there may be.
         limit: usize,
     },
+    /// Other machines can reach the address, and nobody insisted on that.
+    #[error(
+        "{address} can be reached from other machines, and whoever reaches it is taken for range \
+         {name}: use a loopback address, or start the host agent with --remote-any"
+    )]
+    RemoteNotAllowed {
+        /// The range.
+        name: RangeName,
+        /// What was asked for.
+        address: SocketAddr,
+    },
+    /// The address of a range could not be listened on.
+    #[error("range {name} could not be served on {address}")]
+    Listen {
+        /// The range.
+        name: RangeName,
+        /// What was asked for.
+        address: SocketAddr,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// What is to be remembered of a range could not be written down.
+    #[error("the record of range {name} could not be written")]
+    Record {
+        /// The range.
+        name: RangeName,
+        /// What the system said, and on which file.
+        #[source]
+        source: Cause,
+    },
     /// The range's socket could not be made or removed.
     #[error("the socket {} could not be made or removed", path.display())]
     Socket {
@@ -84,12 +167,12 @@ pub enum AdminError {
         #[source]
         source: std::io::Error,
     },
-    /// The store could not be read.
-    #[error("the store could not be verified")]
+    /// The store could not be read, or a blob not be removed.
+    #[error("the store could not be read or tidied")]
     Store(#[source] Cause),
 }
 
-/// Runs a host agent. The server lets only [`Caller::Admin`] through to it.
+/// Runs a host agent. The server lets only those callers through that [`crate::server::RPCS`] names.
 #[async_trait]
 pub trait HostAdmin: Send + Sync {
     /// What the agent did since it started.
@@ -98,17 +181,60 @@ pub trait HostAdmin: Send + Sync {
     /// The ranges served, sorted by name.
     async fn ranges(&self, caller: &Caller) -> Vec<ServedRange>;
 
-    /// Serves a range; one that is served already is returned as it is.
+    /// Serves a range; one that is served already is returned as it is. With `tcp`, it is served on
+    /// that address besides, in place of another that it had; port 0 takes a free one, or the one
+    /// that it has already.
     ///
     /// # Errors
-    /// [`AdminError::TooManyRanges`], [`AdminError::Socket`].
-    async fn add_range(&self, caller: &Caller, name: RangeName) -> Result<ServedRange, AdminError>;
+    /// [`AdminError::TooManyRanges`], [`AdminError::Socket`], [`AdminError::RemoteNotAllowed`],
+    /// [`AdminError::Listen`], [`AdminError::Record`].
+    async fn add_range(
+        &self,
+        caller: &Caller,
+        name: RangeName,
+        tcp: Option<SocketAddr>,
+    ) -> Result<ServedRange, AdminError>;
 
-    /// Stops serving a range, ends its connections and removes its socket.
+    /// Stops serving a range, ends its connections, removes its socket and forgets what it wanted.
     ///
     /// # Errors
     /// [`AdminError::UnknownRange`], [`AdminError::Socket`].
     async fn remove_range(&self, caller: &Caller, name: &RangeName) -> Result<(), AdminError>;
+
+    /// Replaces what a range is to have, and tells the range.
+    ///
+    /// # Errors
+    /// [`AdminError::UnknownRange`], [`AdminError::Record`].
+    async fn set_wanted(
+        &self,
+        caller: &Caller,
+        name: &RangeName,
+        references: Vec<Reference>,
+    ) -> Result<WantedSet, AdminError>;
+
+    /// What a range is to have.
+    ///
+    /// # Errors
+    /// [`AdminError::UnknownRange`].
+    async fn wanted(&self, caller: &Caller, name: &RangeName) -> Result<WantedSet, AdminError>;
+
+    /// What the range that asks is to have: at once, and after each change, until the agent ends.
+    ///
+    /// # Errors
+    /// [`AdminError::UnknownRange`].
+    async fn watch_wanted(
+        &self,
+        range: &RangeName,
+    ) -> Result<BoxStream<'static, WantedSet>, AdminError>;
+
+    /// What moves at the moment, sorted by id.
+    async fn transfers(&self, caller: &Caller) -> Vec<Transfer>;
+
+    /// Removes blobs that no lease keeps, the least recently read first.
+    ///
+    /// # Errors
+    /// [`AdminError::Store`].
+    async fn prune(&self, caller: &Caller, pruning: Pruning) -> Result<Pruned, AdminError>;
 
     /// Reads every blob again, and puts aside what is corrupt.
     ///

@@ -1,7 +1,7 @@
 //! What the agent of a range offers, in the core's words: `RangeService`'s other side.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
@@ -71,6 +71,120 @@ pub struct RangeImage {
     pub proven: bool,
 }
 
+/// What bringing one image in would move.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ImagePlan {
+    /// The image as it was asked for.
+    pub reference: Reference,
+    /// Its name across engines; absent when the host does not know the image.
+    pub config_digest: Option<ConfigDigest>,
+    /// Bytes of layers that the engine lacks.
+    pub bytes_to_move: u64,
+    /// Bytes of layers that it has.
+    pub bytes_saved: u64,
+    /// Whether the engine has the image under this name and confirms every layer of it.
+    pub already_there: bool,
+    /// What was attempted, on what, why it failed, and what to do; absent when there is a plan.
+    pub error: Option<String>,
+}
+
+impl ImagePlan {
+    /// No plan for an image, and why.
+    #[must_use]
+    pub fn failed(reference: Reference, error: String) -> Self {
+        Self {
+            reference,
+            config_digest: None,
+            bytes_to_move: 0,
+            bytes_saved: 0,
+            already_there: false,
+            error: Some(error),
+        }
+    }
+}
+
+/// One thing that was found when images were verified.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum VerifyEvent {
+    /// One image was checked.
+    Checked(ImageCheck),
+    /// All images are; the last event.
+    Finished(VerifySummary),
+}
+
+/// What was found of one image.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ImageCheck {
+    /// A name of the image; absent for one without.
+    pub reference: Option<Reference>,
+    /// What the engine calls it; absent when it does not have it.
+    pub engine_image_id: Option<EngineImageId>,
+    /// Whether the engine confirms every layer of it.
+    pub proven: bool,
+    /// Files whose content was compared; 0 unless a deep check was asked for.
+    pub files: u64,
+    /// Bytes read from the engine.
+    pub bytes_read: u64,
+    /// What is wrong, at most [`MAX_PROBLEMS`]; empty when nothing is.
+    pub problems: Vec<String>,
+    /// Problems beyond those.
+    pub more_problems: u64,
+}
+
+/// Most problems that are told of one image: who has more needs no list.
+pub const MAX_PROBLEMS: usize = 100;
+
+impl ImageCheck {
+    /// Whether nothing is wrong with the image.
+    #[must_use]
+    pub fn is_well(&self) -> bool {
+        self.proven && self.problems.is_empty() && self.more_problems == 0
+    }
+
+    /// Takes note of a problem.
+    pub fn problem(&mut self, problem: String) {
+        if self.problems.len() < MAX_PROBLEMS {
+            self.problems.push(problem);
+        } else {
+            self.more_problems += 1;
+        }
+    }
+}
+
+/// What was found of all images.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct VerifySummary {
+    /// Images that were checked.
+    pub images: u32,
+    /// Images that are not well.
+    pub failed: u32,
+    /// Files whose content was compared.
+    pub files: u64,
+    /// Bytes read from the engine.
+    pub bytes_read: u64,
+    /// How long it took in all.
+    pub duration: Duration,
+}
+
+impl VerifySummary {
+    /// Counts one image more.
+    pub fn add(&mut self, check: &ImageCheck) {
+        self.images += 1;
+        self.failed += u32::from(!check.is_well());
+        self.files += check.files;
+        self.bytes_read += check.bytes_read;
+    }
+}
+
+/// How the last sync of a range ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LastSync {
+    /// When, by the range's clock.
+    pub finished: SystemTime,
+    /// Why it did not bring in everything; absent when it did.
+    pub error: Option<String>,
+}
+
 /// Whether the other side answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reach<T> {
@@ -97,13 +211,21 @@ pub struct RangeStatus {
     pub syncs: u32,
     /// The most memory that the agent held at any time, in bytes; 0 where the system does not say.
     pub peak_rss_bytes: u64,
+    /// Images that are wanted.
+    pub wanted: u32,
+    /// Whether every wanted image is there, proven; not while it is not known what is wanted.
+    pub in_step: bool,
+    /// How the last sync ended; absent when there was none.
+    pub last_sync: Option<LastSync>,
+    /// How often the supervisor started the engine again; 0 without a supervisor.
+    pub engine_restarts: u32,
 }
 
 /// What can go wrong with asking a range.
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
     /// Too much is under way already.
-    #[error("{limit} syncs are under way already")]
+    #[error("{limit} such calls are under way already")]
     Busy {
         /// How many there may be.
         limit: usize,
@@ -134,6 +256,29 @@ pub trait RangeControl: Send + Sync {
     /// [`ControlError::Unavailable`].
     async fn images(&self, caller: &Caller) -> Result<Vec<RangeImage>, ControlError>;
 
+    /// What bringing images in would move, in the order asked; changes nothing in the range.
+    ///
+    /// # Errors
+    /// [`ControlError::Busy`].
+    async fn plan(
+        &self,
+        caller: &Caller,
+        references: Vec<Reference>,
+    ) -> Result<Vec<ImagePlan>, ControlError>;
+
+    /// Has the engine confirm its images again, and with `deep` reads every file of them. No
+    /// references: every image that it has. The stream ends after [`VerifyEvent::Finished`];
+    /// dropping it ends the work.
+    ///
+    /// # Errors
+    /// [`ControlError::Busy`], [`ControlError::Unavailable`].
+    async fn verify(
+        &self,
+        caller: &Caller,
+        references: Vec<Reference>,
+        deep: bool,
+    ) -> Result<BoxStream<'static, VerifyEvent>, ControlError>;
+
     /// How the agent and its engine are; says so in the status when the engine does not answer.
     async fn status(&self, caller: &Caller) -> RangeStatus;
 }
@@ -150,6 +295,23 @@ impl<C: RangeControl + ?Sized> RangeControl for Arc<C> {
 
     async fn images(&self, caller: &Caller) -> Result<Vec<RangeImage>, ControlError> {
         (**self).images(caller).await
+    }
+
+    async fn plan(
+        &self,
+        caller: &Caller,
+        references: Vec<Reference>,
+    ) -> Result<Vec<ImagePlan>, ControlError> {
+        (**self).plan(caller, references).await
+    }
+
+    async fn verify(
+        &self,
+        caller: &Caller,
+        references: Vec<Reference>,
+        deep: bool,
+    ) -> Result<BoxStream<'static, VerifyEvent>, ControlError> {
+        (**self).verify(caller, references, deep).await
     }
 
     async fn status(&self, caller: &Caller) -> RangeStatus {

@@ -17,6 +17,8 @@ pub mod admin;
 pub mod control;
 pub mod identity;
 pub mod library;
+pub mod transfers;
+pub mod wanted;
 
 pub mod channel;
 pub mod client;
@@ -31,3 +33,4 @@ pub use client::{AdminClient, RangeClient, RemoteError, RemoteHost};
 pub use control::RangeControl;
 pub use identity::{Caller, RangeName};
 pub use library::{Access, Library};
+pub use wanted::WantedSet;

@@ -96,9 +96,6 @@ pub(crate) type RangeServiceClient = generated::range_service_client::RangeServi
 /// The messages of a blob's stream.
 pub(crate) type BlobPieces = Streaming<generated::ReadBlobResponse>;
 
-/// The messages of a sync.
-pub(crate) type SyncMessages = Streaming<generated::SyncResponse>;
-
 pub(crate) use generated::admin_service_server::AdminServiceServer as AdminServer;
 pub(crate) use generated::blob_service_server::BlobServiceServer as BlobServer;
 pub(crate) use generated::inventory_service_server::InventoryServiceServer as InventoryServer;

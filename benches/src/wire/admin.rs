@@ -1,8 +1,14 @@
 //! What a host agent's listener needs beside the data path: an administration with nothing to do.
 
+use std::net::SocketAddr;
+
 use async_trait::async_trait;
-use proto::admin::{AdminError, HostStats, ServedRange, StoreCheck};
-use proto::{Caller, HostAdmin, RangeName};
+use futures::StreamExt as _;
+use futures::stream::{self, BoxStream};
+use proto::admin::{AdminError, HostStats, Pruned, Pruning, ServedRange, StoreCheck};
+use proto::transfers::Transfer;
+use proto::{Caller, HostAdmin, RangeName, WantedSet};
+use transfer::Reference;
 
 /// Knows no range. Never called: the bench's listener is a range's.
 pub(super) struct NoAdmin;
@@ -17,12 +23,45 @@ impl HostAdmin for NoAdmin {
         Vec::new()
     }
 
-    async fn add_range(&self, _: &Caller, _: RangeName) -> Result<ServedRange, AdminError> {
+    async fn add_range(
+        &self,
+        _: &Caller,
+        _: RangeName,
+        _: Option<SocketAddr>,
+    ) -> Result<ServedRange, AdminError> {
         Err(AdminError::TooManyRanges { limit: 0 })
     }
 
     async fn remove_range(&self, _: &Caller, name: &RangeName) -> Result<(), AdminError> {
         Err(AdminError::UnknownRange { name: name.clone() })
+    }
+
+    async fn set_wanted(
+        &self,
+        _: &Caller,
+        name: &RangeName,
+        _: Vec<Reference>,
+    ) -> Result<WantedSet, AdminError> {
+        Err(AdminError::UnknownRange { name: name.clone() })
+    }
+
+    async fn wanted(&self, _: &Caller, name: &RangeName) -> Result<WantedSet, AdminError> {
+        Err(AdminError::UnknownRange { name: name.clone() })
+    }
+
+    async fn watch_wanted(
+        &self,
+        _: &RangeName,
+    ) -> Result<BoxStream<'static, WantedSet>, AdminError> {
+        Ok(stream::empty().boxed())
+    }
+
+    async fn transfers(&self, _: &Caller) -> Vec<Transfer> {
+        Vec::new()
+    }
+
+    async fn prune(&self, _: &Caller, _: Pruning) -> Result<Pruned, AdminError> {
+        Ok(Pruned::default())
     }
 
     async fn verify_store(&self, _: &Caller) -> Result<StoreCheck, AdminError> {

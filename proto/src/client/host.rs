@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::stream::BoxStream;
 use tonic::Request;
 use tonic::transport::Channel;
 use transfer::{
@@ -13,17 +14,22 @@ use transfer::{
     SourceError,
 };
 
-use super::failure::Failure;
+use super::failure::{Failure, RemoteError};
 use super::reading::RemoteBlobs;
 use super::retry::{BRIEFLY, until_answered};
+use super::stream::events;
 use crate::channel::Endpoint;
-use crate::convert::{inventory, status};
+use crate::convert::{inventory, status, wanted};
 use crate::library::Loan;
+use crate::wanted::WantedSet;
 use crate::wire::MAX_MESSAGE;
 use crate::wire::{BlobClient, InventoryClient, MAX_RESPONSE, PROGRESS_TIMEOUT, UNARY_DEADLINE};
 
 /// Most leases that are remembered; one that was forgotten is asked for again.
 const MAX_LEASES: usize = 1024;
+
+/// The sets that a range is to have, one after the other. Ends only with an error.
+pub type WantedSets = BoxStream<'static, Result<WantedSet, RemoteError>>;
 
 /// How a remote host is treated.
 #[derive(Clone, Copy, Debug)]
@@ -97,6 +103,22 @@ impl RemoteHost {
     #[must_use]
     pub fn endpoint(&self) -> &Endpoint {
         &self.inner.endpoint
+    }
+
+    /// What the range that this process is in is to have: the set as it is now, at once, and again
+    /// after each change. Ends with an error when the host agent ends or the connection is lost:
+    /// whoever wants to go on watching asks again.
+    ///
+    /// # Errors
+    /// Any [`RemoteError`]; refused with the reason `NOT_ALLOWED` where the listener is no range's.
+    pub async fn watch_wanted(&self) -> Result<WantedSets, RemoteError> {
+        let endpoint = self.inner.endpoint.to_string();
+        let error = move |status| {
+            RemoteError::new("watching what is wanted", Failure::new(&endpoint, status))
+        };
+        let watch = || async { self.inner.inventory().watch_wanted(wanted::watch_request()).await };
+        let messages = until_answered(BRIEFLY, watch).await.map_err(&error)?;
+        Ok(events(messages, |message| wanted::watched(message).map(Some), error))
     }
 }
 

@@ -7,10 +7,11 @@ mod host;
 mod range;
 mod reading;
 mod retry;
+mod stream;
 
 pub use self::admin::AdminClient;
 pub use self::failure::{Failure, RemoteError};
 pub use self::health::is_serving;
-pub use self::host::{Manners, RemoteHost};
-pub use self::range::{RangeClient, SyncEvents};
+pub use self::host::{Manners, RemoteHost, WantedSets};
+pub use self::range::{RangeClient, SyncEvents, VerifyEvents};
 pub use crate::convert::Malformed;

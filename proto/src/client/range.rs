@@ -1,20 +1,29 @@
 //! A range's agent, from outside.
 
-use futures::StreamExt as _;
-use futures::stream::{self, BoxStream};
+use std::time::Duration;
+
+use futures::stream::BoxStream;
 use tonic::transport::Channel;
 use tonic::{Request, Status};
 use transfer::Reference;
 
 use super::failure::{Failure, RemoteError};
 use super::retry::{BRIEFLY, until_answered};
+use super::stream::events;
 use crate::channel::Endpoint;
-use crate::control::{RangeImage, RangeStatus, SyncEvent};
-use crate::convert::range;
-use crate::wire::{MAX_RESPONSE, RangeServiceClient, SyncMessages, UNARY_DEADLINE};
+use crate::control::{ImagePlan, RangeImage, RangeStatus, SyncEvent, VerifyEvent};
+use crate::convert::{check, range};
+use crate::wire::{MAX_RESPONSE, RangeServiceClient, UNARY_DEADLINE};
+
+/// How long a plan may take: the host may have to export every image of it first.
+const PLAN_DEADLINE: Duration = Duration::from_secs(30 * 60);
 
 /// What happens in a sync. Ends after [`SyncEvent::Finished`], or with the error that took its place.
 pub type SyncEvents = BoxStream<'static, Result<SyncEvent, RemoteError>>;
+
+/// What is found when a range is verified. Ends after [`VerifyEvent::Finished`], or with the error
+/// that took its place.
+pub type VerifyEvents = BoxStream<'static, Result<VerifyEvent, RemoteError>>;
 
 /// The agent of a range behind an endpoint. Connects when it is first asked, and again by itself.
 #[derive(Clone, Debug)]
@@ -50,17 +59,39 @@ impl RangeClient {
         let error = self.error(ACTION);
         let wanted = || async { self.client().sync(range::sync_wanted(references)).await };
         let messages = until_answered(BRIEFLY, wanted).await.map_err(&error)?;
-        let state = Some((messages, error));
-        let events = stream::unfold(state, async |state| {
-            let (mut messages, error) = state?;
-            match next_event(&mut messages).await {
-                Ok(Some(event)) => Some((Ok(event), Some((messages, error)))),
-                Ok(None) => None,
-                // An error is the last thing that is told.
-                Err(status) => Some((Err(error(status)), None)),
-            }
+        Ok(events(messages, range::synced, error))
+    }
+
+    /// What bringing images in would move; nothing changes in the range.
+    ///
+    /// # Errors
+    /// Any [`RemoteError`].
+    pub async fn plan(&self, references: &[Reference]) -> Result<Vec<ImagePlan>, RemoteError> {
+        const ACTION: &str = "planning what the range lacks";
+        let plans = until_answered(BRIEFLY, || async {
+            let mut request = Request::new(check::plan_wanted(references));
+            request.set_timeout(PLAN_DEADLINE);
+            self.client().plan(request).await
         });
-        Ok(events.boxed())
+        let plans = plans.await.map_err(self.error(ACTION))?;
+        check::planned(plans).map_err(|malformed| RemoteError::unavailable(ACTION, malformed))
+    }
+
+    /// Has the range's engine confirm its images again, and with `deep` reads every file of them;
+    /// without references, every image that it has. Dropping the events ends the work.
+    ///
+    /// # Errors
+    /// Any [`RemoteError`].
+    pub async fn verify(
+        &self,
+        references: &[Reference],
+        deep: bool,
+    ) -> Result<VerifyEvents, RemoteError> {
+        let error = self.error("verifying the range");
+        let wanted =
+            || async { self.client().verify(check::verify_wanted(references, deep)).await };
+        let messages = until_answered(BRIEFLY, wanted).await.map_err(&error)?;
+        Ok(events(messages, check::verified, error))
     }
 
     /// The images that the range's engine has.
@@ -99,15 +130,4 @@ impl RangeClient {
         let status = status.await.map_err(self.error(ACTION))?;
         status.try_into().map_err(|malformed| RemoteError::unavailable(ACTION, malformed))
     }
-}
-
-/// The next event that this version knows; `None` after the last.
-async fn next_event(messages: &mut SyncMessages) -> Result<Option<SyncEvent>, Status> {
-    while let Some(message) = messages.message().await? {
-        let event = range::synced(message).map_err(|e| Status::data_loss(e.to_string()))?;
-        if event.is_some() {
-            return Ok(event);
-        }
-    }
-    Ok(None)
 }

@@ -1,10 +1,14 @@
 //! Requests and answers of `AdminService`.
 
+use std::net::SocketAddr;
+
 use tonic::Status;
+use transfer::Reference;
 
 use super::page::Page;
+use super::wanted::wanted_references;
 use super::{Malformed, duration, elapsed, parse, parse_all, status, texts};
-use crate::admin::{HostStats, ServedRange, StoreCheck};
+use crate::admin::{HostStats, Pruned, Pruning, ServedRange, StoreCheck, StoreStats};
 use crate::identity::RangeName;
 use crate::wire::MAX_PAGE;
 use crate::wire::generated as pb;
@@ -28,6 +32,14 @@ impl From<HostStats> for pb::GetStatsResponse {
             bytes_served: stats.bytes_served,
             quarantined: stats.quarantined,
             peak_rss_bytes: stats.peak_rss_bytes,
+            export_way: stats.export_way,
+            blobs_stored: stats.store.blobs,
+            bytes_stored: stats.store.bytes,
+            high_water_bytes: stats.store.high_water,
+            low_water_bytes: stats.store.low_water,
+            collected_blobs: stats.store.collected_blobs,
+            collected_bytes: stats.store.collected_bytes,
+            free_bytes: stats.store.free,
         }
     }
 }
@@ -49,6 +61,16 @@ impl TryFrom<pb::GetStatsResponse> for HostStats {
             bytes_served: stats.bytes_served,
             quarantined: stats.quarantined,
             peak_rss_bytes: stats.peak_rss_bytes,
+            export_way: stats.export_way,
+            store: StoreStats {
+                blobs: stats.blobs_stored,
+                bytes: stats.bytes_stored,
+                high_water: stats.high_water_bytes,
+                low_water: stats.low_water_bytes,
+                collected_blobs: stats.collected_blobs,
+                collected_bytes: stats.collected_bytes,
+                free: stats.free_bytes,
+            },
         })
     }
 }
@@ -59,18 +81,30 @@ impl From<ServedRange> for pb::Range {
             name: range.name.to_string(),
             socket_path: range.socket_path.display().to_string(),
             connections: range.connections,
+            wanted: range.wanted,
+            tcp_endpoint: range.tcp_endpoint.map(|at| format!("{TCP}{at}")).unwrap_or_default(),
         }
     }
 }
+
+/// What a TCP endpoint begins with.
+const TCP: &str = "http://";
 
 impl TryFrom<pb::Range> for ServedRange {
     type Error = Malformed;
 
     fn try_from(range: pb::Range) -> Result<Self, Malformed> {
+        let tcp_endpoint = match range.tcp_endpoint.strip_prefix(TCP) {
+            Some(address) => Some(parse("tcp_endpoint", address)?),
+            None if range.tcp_endpoint.is_empty() => None,
+            None => return Err(Malformed::new("tcp_endpoint", "is no http endpoint")),
+        };
         Ok(Self {
             name: parse("name", &range.name)?,
             socket_path: range.socket_path.into(),
             connections: range.connections,
+            wanted: range.wanted,
+            tcp_endpoint,
         })
     }
 }
@@ -103,12 +137,21 @@ fn range_name(text: &str) -> Result<RangeName, Status> {
     text.parse().map_err(|error| status::invalid("name", error))
 }
 
-pub(crate) fn add_request(request: &pb::AddRangeRequest) -> Result<RangeName, Status> {
-    range_name(&request.name)
+pub(crate) fn add_request(
+    request: &pb::AddRangeRequest,
+) -> Result<(RangeName, Option<SocketAddr>), Status> {
+    let tcp = match request.tcp_address.as_str() {
+        "" => None,
+        text => Some(text.parse().map_err(|_| {
+            status::invalid("tcp_address", "is no address with a port such as 127.0.0.1:0")
+        })?),
+    };
+    Ok((range_name(&request.name)?, tcp))
 }
 
-pub(crate) fn add_wanted(name: &RangeName) -> pb::AddRangeRequest {
-    pb::AddRangeRequest { name: name.to_string() }
+pub(crate) fn add_wanted(name: &RangeName, tcp: Option<SocketAddr>) -> pb::AddRangeRequest {
+    let tcp_address = tcp.map(|address| address.to_string()).unwrap_or_default();
+    pb::AddRangeRequest { name: name.to_string(), tcp_address }
 }
 
 pub(crate) fn add_response(range: ServedRange) -> pb::AddRangeResponse {
@@ -150,5 +193,46 @@ impl TryFrom<pb::VerifyStoreResponse> for StoreCheck {
             bytes: check.bytes,
             quarantined: parse_all("quarantined", &check.quarantined)?,
         })
+    }
+}
+
+pub(crate) fn set_wanted_request(
+    request: &pb::SetWantedRequest,
+) -> Result<(RangeName, Vec<Reference>), Status> {
+    Ok((range_name(&request.name)?, wanted_references(&request.references)?))
+}
+
+pub(crate) fn set_wanted_wanted(
+    name: &RangeName,
+    references: &[Reference],
+) -> pb::SetWantedRequest {
+    pb::SetWantedRequest { name: name.to_string(), references: texts(references) }
+}
+
+pub(crate) fn get_wanted_request(request: &pb::GetWantedRequest) -> Result<RangeName, Status> {
+    range_name(&request.name)
+}
+
+pub(crate) fn get_wanted_wanted(name: &RangeName) -> pb::GetWantedRequest {
+    pb::GetWantedRequest { name: name.to_string() }
+}
+
+pub(crate) fn prune_request(request: pb::PruneRequest) -> Pruning {
+    Pruning { target: request.target_bytes, dry_run: request.dry_run }
+}
+
+pub(crate) fn prune_wanted(pruning: Pruning) -> pb::PruneRequest {
+    pb::PruneRequest { target_bytes: pruning.target, dry_run: pruning.dry_run }
+}
+
+impl From<Pruned> for pb::PruneResponse {
+    fn from(Pruned { blobs, bytes, kept_leased }: Pruned) -> Self {
+        Self { blobs, bytes, kept_leased }
+    }
+}
+
+impl From<pb::PruneResponse> for Pruned {
+    fn from(pb::PruneResponse { blobs, bytes, kept_leased }: pb::PruneResponse) -> Self {
+        Self { blobs, bytes, kept_leased }
     }
 }

@@ -6,11 +6,14 @@
 
 pub(crate) mod admin;
 pub(crate) mod blob;
+pub(crate) mod check;
 pub(crate) mod image;
 pub(crate) mod inventory;
 pub(crate) mod page;
 pub(crate) mod range;
 pub(crate) mod status;
+pub(crate) mod transfers;
+pub(crate) mod wanted;
 
 #[cfg(test)]
 mod tests;

@@ -1,24 +1,28 @@
 //! Requests and answers of `RangeService`.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tonic::Status;
 use transfer::event::{EventKind, ImageReport};
 use transfer::{EngineImageId, Event, Outcome, Reference, Stage};
 
 use super::page::Page;
+use super::wanted::wanted_references;
 use super::{Malformed, duration, elapsed, parse, parse_all, parse_some, status, texts};
-use crate::control::{RangeImage, RangeStatus, Reach, SyncEvent, SyncSummary};
+use crate::control::{LastSync, RangeImage, RangeStatus, Reach, SyncEvent, SyncSummary};
+use crate::wire::MAX_PAGE;
 use crate::wire::generated as pb;
-use crate::wire::{MAX_PAGE, MAX_REFERENCES};
 
 pub(crate) fn sync_request(request: &pb::SyncRequest) -> Result<Vec<Reference>, Status> {
-    if !(1..=MAX_REFERENCES).contains(&request.references.len()) {
-        let reason = format!("has {} entries, not 1 to {MAX_REFERENCES}", request.references.len());
-        return Err(status::invalid("references", reason));
+    some_references(&request.references)
+}
+
+/// At least one reference, and not too many.
+pub(crate) fn some_references(texts: &[String]) -> Result<Vec<Reference>, Status> {
+    if texts.is_empty() {
+        return Err(status::invalid("references", "is empty"));
     }
-    let references = request.references.iter().map(|text| text.parse());
-    references.collect::<Result<_, _>>().map_err(|error| status::invalid("references", error))
+    wanted_references(texts)
 }
 
 pub(crate) fn sync_wanted(references: &[Reference]) -> pb::SyncRequest {
@@ -274,6 +278,11 @@ impl From<RangeStatus> for pb::GetStatusResponse {
             host_error,
             syncs: status.syncs,
             peak_rss_bytes: status.peak_rss_bytes,
+            wanted: status.wanted,
+            in_step: status.in_step,
+            last_sync_time: status.last_sync.as_ref().map(|last| last.finished.into()),
+            last_sync_error: status.last_sync.and_then(|last| last.error).unwrap_or_default(),
+            engine_restarts: status.engine_restarts,
         }
     }
 }
@@ -292,6 +301,14 @@ impl TryFrom<pb::GetStatusResponse> for RangeStatus {
             None if status.engine_error.is_empty() => Reach::Unknown,
             None => Reach::Down(status.engine_error),
         };
+        let last_sync = match status.last_sync_time {
+            None => None,
+            Some(time) => Some(LastSync {
+                finished: SystemTime::try_from(time)
+                    .map_err(|error| Malformed::new("last_sync_time", error))?,
+                error: Some(status.last_sync_error).filter(|error| !error.is_empty()),
+            }),
+        };
         Ok(Self {
             agent_version: status.agent_version,
             uptime: elapsed(status.uptime),
@@ -299,6 +316,10 @@ impl TryFrom<pb::GetStatusResponse> for RangeStatus {
             host,
             syncs: status.syncs,
             peak_rss_bytes: status.peak_rss_bytes,
+            wanted: status.wanted,
+            in_step: status.in_step,
+            last_sync,
+            engine_restarts: status.engine_restarts,
         })
     }
 }

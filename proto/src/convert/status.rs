@@ -6,7 +6,8 @@
 //! | `OFFSET_BEYOND_END` | `OUT_OF_RANGE` | |
 //! | `LEASE_LOST`, `IMAGE_MALFORMED`, `IMAGE_CHANGED` | `FAILED_PRECONDITION` | `ResourceInfo` |
 //! | `SIZE_MISMATCH`, `DIGEST_MISMATCH` | `DATA_LOSS` | |
-//! | `STORAGE` | `INTERNAL` | |
+//! | `STORAGE`, `NO_SPACE`, `LISTEN` | `INTERNAL` | |
+//! | `REMOTE_NOT_ALLOWED` | `FAILED_PRECONDITION` | `ResourceInfo` |
 //! | `BUSY`, `TOO_MANY_RANGES` | `RESOURCE_EXHAUSTED` | `RetryInfo` for `BUSY` |
 //! | `UNAVAILABLE` | `UNAVAILABLE` | `RetryInfo` |
 //! | `INVALID_ARGUMENT` | `INVALID_ARGUMENT` | `BadRequest` |
@@ -190,6 +191,14 @@ pub(crate) fn from_admin_error(error: &AdminError) -> Status {
         AdminError::TooManyRanges { limit } => {
             Answer::new(Code::ResourceExhausted, "TOO_MANY_RANGES").with("limit", limit)
         }
+        AdminError::RemoteNotAllowed { name, address } => {
+            let answer = Answer::new(Code::FailedPrecondition, "REMOTE_NOT_ALLOWED");
+            answer.about("range", name).with("address", address)
+        }
+        AdminError::Listen { address, .. } => {
+            Answer::new(Code::Internal, "LISTEN").with("address", address)
+        }
+        AdminError::Record { .. } => Answer::new(Code::Internal, "STORAGE"),
         AdminError::Socket { path, .. } => {
             Answer::new(Code::Internal, "STORAGE").with("path", path.display())
         }

@@ -5,7 +5,7 @@ use std::io;
 use tonic::{Code, Status};
 use transfer::{BlobError, Digest, SourceError};
 
-use super::{admin, blob, inventory, range, status};
+use super::{admin, blob, check, inventory, range, status};
 use crate::client::Failure;
 use crate::library::ReadError;
 use crate::wire::generated as pb;
@@ -169,8 +169,24 @@ fn hostile_names_are_refused() {
         refuses(bad, range::sync_request(&pb::SyncRequest { references: vec![bad.into()] }));
         refuses(bad, inventory::reference(bad));
         refuses(bad, admin::remove_request(&pb::RemoveRangeRequest { name: bad.into() }));
-        refuses(bad, admin::add_request(&pb::AddRangeRequest { name: bad.into() }));
+        let add = pb::AddRangeRequest { name: bad.into(), tcp_address: String::new() };
+        refuses(bad, admin::add_request(&add));
+        let set = |name: &str, reference: &str| {
+            let references = vec![reference.to_owned()];
+            admin::set_wanted_request(&pb::SetWantedRequest { name: name.into(), references })
+        };
+        refuses(bad, set(bad, "python:3"));
+        refuses(bad, set("lab-1", bad));
+        refuses(bad, check::plan_request(&pb::PlanRequest { references: vec![bad.into()] }));
+        let verify = pb::VerifyRequest { references: vec![bad.into()], deep: true };
+        refuses(bad, check::verify_request(&verify));
     }
+    for bad in ["127.0.0.1", "localhost:1", ":1", "127.0.0.1:65536", "unix:///a", "\0"] {
+        let add = pb::AddRangeRequest { name: "a".into(), tcp_address: bad.into() };
+        refuses(bad, admin::add_request(&add));
+    }
+    let many = pb::SetWantedRequest { name: "a".into(), references: vec!["a".into(); 1001] };
+    refuses("a large set", admin::set_wanted_request(&many));
     for count in [0, 1001] {
         let references = vec!["a".to_owned(); count];
         let request = pb::ResolveImagesRequest { references: references.clone() };

@@ -103,6 +103,17 @@ pub struct Engine {
     #[prost(string, tag = "4")]
     pub id: ::prost::alloc::string::String,
 }
+/// The images that a range is to have.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WantedSet {
+    /// References as one would give them to docker, each once, in the order they were set. Empty when
+    /// nothing is wanted.
+    #[prost(string, repeated, tag = "1")]
+    pub references: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Grows with each change of this range's set. 0 for a set that was never set.
+    #[prost(uint64, tag = "2")]
+    pub revision: u64,
+}
 /// How an engine keeps images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -229,6 +240,16 @@ pub mod resolve_images_response {
             Error(::tonic_types::Status),
         }
     }
+}
+/// Asks for what the calling range is to have.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WatchWantedRequest {}
+/// What the range is to have now.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WatchWantedResponse {
+    /// The set. Never absent.
+    #[prost(message, optional, tag = "1")]
+    pub wanted: ::core::option::Option<WantedSet>,
 }
 /// In which form the layers of an image are given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
@@ -453,6 +474,36 @@ pub mod inventory_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// What the calling range is to have: the set as it is now, at once, and again whenever it changes.
+        /// Sets that were replaced in quick succession may be left out; the last one never is. Ends only
+        /// with UNAVAILABLE or the connection, when the agent ends: ask again then.
+        ///
+        /// PERMISSION_DENIED: the caller is not a range.
+        /// NOT_FOUND: the range is being removed.
+        pub async fn watch_wanted(
+            &mut self,
+            request: impl tonic::IntoRequest<super::WatchWantedRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::WatchWantedResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/longshore.v1.InventoryService/WatchWanted",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("longshore.v1.InventoryService", "WatchWanted"));
+            self.inner.server_streaming(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -504,6 +555,25 @@ pub mod inventory_service_server {
             request: tonic::Request<super::ResolveImagesRequest>,
         ) -> std::result::Result<
             tonic::Response<super::ResolveImagesResponse>,
+            tonic::Status,
+        >;
+        /// Server streaming response type for the WatchWanted method.
+        type WatchWantedStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::WatchWantedResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// What the calling range is to have: the set as it is now, at once, and again whenever it changes.
+        /// Sets that were replaced in quick succession may be left out; the last one never is. Ends only
+        /// with UNAVAILABLE or the connection, when the agent ends: ask again then.
+        ///
+        /// PERMISSION_DENIED: the caller is not a range.
+        /// NOT_FOUND: the range is being removed.
+        async fn watch_wanted(
+            &self,
+            request: tonic::Request<super::WatchWantedRequest>,
+        ) -> std::result::Result<
+            tonic::Response<Self::WatchWantedStream>,
             tonic::Status,
         >;
     }
@@ -721,6 +791,52 @@ pub mod inventory_service_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/longshore.v1.InventoryService/WatchWanted" => {
+                    #[allow(non_camel_case_types)]
+                    struct WatchWantedSvc<T: InventoryService>(pub Arc<T>);
+                    impl<
+                        T: InventoryService,
+                    > tonic::server::ServerStreamingService<super::WatchWantedRequest>
+                    for WatchWantedSvc<T> {
+                        type Response = super::WatchWantedResponse;
+                        type ResponseStream = T::WatchWantedStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::WatchWantedRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as InventoryService>::watch_wanted(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = WatchWantedSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)
@@ -1294,6 +1410,31 @@ pub struct GetStatsResponse {
     /// say.
     #[prost(uint64, tag = "12")]
     pub peak_rss_bytes: u64,
+    /// How layers are taken from the engine: "files", "content-service", "containerd-socket",
+    /// "content-files", "save", "layout" or "archive". Empty while the engine did not answer yet.
+    #[prost(string, tag = "13")]
+    pub export_way: ::prost::alloc::string::String,
+    /// Blobs in the store.
+    #[prost(uint64, tag = "14")]
+    pub blobs_stored: u64,
+    /// Bytes of the blobs in the store.
+    #[prost(uint64, tag = "15")]
+    pub bytes_stored: u64,
+    /// Bytes of blobs above which the store is collected. 0 when it is not.
+    #[prost(uint64, tag = "16")]
+    pub high_water_bytes: u64,
+    /// Bytes of blobs down to which it is collected. 0 when it is not.
+    #[prost(uint64, tag = "17")]
+    pub low_water_bytes: u64,
+    /// Blobs removed by collection and by Prune.
+    #[prost(uint64, tag = "18")]
+    pub collected_blobs: u64,
+    /// Bytes of those blobs.
+    #[prost(uint64, tag = "19")]
+    pub collected_bytes: u64,
+    /// Free bytes on the store's file system. 0 when the system does not say.
+    #[prost(uint64, tag = "20")]
+    pub free_bytes: u64,
 }
 /// Asks for the ranges.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1324,9 +1465,16 @@ pub struct Range {
     /// The path of its socket, as the host sees it. Never empty.
     #[prost(string, tag = "2")]
     pub socket_path: ::prost::alloc::string::String,
-    /// Connections open at the moment.
+    /// Connections open at the moment, over TCP included.
     #[prost(uint32, tag = "3")]
     pub connections: u32,
+    /// Images in its wanted set.
+    #[prost(uint32, tag = "4")]
+    pub wanted: u32,
+    /// Where it is served over TCP: "<http://127.0.0.1:40123",> as its agent takes it. Empty where it is
+    /// not.
+    #[prost(string, tag = "5")]
+    pub tcp_endpoint: ::prost::alloc::string::String,
 }
 /// Makes a range known.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1334,6 +1482,11 @@ pub struct AddRangeRequest {
     /// Its name: 1 to 63 of a-z, 0-9 and -, not beginning with -.
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
+    /// A TCP address on which the range is served besides, for one that cannot have the socket:
+    /// "127.0.0.1:40123"; port 0 takes a free one, and keeps it. Whoever reaches the address is taken
+    /// for the range. Empty for none; an address that was added before stays then.
+    #[prost(string, tag = "2")]
+    pub tcp_address: ::prost::alloc::string::String,
 }
 /// The range is served.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1352,6 +1505,138 @@ pub struct RemoveRangeRequest {
 /// The range is not served any more.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RemoveRangeResponse {}
+/// Replaces a wanted set.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SetWantedRequest {
+    /// The range's name.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// 0 to 1000 references as one would give them to docker. What is there twice counts once.
+    #[prost(string, repeated, tag = "2")]
+    pub references: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// The set is written down.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SetWantedResponse {
+    /// The set. Never absent.
+    #[prost(message, optional, tag = "1")]
+    pub wanted: ::core::option::Option<WantedSet>,
+}
+/// Asks for a wanted set.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetWantedRequest {
+    /// The range's name.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+}
+/// A wanted set.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetWantedResponse {
+    /// The set. Never absent; one that was never set is empty and has revision 0.
+    #[prost(message, optional, tag = "1")]
+    pub wanted: ::core::option::Option<WantedSet>,
+}
+/// Asks for what moves.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListTransfersRequest {
+    /// Transfers in the page, at most. 0 means 50; more than 200 counts as 200.
+    #[prost(int32, tag = "1")]
+    pub page_size: i32,
+    /// next_page_token of the page before. Empty for the first page.
+    #[prost(string, tag = "2")]
+    pub page_token: ::prost::alloc::string::String,
+}
+/// A page of transfers.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListTransfersResponse {
+    /// The transfers. Empty only when there are none after the page token.
+    #[prost(message, repeated, tag = "1")]
+    pub transfers: ::prost::alloc::vec::Vec<Transfer>,
+    /// What to send for the next page. Empty when this was the last.
+    #[prost(string, tag = "2")]
+    pub next_page_token: ::prost::alloc::string::String,
+}
+/// Something that moves.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Transfer {
+    /// Names it while it is under way: "read-7", "ingest-2". Never empty.
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    /// When it began, by the host's clock. Never absent.
+    #[prost(message, optional, tag = "2")]
+    pub start_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// Bytes moved since.
+    #[prost(uint64, tag = "3")]
+    pub bytes: u64,
+    /// What it is. Absent for a kind that the reader does not know.
+    #[prost(oneof = "transfer::Kind", tags = "4, 5")]
+    pub kind: ::core::option::Option<transfer::Kind>,
+}
+/// Nested message and enum types in `Transfer`.
+pub mod transfer {
+    /// What it is. Absent for a kind that the reader does not know.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Kind {
+        /// A blob on its way to a caller.
+        #[prost(message, tag = "4")]
+        Read(super::BlobRead),
+        /// A blob on its way into the store.
+        #[prost(message, tag = "5")]
+        Ingest(super::BlobIngest),
+    }
+}
+/// A blob on its way to a caller.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BlobRead {
+    /// Who reads: "range/lab-1", "admin". Never empty.
+    #[prost(string, tag = "1")]
+    pub caller: ::prost::alloc::string::String,
+    /// Digest of the config of the image that the blob is read as a part of. Never empty.
+    #[prost(string, tag = "2")]
+    pub config_digest: ::prost::alloc::string::String,
+    /// Digest of the blob. Never empty.
+    #[prost(string, tag = "3")]
+    pub digest: ::prost::alloc::string::String,
+    /// Size of the whole blob in bytes.
+    #[prost(uint64, tag = "4")]
+    pub size: u64,
+    /// Where in the blob the next byte belongs.
+    #[prost(uint64, tag = "5")]
+    pub offset: u64,
+}
+/// A blob on its way into the store.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BlobIngest {
+    /// Digest of the blob. Empty while it is not known: it is being found out.
+    #[prost(string, tag = "1")]
+    pub digest: ::prost::alloc::string::String,
+    /// Size of the whole blob in bytes. 0 while it is not known.
+    #[prost(uint64, tag = "2")]
+    pub size: u64,
+}
+/// Removes blobs.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PruneRequest {
+    /// Stops once the store holds no more bytes than this. Absent: removes all that may be removed.
+    #[prost(uint64, optional, tag = "1")]
+    pub target_bytes: ::core::option::Option<u64>,
+    /// Only says what would be removed.
+    #[prost(bool, tag = "2")]
+    pub dry_run: bool,
+}
+/// What was removed.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PruneResponse {
+    /// Blobs that were removed, or would be.
+    #[prost(uint64, tag = "1")]
+    pub blobs: u64,
+    /// Bytes of those blobs.
+    #[prost(uint64, tag = "2")]
+    pub bytes: u64,
+    /// Blobs that were looked at and stayed, since a lease keeps them.
+    #[prost(uint64, tag = "3")]
+    pub kept_leased: u64,
+}
 /// Verifies the store.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct VerifyStoreRequest {}
@@ -1380,7 +1665,7 @@ pub mod admin_service_client {
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
     /// Runs the host agent, for the administrator. An inspector, who calls on a TCP address, may only
-    /// call GetStats and ListRanges; any other caller gets PERMISSION_DENIED.
+    /// call GetStats, ListRanges, GetWanted and ListTransfers; any other caller gets PERMISSION_DENIED.
     ///
     /// Any RPC may answer UNAVAILABLE. Every error carries a google.rpc.ErrorInfo of domain
     /// "longshore.dev".
@@ -1514,12 +1799,16 @@ pub mod admin_service_client {
                 .insert(GrpcMethod::new("longshore.v1.AdminService", "ListRanges"));
             self.inner.unary(req, path, codec).await
         }
-        /// Makes a range known and serves it on a socket of its own. Adding a range that is there already
-        /// answers with its socket.
+        /// Makes a range known and serves it on a socket of its own, and on a TCP address of its own where
+        /// one is asked for. Both come back after a restart. Adding a range that is there already answers
+        /// with its socket; a TCP address that it does not have yet is added, another one takes the place
+        /// of the one that it had.
         ///
-        /// INVALID_ARGUMENT: the name is not one.
+        /// INVALID_ARGUMENT: the name is not one, or tcp_address is no address with a port.
+        /// FAILED_PRECONDITION: other machines can reach tcp_address, and the agent was not started with
+        /// --remote-any.
         /// RESOURCE_EXHAUSTED: there are as many ranges as the agent will serve.
-        /// INTERNAL: the socket could not be made.
+        /// INTERNAL: the socket could not be made or the address not be listened on.
         pub async fn add_range(
             &mut self,
             request: impl tonic::IntoRequest<super::AddRangeRequest>,
@@ -1544,7 +1833,7 @@ pub mod admin_service_client {
                 .insert(GrpcMethod::new("longshore.v1.AdminService", "AddRange"));
             self.inner.unary(req, path, codec).await
         }
-        /// Stops serving a range, ends its connections and removes its socket.
+        /// Stops serving a range, ends its connections, removes its socket and forgets what it wanted.
         ///
         /// INVALID_ARGUMENT: the name is not one.
         /// NOT_FOUND: there is no such range.
@@ -1570,6 +1859,119 @@ pub mod admin_service_client {
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("longshore.v1.AdminService", "RemoveRange"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Replaces the wanted set of a range: the images that it is to have. The agent in the range learns
+        /// of it at once, or when it connects again. The set outlives restarts of either. An empty set
+        /// removes no image from the range.
+        ///
+        /// INVALID_ARGUMENT: the name is not one, there are more than 1000 references, or a text is not a
+        /// reference.
+        /// NOT_FOUND: there is no such range.
+        /// INTERNAL: the set could not be written down; the one before stays.
+        pub async fn set_wanted(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SetWantedRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::SetWantedResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/longshore.v1.AdminService/SetWanted",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("longshore.v1.AdminService", "SetWanted"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// The wanted set of a range.
+        ///
+        /// INVALID_ARGUMENT: the name is not one.
+        /// NOT_FOUND: there is no such range.
+        pub async fn get_wanted(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetWantedRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetWantedResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/longshore.v1.AdminService/GetWanted",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("longshore.v1.AdminService", "GetWanted"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// What moves at the moment: streams of blobs to callers, and blobs that are being taken into the
+        /// store. Sorted by id.
+        ///
+        /// INVALID_ARGUMENT: page_token was not made by this RPC, or page_size is negative.
+        pub async fn list_transfers(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListTransfersRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListTransfersResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/longshore.v1.AdminService/ListTransfers",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("longshore.v1.AdminService", "ListTransfers"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Removes blobs that no lease keeps from the store, the least recently read first. What is removed
+        /// is taken from the engine again when it is next needed.
+        ///
+        /// INTERNAL: the store could not be read, or a blob not be removed.
+        pub async fn prune(
+            &mut self,
+            request: impl tonic::IntoRequest<super::PruneRequest>,
+        ) -> std::result::Result<tonic::Response<super::PruneResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/longshore.v1.AdminService/Prune",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("longshore.v1.AdminService", "Prune"));
             self.inner.unary(req, path, codec).await
         }
         /// Reads every blob of the store again and puts aside what is corrupt; it is taken in anew when it
@@ -1631,12 +2033,16 @@ pub mod admin_service_server {
             tonic::Response<super::ListRangesResponse>,
             tonic::Status,
         >;
-        /// Makes a range known and serves it on a socket of its own. Adding a range that is there already
-        /// answers with its socket.
+        /// Makes a range known and serves it on a socket of its own, and on a TCP address of its own where
+        /// one is asked for. Both come back after a restart. Adding a range that is there already answers
+        /// with its socket; a TCP address that it does not have yet is added, another one takes the place
+        /// of the one that it had.
         ///
-        /// INVALID_ARGUMENT: the name is not one.
+        /// INVALID_ARGUMENT: the name is not one, or tcp_address is no address with a port.
+        /// FAILED_PRECONDITION: other machines can reach tcp_address, and the agent was not started with
+        /// --remote-any.
         /// RESOURCE_EXHAUSTED: there are as many ranges as the agent will serve.
-        /// INTERNAL: the socket could not be made.
+        /// INTERNAL: the socket could not be made or the address not be listened on.
         async fn add_range(
             &self,
             request: tonic::Request<super::AddRangeRequest>,
@@ -1644,7 +2050,7 @@ pub mod admin_service_server {
             tonic::Response<super::AddRangeResponse>,
             tonic::Status,
         >;
-        /// Stops serving a range, ends its connections and removes its socket.
+        /// Stops serving a range, ends its connections, removes its socket and forgets what it wanted.
         ///
         /// INVALID_ARGUMENT: the name is not one.
         /// NOT_FOUND: there is no such range.
@@ -1655,6 +2061,51 @@ pub mod admin_service_server {
             tonic::Response<super::RemoveRangeResponse>,
             tonic::Status,
         >;
+        /// Replaces the wanted set of a range: the images that it is to have. The agent in the range learns
+        /// of it at once, or when it connects again. The set outlives restarts of either. An empty set
+        /// removes no image from the range.
+        ///
+        /// INVALID_ARGUMENT: the name is not one, there are more than 1000 references, or a text is not a
+        /// reference.
+        /// NOT_FOUND: there is no such range.
+        /// INTERNAL: the set could not be written down; the one before stays.
+        async fn set_wanted(
+            &self,
+            request: tonic::Request<super::SetWantedRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::SetWantedResponse>,
+            tonic::Status,
+        >;
+        /// The wanted set of a range.
+        ///
+        /// INVALID_ARGUMENT: the name is not one.
+        /// NOT_FOUND: there is no such range.
+        async fn get_wanted(
+            &self,
+            request: tonic::Request<super::GetWantedRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetWantedResponse>,
+            tonic::Status,
+        >;
+        /// What moves at the moment: streams of blobs to callers, and blobs that are being taken into the
+        /// store. Sorted by id.
+        ///
+        /// INVALID_ARGUMENT: page_token was not made by this RPC, or page_size is negative.
+        async fn list_transfers(
+            &self,
+            request: tonic::Request<super::ListTransfersRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListTransfersResponse>,
+            tonic::Status,
+        >;
+        /// Removes blobs that no lease keeps from the store, the least recently read first. What is removed
+        /// is taken from the engine again when it is next needed.
+        ///
+        /// INTERNAL: the store could not be read, or a blob not be removed.
+        async fn prune(
+            &self,
+            request: tonic::Request<super::PruneRequest>,
+        ) -> std::result::Result<tonic::Response<super::PruneResponse>, tonic::Status>;
         /// Reads every blob of the store again and puts aside what is corrupt; it is taken in anew when it
         /// is next needed. Takes as long as reading the store does.
         ///
@@ -1668,7 +2119,7 @@ pub mod admin_service_server {
         >;
     }
     /// Runs the host agent, for the administrator. An inspector, who calls on a TCP address, may only
-    /// call GetStats and ListRanges; any other caller gets PERMISSION_DENIED.
+    /// call GetStats, ListRanges, GetWanted and ListTransfers; any other caller gets PERMISSION_DENIED.
     ///
     /// Any RPC may answer UNAVAILABLE. Every error carries a google.rpc.ErrorInfo of domain
     /// "longshore.dev".
@@ -1928,6 +2379,185 @@ pub mod admin_service_server {
                     };
                     Box::pin(fut)
                 }
+                "/longshore.v1.AdminService/SetWanted" => {
+                    #[allow(non_camel_case_types)]
+                    struct SetWantedSvc<T: AdminService>(pub Arc<T>);
+                    impl<
+                        T: AdminService,
+                    > tonic::server::UnaryService<super::SetWantedRequest>
+                    for SetWantedSvc<T> {
+                        type Response = super::SetWantedResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::SetWantedRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AdminService>::set_wanted(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = SetWantedSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/longshore.v1.AdminService/GetWanted" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetWantedSvc<T: AdminService>(pub Arc<T>);
+                    impl<
+                        T: AdminService,
+                    > tonic::server::UnaryService<super::GetWantedRequest>
+                    for GetWantedSvc<T> {
+                        type Response = super::GetWantedResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetWantedRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AdminService>::get_wanted(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetWantedSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/longshore.v1.AdminService/ListTransfers" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListTransfersSvc<T: AdminService>(pub Arc<T>);
+                    impl<
+                        T: AdminService,
+                    > tonic::server::UnaryService<super::ListTransfersRequest>
+                    for ListTransfersSvc<T> {
+                        type Response = super::ListTransfersResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListTransfersRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AdminService>::list_transfers(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListTransfersSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/longshore.v1.AdminService/Prune" => {
+                    #[allow(non_camel_case_types)]
+                    struct PruneSvc<T: AdminService>(pub Arc<T>);
+                    impl<
+                        T: AdminService,
+                    > tonic::server::UnaryService<super::PruneRequest> for PruneSvc<T> {
+                        type Response = super::PruneResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::PruneRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AdminService>::prune(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = PruneSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
                 "/longshore.v1.AdminService/VerifyStore" => {
                     #[allow(non_camel_case_types)]
                     struct VerifyStoreSvc<T: AdminService>(pub Arc<T>);
@@ -2145,6 +2775,117 @@ pub struct SyncSummary {
     #[prost(message, optional, tag = "6")]
     pub duration: ::core::option::Option<::prost_types::Duration>,
 }
+/// Asks what would move.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PlanRequest {
+    /// 1 to 1000 references as one would give them to docker, each resolved on the host now.
+    #[prost(string, repeated, tag = "1")]
+    pub references: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// What would move.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PlanResponse {
+    /// One for each reference, in the order asked.
+    #[prost(message, repeated, tag = "1")]
+    pub images: ::prost::alloc::vec::Vec<ImagePlan>,
+}
+/// What bringing one image in would move.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ImagePlan {
+    /// The image as it was asked for.
+    #[prost(string, tag = "1")]
+    pub reference: ::prost::alloc::string::String,
+    /// Digest of its config. Empty when the host does not know the image.
+    #[prost(string, tag = "2")]
+    pub config_digest: ::prost::alloc::string::String,
+    /// Bytes of layers that the engine lacks. Layers that another image of the same plan would bring
+    /// are counted for each.
+    #[prost(uint64, tag = "3")]
+    pub bytes_to_move: u64,
+    /// Bytes of layers that it has.
+    #[prost(uint64, tag = "4")]
+    pub bytes_saved: u64,
+    /// Whether the engine has the image under this name and confirms every layer of it.
+    #[prost(bool, tag = "5")]
+    pub already_there: bool,
+    /// What was attempted, on what, why it failed, and what to do. Empty when there is a plan.
+    #[prost(string, tag = "6")]
+    pub error: ::prost::alloc::string::String,
+}
+/// Asks for images to be verified.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct VerifyRequest {
+    /// Up to 1000 references as the range's engine knows them. Empty: every image that it has.
+    #[prost(string, repeated, tag = "1")]
+    pub references: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Read every file of each image through the engine besides.
+    #[prost(bool, tag = "2")]
+    pub deep: bool,
+}
+/// One thing that was found.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct VerifyResponse {
+    /// What was found. An event of a kind that the reader does not know is absent here: ignore it.
+    #[prost(oneof = "verify_response::Event", tags = "1, 2")]
+    pub event: ::core::option::Option<verify_response::Event>,
+}
+/// Nested message and enum types in `VerifyResponse`.
+pub mod verify_response {
+    /// What was found. An event of a kind that the reader does not know is absent here: ignore it.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Event {
+        /// An image was checked.
+        #[prost(message, tag = "1")]
+        Checked(super::ImageCheck),
+        /// The result of all; the last message.
+        #[prost(message, tag = "2")]
+        Finished(super::VerifySummary),
+    }
+}
+/// What was found of one image. It is well when it is proven and there are no problems.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ImageCheck {
+    /// A name of the image. Empty for an image without one.
+    #[prost(string, tag = "1")]
+    pub reference: ::prost::alloc::string::String,
+    /// What the engine calls it. Empty when it does not have it.
+    #[prost(string, tag = "2")]
+    pub engine_image_id: ::prost::alloc::string::String,
+    /// Whether the engine confirms every layer of it.
+    #[prost(bool, tag = "3")]
+    pub proven: bool,
+    /// Files whose content was compared. 0 unless a deep check was asked for.
+    #[prost(uint64, tag = "4")]
+    pub files: u64,
+    /// Bytes read from the engine.
+    #[prost(uint64, tag = "5")]
+    pub bytes_read: u64,
+    /// What is wrong, at most 100 texts of at most 1024 characters. Empty when nothing is.
+    #[prost(string, repeated, tag = "6")]
+    pub problems: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Problems found beyond those.
+    #[prost(uint64, tag = "7")]
+    pub more_problems: u64,
+}
+/// What was found of all images.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct VerifySummary {
+    /// Images that were checked.
+    #[prost(uint32, tag = "1")]
+    pub images: u32,
+    /// Images that are not well.
+    #[prost(uint32, tag = "2")]
+    pub failed: u32,
+    /// Files whose content was compared.
+    #[prost(uint64, tag = "3")]
+    pub files: u64,
+    /// Bytes read from the engine.
+    #[prost(uint64, tag = "4")]
+    pub bytes_read: u64,
+    /// How long it took in all. Never absent.
+    #[prost(message, optional, tag = "5")]
+    pub duration: ::core::option::Option<::prost_types::Duration>,
+}
 /// Asks for the images of the range.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RangeServiceListImagesRequest {
@@ -2212,6 +2953,21 @@ pub struct GetStatusResponse {
     /// say.
     #[prost(uint64, tag = "8")]
     pub peak_rss_bytes: u64,
+    /// Images that are wanted: the set that the host agent keeps, and what the agent was started with.
+    #[prost(uint32, tag = "9")]
+    pub wanted: u32,
+    /// Whether every wanted image is there, proven. False while it is not known what is wanted.
+    #[prost(bool, tag = "10")]
+    pub in_step: bool,
+    /// When the last sync ended, by the range's clock. Absent when there was none.
+    #[prost(message, optional, tag = "11")]
+    pub last_sync_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// Why the last sync did not bring in everything. Empty when it did, or when there was none.
+    #[prost(string, tag = "12")]
+    pub last_sync_error: ::prost::alloc::string::String,
+    /// How often the range's supervisor started the engine again. 0 where there is no supervisor.
+    #[prost(uint32, tag = "13")]
+    pub engine_restarts: u32,
 }
 /// Where an image is on its way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
@@ -2348,8 +3104,8 @@ pub mod range_service_client {
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
     /// Keeps the engine of one range in step. Served by the agent inside the range; whoever can open its
-    /// socket may call everything; an inspector, who calls on a TCP address, all but Sync, which answers it
-    /// PERMISSION_DENIED.
+    /// socket may call everything; an inspector, who calls on a TCP address, all but Sync, Plan and Verify,
+    /// which answer it PERMISSION_DENIED.
     ///
     /// Any RPC may answer UNAVAILABLE: the range's engine does not answer. Every error carries a
     /// google.rpc.ErrorInfo of domain "longshore.dev".
@@ -2491,6 +3247,64 @@ pub mod range_service_client {
                 .insert(GrpcMethod::new("longshore.v1.RangeService", "ListImages"));
             self.inner.unary(req, path, codec).await
         }
+        /// What bringing images in would move. Changes nothing in the range; the host may have to export an
+        /// image from its engine to know, as for a sync: give this call minutes rather than seconds.
+        ///
+        /// Every image has its own answer; one that fails does not fail the call.
+        ///
+        /// INVALID_ARGUMENT: no references, more than 1000, or a text that is not a reference.
+        /// RESOURCE_EXHAUSTED: too much is under way.
+        pub async fn plan(
+            &mut self,
+            request: impl tonic::IntoRequest<super::PlanRequest>,
+        ) -> std::result::Result<tonic::Response<super::PlanResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/longshore.v1.RangeService/Plan",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("longshore.v1.RangeService", "Plan"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Has the range's engine confirm again that it has every layer of its images, and where asked reads
+        /// every file of them. Tells of each image as it is done. The last message is finished, always.
+        /// A caller that goes away ends it.
+        ///
+        /// INVALID_ARGUMENT: more than 1000 references, or a text that is not a reference.
+        /// RESOURCE_EXHAUSTED: too much is under way.
+        pub async fn verify(
+            &mut self,
+            request: impl tonic::IntoRequest<super::VerifyRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::VerifyResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/longshore.v1.RangeService/Verify",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("longshore.v1.RangeService", "Verify"));
+            self.inner.server_streaming(req, path, codec).await
+        }
         /// How the agent and its engine are. Answers also when the engine does not.
         pub async fn get_status(
             &mut self,
@@ -2558,6 +3372,33 @@ pub mod range_service_server {
             tonic::Response<super::RangeServiceListImagesResponse>,
             tonic::Status,
         >;
+        /// What bringing images in would move. Changes nothing in the range; the host may have to export an
+        /// image from its engine to know, as for a sync: give this call minutes rather than seconds.
+        ///
+        /// Every image has its own answer; one that fails does not fail the call.
+        ///
+        /// INVALID_ARGUMENT: no references, more than 1000, or a text that is not a reference.
+        /// RESOURCE_EXHAUSTED: too much is under way.
+        async fn plan(
+            &self,
+            request: tonic::Request<super::PlanRequest>,
+        ) -> std::result::Result<tonic::Response<super::PlanResponse>, tonic::Status>;
+        /// Server streaming response type for the Verify method.
+        type VerifyStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::VerifyResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Has the range's engine confirm again that it has every layer of its images, and where asked reads
+        /// every file of them. Tells of each image as it is done. The last message is finished, always.
+        /// A caller that goes away ends it.
+        ///
+        /// INVALID_ARGUMENT: more than 1000 references, or a text that is not a reference.
+        /// RESOURCE_EXHAUSTED: too much is under way.
+        async fn verify(
+            &self,
+            request: tonic::Request<super::VerifyRequest>,
+        ) -> std::result::Result<tonic::Response<Self::VerifyStream>, tonic::Status>;
         /// How the agent and its engine are. Answers also when the engine does not.
         async fn get_status(
             &self,
@@ -2568,8 +3409,8 @@ pub mod range_service_server {
         >;
     }
     /// Keeps the engine of one range in step. Served by the agent inside the range; whoever can open its
-    /// socket may call everything; an inspector, who calls on a TCP address, all but Sync, which answers it
-    /// PERMISSION_DENIED.
+    /// socket may call everything; an inspector, who calls on a TCP address, all but Sync, Plan and Verify,
+    /// which answer it PERMISSION_DENIED.
     ///
     /// Any RPC may answer UNAVAILABLE: the range's engine does not answer. Every error carries a
     /// google.rpc.ErrorInfo of domain "longshore.dev".
@@ -2736,6 +3577,95 @@ pub mod range_service_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/longshore.v1.RangeService/Plan" => {
+                    #[allow(non_camel_case_types)]
+                    struct PlanSvc<T: RangeService>(pub Arc<T>);
+                    impl<T: RangeService> tonic::server::UnaryService<super::PlanRequest>
+                    for PlanSvc<T> {
+                        type Response = super::PlanResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::PlanRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as RangeService>::plan(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = PlanSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/longshore.v1.RangeService/Verify" => {
+                    #[allow(non_camel_case_types)]
+                    struct VerifySvc<T: RangeService>(pub Arc<T>);
+                    impl<
+                        T: RangeService,
+                    > tonic::server::ServerStreamingService<super::VerifyRequest>
+                    for VerifySvc<T> {
+                        type Response = super::VerifyResponse;
+                        type ResponseStream = T::VerifyStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::VerifyRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as RangeService>::verify(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = VerifySvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

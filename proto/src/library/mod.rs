@@ -21,8 +21,9 @@ use transfer::{
 };
 
 use crate::identity::Caller;
+use crate::transfers::Transfer;
 use lease::{Granted, Leases};
-use reading::Turnstile;
+use reading::{Read, Reads, Turnstile};
 
 /// Which images a caller may read; asked at every read, so that taking a grant away works at once.
 pub trait Access: Send + Sync {
@@ -123,6 +124,7 @@ pub struct Library {
     access: Arc<dyn Access>,
     leases: Leases,
     turnstile: Turnstile,
+    reads: Reads,
     meter: Arc<Meter>,
 }
 
@@ -147,8 +149,15 @@ impl Library {
             access,
             leases: Leases::new(leases, terms.lease),
             turnstile: Turnstile::new(terms.reads, terms.reads_per_caller),
+            reads: Reads::default(),
             meter: Arc::default(),
         }
+    }
+
+    /// The streams that are being read now, sorted by id.
+    #[must_use]
+    pub fn reading(&self) -> Vec<Transfer> {
+        self.reads.list()
     }
 
     /// What was read so far.
@@ -253,7 +262,16 @@ impl Library {
         let turn = self.turnstile.enter(caller).await?;
         let stream = self.images.blobs(&loan.config_digest).open(digest, offset).await?;
         self.meter.reads.fetch_add(1, Ordering::Relaxed);
-        Ok((size, reading::lend(stream, lease, turn, self.meter.clone())))
+        let line = self.reads.begin(Read {
+            caller: caller.clone(),
+            config_digest: loan.config_digest,
+            digest: *digest,
+            size,
+            offset,
+            started: SystemTime::now(),
+            bytes: AtomicU64::new(0),
+        });
+        Ok((size, reading::lend(stream, lease, turn, self.meter.clone(), line)))
     }
 
     /// The one place that decides whether a caller may read a blob: the image is granted to it, it

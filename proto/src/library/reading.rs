@@ -1,16 +1,18 @@
 //! Streams that are being read: how many there may be, and what each keeps alive.
 
-use std::collections::HashMap;
-use std::sync::atomic::Ordering;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
 use futures::StreamExt as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use transfer::BlobStream;
+use transfer::{BlobStream, ConfigDigest, Digest};
 
 use super::lease::Granted;
 use super::{Meter, ReadError};
 use crate::identity::Caller;
+use crate::transfers::{Transfer, TransferId, TransferKind};
 use crate::wire::PROGRESS_TIMEOUT;
 
 /// Lets so many streams in at once, and no more of one caller than its share.
@@ -67,18 +69,94 @@ async fn place(semaphore: Arc<Semaphore>, limit: usize) -> Result<OwnedSemaphore
     }
 }
 
+/// The streams that are being read, by the number under which they began. At most as many as the
+/// turnstile lets in.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Reads(Arc<Mutex<Table>>);
+
+#[derive(Debug, Default)]
+struct Table {
+    begun: u64,
+    reads: BTreeMap<u64, Arc<Read>>,
+}
+
+/// What is known of a stream when it begins, and how far it is.
+#[derive(Debug)]
+pub(super) struct Read {
+    pub(super) caller: Caller,
+    pub(super) config_digest: ConfigDigest,
+    pub(super) digest: Digest,
+    pub(super) size: u64,
+    pub(super) offset: u64,
+    pub(super) started: SystemTime,
+    pub(super) bytes: AtomicU64,
+}
+
+/// A stream's line in the table; dropping it takes it out.
+#[derive(Debug)]
+pub(super) struct Line {
+    reads: Reads,
+    serial: u64,
+    read: Arc<Read>,
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        self.reads.table().reads.remove(&self.serial);
+    }
+}
+
+impl Reads {
+    pub(super) fn begin(&self, read: Read) -> Line {
+        let (mut table, read) = (self.table(), Arc::new(read));
+        table.begun += 1;
+        let serial = table.begun;
+        table.reads.insert(serial, read.clone());
+        Line { reads: self.clone(), serial, read }
+    }
+
+    pub(super) fn list(&self) -> Vec<Transfer> {
+        let table = self.table();
+        table.reads.iter().map(|(serial, read)| read.transfer(*serial)).collect()
+    }
+
+    fn table(&self) -> std::sync::MutexGuard<'_, Table> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Read {
+    fn transfer(&self, serial: u64) -> Transfer {
+        let bytes = self.bytes.load(Ordering::Relaxed);
+        Transfer {
+            id: TransferId::Read(serial),
+            started: self.started,
+            bytes,
+            kind: TransferKind::Read {
+                caller: self.caller.to_string(),
+                config_digest: self.config_digest,
+                digest: self.digest,
+                size: self.size,
+                offset: self.offset + bytes,
+            },
+        }
+    }
+}
+
 /// The same stream; it keeps its place and its lease while it moves, and its bytes are counted.
 pub(super) fn lend(
     stream: BlobStream,
     lease: Arc<Granted>,
     turn: Turn,
     meter: Arc<Meter>,
+    line: Line,
 ) -> BlobStream {
     stream
         .inspect(move |frame| {
             let _held = &turn;
             if let Ok(frame) = frame {
                 meter.bytes.fetch_add(frame.len() as u64, Ordering::Relaxed);
+                line.read.bytes.fetch_add(frame.len() as u64, Ordering::Relaxed);
                 // A lease that ran out all the same is told to the next read.
                 let _alive = lease.renew();
             }

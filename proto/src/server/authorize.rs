@@ -17,6 +17,8 @@ pub enum Who {
     Anyone,
     /// Whoever holds a socket: all but an inspector.
     Holder,
+    /// A range, since the call is about the caller itself.
+    Range,
     /// Who looks after the agent, or at it: all but a range.
     Looker,
     /// The administrator.
@@ -28,16 +30,24 @@ pub const RPCS: &[(&str, Who)] = &[
     ("/longshore.v1.InventoryService/ListImages", Who::Anyone),
     ("/longshore.v1.InventoryService/GetImage", Who::Anyone),
     ("/longshore.v1.InventoryService/ResolveImages", Who::Anyone),
+    ("/longshore.v1.InventoryService/WatchWanted", Who::Range),
     ("/longshore.v1.BlobService/StatBlobs", Who::Holder),
     ("/longshore.v1.BlobService/ReadBlob", Who::Holder),
     ("/longshore.v1.AdminService/GetStats", Who::Looker),
     ("/longshore.v1.AdminService/ListRanges", Who::Looker),
     ("/longshore.v1.AdminService/AddRange", Who::Admin),
     ("/longshore.v1.AdminService/RemoveRange", Who::Admin),
+    ("/longshore.v1.AdminService/SetWanted", Who::Admin),
+    ("/longshore.v1.AdminService/GetWanted", Who::Looker),
+    ("/longshore.v1.AdminService/ListTransfers", Who::Looker),
+    ("/longshore.v1.AdminService/Prune", Who::Admin),
     ("/longshore.v1.AdminService/VerifyStore", Who::Admin),
     // Served by a range's own agent, to whoever may open its socket.
     ("/longshore.v1.RangeService/Sync", Who::Holder),
     ("/longshore.v1.RangeService/ListImages", Who::Anyone),
+    // They cost: an export on the host, or reading a whole engine.
+    ("/longshore.v1.RangeService/Plan", Who::Holder),
+    ("/longshore.v1.RangeService/Verify", Who::Holder),
     ("/longshore.v1.RangeService/GetStatus", Who::Anyone),
     ("/grpc.health.v1.Health/Check", Who::Anyone),
     ("/grpc.health.v1.Health/Watch", Who::Anyone),
@@ -53,6 +63,7 @@ pub fn may_call(caller: &Caller, path: &str) -> bool {
         return false;
     };
     match (who, caller) {
+        (Who::Range, caller) => matches!(caller, Caller::Range(_)),
         (Who::Anyone, _) | (_, Caller::Admin) => true,
         (Who::Holder, Caller::Range(_)) | (Who::Looker, Caller::Inspector) => true,
         (Who::Holder, Caller::Inspector) | (Who::Looker, Caller::Range(_)) => false,
@@ -140,7 +151,7 @@ mod tests {
             let of_admin = matches!(who, Who::Admin | Who::Looker);
             assert_eq!(of_admin, rpc.contains("AdminService"), "{rpc}");
             assert_eq!(may_call(&range, rpc), !of_admin, "{rpc}");
-            assert!(may_call(&Caller::Admin, rpc), "{rpc}");
+            assert_eq!(may_call(&Caller::Admin, rpc), *who != Who::Range, "{rpc}");
         }
     }
 
@@ -153,12 +164,17 @@ mod tests {
             .map(|rpc| rpc.trim_start_matches("/longshore.v1."))
             .collect();
         let expected = [
+            "InventoryService/WatchWanted",
             "BlobService/StatBlobs",
             "BlobService/ReadBlob",
             "AdminService/AddRange",
             "AdminService/RemoveRange",
+            "AdminService/SetWanted",
+            "AdminService/Prune",
             "AdminService/VerifyStore",
             "RangeService/Sync",
+            "RangeService/Plan",
+            "RangeService/Verify",
         ];
         assert_eq!(refused, expected);
     }

@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
 use tonic::{Request, Response, Status};
 
-use crate::convert::inventory;
-use crate::convert::status::from_source_error;
+use crate::admin::HostAdmin;
+use crate::convert::status::{from_admin_error, from_source_error, not_allowed};
+use crate::convert::{inventory, wanted};
 use crate::identity::Caller;
 use crate::library::Library;
 use crate::wire::generated as pb;
@@ -14,10 +17,30 @@ use crate::wire::generated::inventory_service_server::InventoryService;
 pub(super) struct Inventory {
     pub(super) caller: Caller,
     pub(super) library: Arc<Library>,
+    pub(super) admin: Arc<dyn HostAdmin>,
 }
 
 #[tonic::async_trait]
 impl InventoryService for Inventory {
+    type WatchWantedStream = BoxStream<'static, Result<pb::WatchWantedResponse, Status>>;
+
+    async fn watch_wanted(
+        &self,
+        _request: Request<pb::WatchWantedRequest>,
+    ) -> Result<Response<Self::WatchWantedStream>, Status> {
+        // Authorization lets only ranges come here; whose set it is, only the caller says.
+        let Caller::Range(range) = &self.caller else {
+            return Err(not_allowed(&self.caller, "WatchWanted"));
+        };
+        let sets = self.admin.watch_wanted(range).await;
+        let sets = sets.map_err(|error| from_admin_error(&error))?;
+        let ending = futures::stream::once(async {
+            Err(Status::unavailable("the host agent is ending; ask again"))
+        });
+        let messages = sets.map(|set| Ok(wanted::watch_response(set))).chain(ending);
+        Ok(Response::new(messages.boxed()))
+    }
+
     async fn list_images(
         &self,
         request: Request<pb::ListImagesRequest>,

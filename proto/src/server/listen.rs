@@ -73,6 +73,15 @@ impl Listener {
         }
     }
 
+    /// The TCP address that is listened on, with its port; none for a Unix socket.
+    #[must_use]
+    pub fn tcp_address(&self) -> Option<SocketAddr> {
+        match &self.kind {
+            Kind::Unix { .. } => None,
+            Kind::Tcp(listener) => listener.local_addr().ok(),
+        }
+    }
+
     /// The next connection.
     pub(super) async fn accept(&self) -> io::Result<Box<dyn Io>> {
         match &self.kind {
@@ -91,9 +100,9 @@ impl fmt::Display for Listener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.kind {
             Kind::Unix { file, .. } => write!(f, "unix://{}", file.path.display()),
-            Kind::Tcp(listener) => match listener.local_addr() {
-                Ok(address) => write!(f, "http://{address}"),
-                Err(_) => f.write_str("http://unknown"),
+            Kind::Tcp(_) => match self.tcp_address() {
+                Some(address) => write!(f, "http://{address}"),
+                None => f.write_str("http://unknown"),
             },
         }
     }

@@ -58,7 +58,11 @@ impl Services {
         admin: Arc<dyn HostAdmin>,
         health: &Health,
     ) -> Self {
-        let inventory = inventory::Inventory { caller: caller.clone(), library: library.clone() };
+        let inventory = inventory::Inventory {
+            caller: caller.clone(),
+            library: library.clone(),
+            admin: admin.clone(),
+        };
         let blobs = blobs::Blobs { caller: caller.clone(), library };
         let admin = admin::Admin { caller: caller.clone(), admin };
         let routes = common(health, &HOST_SERVICES)

@@ -7,8 +7,8 @@ use futures::stream::BoxStream;
 use tonic::{Request, Response, Status};
 
 use crate::control::RangeControl;
-use crate::convert::range;
 use crate::convert::status::from_control_error;
+use crate::convert::{check, range};
 use crate::identity::Caller;
 use crate::wire::generated as pb;
 use crate::wire::generated::range_service_server::RangeService;
@@ -21,6 +21,7 @@ pub(super) struct Range {
 #[tonic::async_trait]
 impl RangeService for Range {
     type SyncStream = BoxStream<'static, Result<pb::SyncResponse, Status>>;
+    type VerifyStream = BoxStream<'static, Result<pb::VerifyResponse, Status>>;
 
     async fn sync(
         &self,
@@ -40,6 +41,26 @@ impl RangeService for Range {
         let images = self.control.images(&self.caller).await;
         let images = images.map_err(|error| from_control_error(&error))?;
         Ok(Response::new(range::images_response(&page, images)))
+    }
+
+    async fn plan(
+        &self,
+        request: Request<pb::PlanRequest>,
+    ) -> Result<Response<pb::PlanResponse>, Status> {
+        let references = check::plan_request(&request.into_inner())?;
+        let plans = self.control.plan(&self.caller, references).await;
+        let plans = plans.map_err(|error| from_control_error(&error))?;
+        Ok(Response::new(check::plan_response(plans)))
+    }
+
+    async fn verify(
+        &self,
+        request: Request<pb::VerifyRequest>,
+    ) -> Result<Response<Self::VerifyStream>, Status> {
+        let (references, deep) = check::verify_request(&request.into_inner())?;
+        let events = self.control.verify(&self.caller, references, deep).await;
+        let events = events.map_err(|error| from_control_error(&error))?;
+        Ok(Response::new(events.map(|event| Ok(check::verify_response(event))).boxed()))
     }
 
     async fn get_status(

@@ -57,6 +57,26 @@ impl RangeControl for NoRange {
         Err(crate::control::ControlError::Busy { limit: 0 })
     }
 
+    async fn plan(
+        &self,
+        _: &Caller,
+        _: Vec<transfer::Reference>,
+    ) -> Result<Vec<crate::control::ImagePlan>, crate::control::ControlError> {
+        Err(crate::control::ControlError::Busy { limit: 0 })
+    }
+
+    async fn verify(
+        &self,
+        _: &Caller,
+        _: Vec<transfer::Reference>,
+        _: bool,
+    ) -> Result<
+        futures::stream::BoxStream<'static, crate::control::VerifyEvent>,
+        crate::control::ControlError,
+    > {
+        Err(crate::control::ControlError::Busy { limit: 0 })
+    }
+
     async fn status(&self, _: &Caller) -> crate::control::RangeStatus {
         unreachable!("reflection asks for no status")
     }

@@ -1,22 +1,29 @@
 //! A range's agent and a host's operator over the wire.
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt as _, TryStreamExt as _};
-use proto::control::{ControlError, RangeImage, RangeStatus, Reach, SyncEvent, SyncSummary};
+use proto::admin::Pruning;
+use proto::control::{
+    ControlError, ImageCheck, ImagePlan, LastSync, RangeImage, RangeStatus, Reach, SyncEvent,
+    SyncSummary, VerifyEvent, VerifySummary,
+};
 use proto::library::AllImages;
 use proto::server::{Health, RANGE_SERVICES, Services};
-use proto::{AdminClient, Caller, RangeClient, RangeControl, RemoteError};
+use proto::{
+    AdminClient, Caller, HostAdmin as _, RangeClient, RangeControl, RemoteError, RemoteHost,
+    WantedSet,
+};
 use transfer::event::{EventKind, ImageReport};
 use transfer::fixture::MemorySource;
 use transfer::{
     ConfigDigest, Digest, EngineImageId, EngineInfo, Event, Outcome, Reference, Stage, StoreKind,
 };
 
-use crate::pipe::{NARROW, Served, library, services};
+use crate::pipe::{Idle, NARROW, Served, library, manners, moving, range, services, wanted};
 
 /// A range that tells what it was told to tell.
 #[derive(Default)]
@@ -40,6 +47,13 @@ fn status() -> RangeStatus {
         host: Reach::Down("no answer".into()),
         syncs: 2,
         peak_rss_bytes: 1 << 20,
+        wanted: 3,
+        in_step: true,
+        last_sync: Some(LastSync {
+            finished: UNIX_EPOCH + Duration::from_secs(9),
+            error: Some("python:3: not on the host".into()),
+        }),
+        engine_restarts: 4,
     }
 }
 
@@ -61,9 +75,65 @@ impl RangeControl for Scripted {
         Ok(self.images.clone())
     }
 
+    async fn plan(
+        &self,
+        _: &Caller,
+        asked: Vec<Reference>,
+    ) -> Result<Vec<ImagePlan>, ControlError> {
+        Ok(asked.into_iter().zip(0..).map(|(reference, n)| plan(reference, n)).collect())
+    }
+
+    async fn verify(
+        &self,
+        _caller: &Caller,
+        references: Vec<Reference>,
+        deep: bool,
+    ) -> Result<BoxStream<'static, VerifyEvent>, ControlError> {
+        Ok(stream::iter(checks(references, deep)).boxed())
+    }
+
     async fn status(&self, _caller: &Caller) -> RangeStatus {
         status()
     }
+}
+
+/// Every other image fails.
+fn plan(reference: Reference, n: u64) -> ImagePlan {
+    if n % 2 == 1 {
+        return ImagePlan::failed(reference, "not on the host".into());
+    }
+    ImagePlan {
+        reference,
+        config_digest: Some(ConfigDigest(Digest::of(b"config"))),
+        bytes_to_move: n,
+        bytes_saved: n + 1,
+        already_there: n == 0,
+        error: None,
+    }
+}
+
+/// One image that is well and one that is not there for each name, and the sum.
+fn checks(references: Vec<Reference>, deep: bool) -> Vec<VerifyEvent> {
+    let mut summary = VerifySummary { duration: Duration::from_secs(3), ..Default::default() };
+    let mut checks = Vec::new();
+    for reference in references {
+        let well = ImageCheck {
+            reference: None,
+            engine_image_id: Some(EngineImageId(Digest::of(b"image"))),
+            proven: true,
+            files: if deep { 10 } else { 0 },
+            bytes_read: 20,
+            ..ImageCheck::default()
+        };
+        let mut absent = ImageCheck { reference: Some(reference), ..ImageCheck::default() };
+        for n in 0..150 {
+            absent.problem(format!("/etc/file-{n} is another"));
+        }
+        checks.extend([well, absent]);
+    }
+    checks.iter().for_each(|check| summary.add(check));
+    let finished = VerifyEvent::Finished(summary);
+    checks.into_iter().map(VerifyEvent::Checked).chain([finished]).collect()
 }
 
 async fn serve(control: Arc<Scripted>) -> (Served, RangeClient) {
@@ -156,12 +226,65 @@ async fn a_range_tells_its_images_and_its_status() {
 }
 
 #[tokio::test]
+async fn a_range_tells_what_it_lacks() {
+    let (_served, client) = serve(Arc::default()).await;
+    let asked: Vec<Reference> = ["a:1", "b:2", "c:3"].map(|name| name.parse().unwrap()).into();
+    let expected: Vec<_> = asked.iter().cloned().zip(0..).map(|(a, n)| plan(a, n)).collect();
+    assert_eq!(client.plan(&asked).await.unwrap(), expected);
+    match client.plan(&[]).await {
+        Err(RemoteError::Refused { reason, .. }) => assert_eq!(reason, "INVALID_ARGUMENT"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_range_tells_what_is_wrong_with_its_images() {
+    let (_served, client) = serve(Arc::default()).await;
+    for (asked, deep) in [(vec![], false), (vec!["a:1".parse().unwrap()], true)] {
+        let told = client.verify(&asked, deep).await.unwrap();
+        let told: Vec<VerifyEvent> = told.try_collect().await.unwrap();
+        assert_eq!(told, checks(asked, deep));
+        let Some(VerifyEvent::Finished(summary)) = told.last() else { panic!("{told:?}") };
+        assert_eq!((summary.images, summary.failed), if deep { (2, 1) } else { (0, 0) });
+    }
+}
+
+#[tokio::test]
+async fn an_inspector_of_a_range_causes_no_work() {
+    let health = Health::not_serving(&RANGE_SERVICES).await;
+    let control: Arc<Scripted> = Arc::default();
+    let served = Served::new(Services::of_range(Caller::Inspector, control, &health), NARROW);
+    let client = RangeClient::new(served.endpoint());
+    let asked = ["a".parse().unwrap()];
+    let refused = [
+        client.sync(&asked).await.map(drop),
+        client.plan(&asked).await.map(drop),
+        client.verify(&[], false).await.map(drop),
+    ];
+    for answer in refused {
+        match answer {
+            Err(RemoteError::Refused { reason, .. }) => assert_eq!(reason, "NOT_ALLOWED"),
+            other => panic!("{other:?}"),
+        }
+    }
+    client.status().await.unwrap();
+}
+
+#[tokio::test]
 async fn an_operator_adds_and_removes_ranges() {
     let library = library(Arc::new(MemorySource::default()), Arc::new(AllImages));
     let served = Served::new(services(Caller::Admin, library).await, NARROW);
     let admin = AdminClient::new(served.endpoint());
     let range = admin.add_range(&"lab-1".parse().unwrap()).await.unwrap();
     assert_eq!(range.socket_path.to_str(), Some("/run/ranges/lab-1/host.sock"));
+    assert_eq!((range.wanted, range.tcp_endpoint), (3, None));
+    let (near, far) = ("[::1]:40123".parse().unwrap(), "10.0.0.1:0".parse().unwrap());
+    let remote = admin.add_remote_range(&"lab-1".parse().unwrap(), near).await.unwrap();
+    assert_eq!(remote.tcp_endpoint, Some(near));
+    match admin.add_remote_range(&"lab-1".parse().unwrap(), far).await {
+        Err(RemoteError::Refused { reason, .. }) => assert_eq!(reason, "REMOTE_NOT_ALLOWED"),
+        other => panic!("{other:?}"),
+    }
     assert_eq!(admin.ranges().await.unwrap(), []);
     assert_eq!(admin.verify_store().await.unwrap().quarantined, [Digest::of(b"bad")]);
     match admin.remove_range(&"lab-2".parse().unwrap()).await {
@@ -170,5 +293,65 @@ async fn an_operator_adds_and_removes_ranges() {
             assert_eq!(source.to_string(), "there is no range lab-2");
         }
         other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn an_operator_says_what_a_range_is_to_have() {
+    let library = library(Arc::new(MemorySource::default()), Arc::new(AllImages));
+    let served = Served::new(services(Caller::Admin, library).await, NARROW);
+    let admin = AdminClient::new(served.endpoint());
+    let set = admin.set_wanted(&"lab-1".parse().unwrap(), &wanted()).await.unwrap();
+    assert_eq!(set, WantedSet { references: wanted(), revision: 7 });
+    assert_eq!(admin.wanted(&"lab-1".parse().unwrap()).await.unwrap(), set);
+    let unknown = "lab-2".parse().unwrap();
+    let refused =
+        [admin.set_wanted(&unknown, &[]).await.map(drop), admin.wanted(&unknown).await.map(drop)];
+    for answer in refused {
+        match answer {
+            Err(RemoteError::Refused { reason, .. }) => assert_eq!(reason, "RANGE_NOT_FOUND"),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_range_watches_what_it_is_to_have_until_the_host_ends() {
+    let library = library(Arc::new(MemorySource::default()), Arc::new(AllImages));
+    let watch = async |name: &str| {
+        let served = Served::new(services(range(name), library.clone()).await, NARROW);
+        let sets = RemoteHost::new(served.endpoint(), manners()).watch_wanted().await;
+        Ok::<_, RemoteError>(sets?.collect::<Vec<_>>().await)
+    };
+    let told = watch("lab-1").await.unwrap();
+    let [Ok(first), Ok(second), Err(RemoteError::Unavailable { .. })] = told.as_slice() else {
+        panic!("{told:?}")
+    };
+    assert_eq!(*first, WantedSet { references: wanted(), revision: 7 });
+    assert_eq!(*second, WantedSet { references: vec![], revision: 8 });
+    assert!(matches!(watch("lab-2").await, Err(RemoteError::Refused { .. })));
+    for caller in [Caller::Admin, Caller::Inspector] {
+        let served = Served::new(services(caller, library.clone()).await, NARROW);
+        match RemoteHost::new(served.endpoint(), manners()).watch_wanted().await.map(drop) {
+            Err(RemoteError::Refused { reason, .. }) => assert_eq!(reason, "NOT_ALLOWED"),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_operator_sees_what_moves_and_how_full_the_store_is() {
+    let library = library(Arc::new(MemorySource::default()), Arc::new(AllImages));
+    let served = Served::new(services(Caller::Admin, library).await, NARROW);
+    let admin = AdminClient::new(served.endpoint());
+    assert_eq!(admin.transfers().await.unwrap(), moving());
+    assert_eq!(admin.stats().await.unwrap(), Idle.stats(&Caller::Admin).await);
+    for pruning in [
+        Pruning { target: None, dry_run: false },
+        Pruning { target: Some(0), dry_run: true },
+        Pruning { target: Some(1 << 40), dry_run: false },
+    ] {
+        let expected = Idle.prune(&Caller::Admin, pruning).await.unwrap();
+        assert_eq!(admin.prune(pruning).await.unwrap(), expected, "{pruning:?}");
     }
 }

@@ -99,6 +99,11 @@ async fn a_range_does_not_administer() {
         admin.add_range(&name).await.map(drop),
         admin.remove_range(&name).await,
         admin.verify_store().await.map(drop),
+        admin.add_remote_range(&name, "127.0.0.1:0".parse().unwrap()).await.map(drop),
+        admin.set_wanted(&name, &[]).await.map(drop),
+        admin.wanted(&name).await.map(drop),
+        admin.transfers().await.map(drop),
+        admin.prune(proto::admin::Pruning::default()).await.map(drop),
     ];
     for answer in refused {
         match answer {

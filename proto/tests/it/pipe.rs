@@ -1,20 +1,24 @@
 //! A server and its client in one process: pipes of any size, which can be cut at any byte.
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use proto::admin::{AdminError, HostStats, ServedRange, StoreCheck};
+use futures::StreamExt as _;
+use futures::stream::{self, BoxStream};
+use proto::admin::{AdminError, HostStats, Pruned, Pruning, ServedRange, StoreCheck, StoreStats};
 use proto::channel::Io;
 use proto::client::Manners;
 use proto::library::{AllImages, Terms};
 use proto::server::{Caps, HOST_SERVICES, Health, Server, Services};
-use proto::{Access, Caller, Endpoint, HostAdmin, Library, RangeName, RemoteHost};
+use proto::transfers::{Transfer, TransferId, TransferKind};
+use proto::{Access, Caller, Endpoint, HostAdmin, Library, RangeName, RemoteHost, WantedSet};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf, duplex};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -205,26 +209,107 @@ impl BlobSource for NotedBlobs {
     }
 }
 
+/// What [`Idle`] says that its one range is to have.
+pub(crate) fn wanted() -> Vec<Reference> {
+    ["python:3", "localhost:5000/team/app:1"].map(|name| name.parse().unwrap()).into()
+}
+
+/// What [`Idle`] says that moves: more than a page of it, of both kinds.
+pub(crate) fn moving() -> Vec<Transfer> {
+    let digest = Digest::of(b"blob");
+    let reads = (0..210).map(|serial| Transfer {
+        id: TransferId::Read(serial),
+        started: UNIX_EPOCH + Duration::from_millis(1_500 + serial),
+        bytes: serial,
+        kind: TransferKind::Read {
+            caller: "range/lab-1".into(),
+            config_digest: ConfigDigest(digest),
+            digest,
+            size: 1 << 40,
+            offset: 5 + serial,
+        },
+    });
+    let ingests = [None, Some(digest)].into_iter().zip(3..).map(|(digest, serial)| Transfer {
+        id: TransferId::Ingest(serial),
+        started: UNIX_EPOCH,
+        bytes: 9,
+        kind: TransferKind::Ingest { digest, size: digest.map(|_| 10) },
+    });
+    reads.chain(ingests).collect()
+}
+
 /// An operator's view in which nothing happens.
 pub(crate) struct Idle;
 
 #[async_trait]
 impl HostAdmin for Idle {
     async fn stats(&self, _caller: &Caller) -> HostStats {
-        HostStats { version: "0.0.0".into(), saves: 7, ..HostStats::default() }
+        let store = StoreStats {
+            blobs: 1,
+            bytes: 2,
+            high_water: 3,
+            low_water: 4,
+            collected_blobs: 5,
+            collected_bytes: 6,
+            free: 7,
+        };
+        let (version, export_way) = ("0.0.0".into(), "save".into());
+        HostStats { version, saves: 7, export_way, store, ..HostStats::default() }
     }
 
     async fn ranges(&self, _caller: &Caller) -> Vec<ServedRange> {
         Vec::new()
     }
 
-    async fn add_range(&self, _: &Caller, name: RangeName) -> Result<ServedRange, AdminError> {
+    async fn add_range(
+        &self,
+        _: &Caller,
+        name: RangeName,
+        tcp: Option<SocketAddr>,
+    ) -> Result<ServedRange, AdminError> {
+        if let Some(address) = tcp.filter(|address| !address.ip().is_loopback()) {
+            return Err(AdminError::RemoteNotAllowed { name, address });
+        }
         let socket_path = format!("/run/ranges/{name}/host.sock").into();
-        Ok(ServedRange { name, socket_path, connections: 0 })
+        Ok(ServedRange { name, socket_path, connections: 0, wanted: 3, tcp_endpoint: tcp })
     }
 
     async fn remove_range(&self, _: &Caller, name: &RangeName) -> Result<(), AdminError> {
         Err(AdminError::UnknownRange { name: name.clone() })
+    }
+
+    async fn set_wanted(
+        &self,
+        _: &Caller,
+        name: &RangeName,
+        references: Vec<Reference>,
+    ) -> Result<WantedSet, AdminError> {
+        match name.as_str() {
+            "lab-1" => Ok(WantedSet { references, revision: 7 }),
+            _ => Err(AdminError::UnknownRange { name: name.clone() }),
+        }
+    }
+
+    async fn wanted(&self, _: &Caller, name: &RangeName) -> Result<WantedSet, AdminError> {
+        self.set_wanted(&Caller::Admin, name, wanted()).await
+    }
+
+    async fn watch_wanted(
+        &self,
+        range: &RangeName,
+    ) -> Result<BoxStream<'static, WantedSet>, AdminError> {
+        let first = self.wanted(&Caller::Admin, range).await?;
+        let second = first.replaced(Vec::new());
+        Ok(stream::iter([first, second]).boxed())
+    }
+
+    async fn transfers(&self, _: &Caller) -> Vec<Transfer> {
+        moving()
+    }
+
+    async fn prune(&self, _: &Caller, pruning: Pruning) -> Result<Pruned, AdminError> {
+        let bytes = pruning.target.unwrap_or(u64::MAX);
+        Ok(Pruned { blobs: 1, bytes, kept_leased: u64::from(pruning.dry_run) })
     }
 
     async fn verify_store(&self, _: &Caller) -> Result<StoreCheck, AdminError> {

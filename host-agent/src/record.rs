@@ -1,0 +1,163 @@
+//! What is remembered of a range: a small file beside its folders, replaced as a whole.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use proto::WantedSet;
+use serde::{Deserialize, Serialize};
+use transfer::Reference;
+
+/// Largest record in bytes: a thousand references of the greatest length fit well.
+const MAX_RECORD: u64 = 4 << 20;
+
+/// What is remembered of a range. A range without a record was never told anything.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Record {
+    /// Grows with each change of the wanted set.
+    #[serde(default)]
+    revision: u64,
+    /// What it is to have.
+    #[serde(default)]
+    wanted: Vec<Reference>,
+    /// Where it is served over TCP besides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tcp_address: Option<SocketAddr>,
+}
+
+/// Why a record is not there.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    /// It could not be read or written.
+    #[error("could not {action} {}", path.display())]
+    Io {
+        /// What was attempted.
+        action: &'static str,
+        /// On which file or folder.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// It is not a record: somebody else wrote it, or the disk lost some of it.
+    #[error("{} is not the record of a range; set anew what the range is to have", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// It is larger than any record.
+    #[error("{} has more than {MAX_RECORD} bytes, so it is no range's record", path.display())]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+impl RecordError {
+    fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io { action, path: path.to_owned(), source }
+    }
+}
+
+impl Record {
+    /// A record of these.
+    #[must_use]
+    pub fn new(wanted: &WantedSet, tcp_address: Option<SocketAddr>) -> Self {
+        Self { revision: wanted.revision, wanted: wanted.references.clone(), tcp_address }
+    }
+
+    /// What the range is to have.
+    #[must_use]
+    pub fn wanted(&self) -> WantedSet {
+        WantedSet { references: self.wanted.clone(), revision: self.revision }
+    }
+
+    /// Where it is served over TCP besides; absent where it is not.
+    #[must_use]
+    pub fn tcp_address(&self) -> Option<SocketAddr> {
+        self.tcp_address
+    }
+
+    /// Reads the record at `path`; an empty one where there is none.
+    ///
+    /// # Errors
+    /// Any [`RecordError`].
+    pub fn read(path: &Path) -> Result<Self, RecordError> {
+        let file = match File::open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
+            Err(error) => return Err(RecordError::io("open", path)(error)),
+        };
+        let mut bytes = Vec::new();
+        file.take(MAX_RECORD + 1).read_to_end(&mut bytes).map_err(RecordError::io("read", path))?;
+        if MAX_RECORD < bytes.len() as u64 {
+            return Err(RecordError::TooLarge { path: path.to_owned() });
+        }
+        serde_json::from_slice(&bytes)
+            .map_err(|source| RecordError::Malformed { path: path.to_owned(), source })
+    }
+
+    /// Writes the record: after a kill or a power cut there is the old one or this one.
+    ///
+    /// # Errors
+    /// [`RecordError::Io`]; the old one stays.
+    pub fn write(&self, path: &Path) -> Result<(), RecordError> {
+        let fresh = path.with_extension("json.new");
+        let bytes = serde_json::to_vec_pretty(self)
+            .map_err(|error| RecordError::io("write", path)(error.into()))?;
+        let write = || {
+            let mut options = OpenOptions::new();
+            let mut file =
+                options.create(true).truncate(true).write(true).mode(0o600).open(&fresh)?;
+            file.write_all(&bytes)?;
+            file.sync_all()
+        };
+        write().map_err(RecordError::io("write", &fresh))?;
+        std::fs::rename(&fresh, path).map_err(RecordError::io("replace", path))?;
+        let folder = path.parent().unwrap_or(Path::new("/"));
+        File::open(folder).and_then(|it| it.sync_all()).map_err(RecordError::io("sync", folder))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_is_read_as_it_was_written_and_replaced_as_a_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("range.json");
+        assert_eq!(Record::read(&path).unwrap(), Record::default());
+        let mut set = WantedSet::default();
+        for names in [&["python:3", "localhost:5000/team/app:1"][..], &[]] {
+            set = set.replaced(names.iter().map(|name| name.parse().unwrap()).collect());
+            let record = Record::new(&set, Some("127.0.0.1:40123".parse().unwrap()));
+            // What a kill in the midst of an earlier write left does not matter.
+            std::fs::write(path.with_extension("json.new"), "{\"revi").unwrap();
+            record.write(&path).unwrap();
+            assert_eq!(Record::read(&path).unwrap(), record);
+            assert_eq!(record.wanted(), set);
+        }
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_is_no_record_is_said_by_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("range.json");
+        let long = format!("{{\"wanted\":[{}\"a\"]}}", "\"a\",".repeat(1 << 20));
+        for text in
+            ["", "{", "[]", "{\"wanted\":[\"A B\"]}", "{\"else\":1}", "{\"revision\":-1}", &long]
+        {
+            std::fs::write(&path, text).unwrap();
+            let error = Record::read(&path).unwrap_err().to_string();
+            assert!(error.contains("range.json"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! Wanted sets, as an operator sets them and a range watches them.
+
+use tonic::Status;
+use transfer::Reference;
+
+use super::{Malformed, parse_all, status, texts};
+use crate::wanted::WantedSet;
+use crate::wire::MAX_REFERENCES;
+use crate::wire::generated as pb;
+
+/// The references of a set, which may be empty.
+pub(crate) fn wanted_references(texts: &[String]) -> Result<Vec<Reference>, Status> {
+    if MAX_REFERENCES < texts.len() {
+        let reason = format!("has {} entries, at most {MAX_REFERENCES} are allowed", texts.len());
+        return Err(status::invalid("references", reason));
+    }
+    let references = texts.iter().map(|text| text.parse());
+    references.collect::<Result<_, _>>().map_err(|error| status::invalid("references", error))
+}
+
+impl From<WantedSet> for pb::WantedSet {
+    fn from(set: WantedSet) -> Self {
+        Self { references: texts(&set.references), revision: set.revision }
+    }
+}
+
+impl TryFrom<pb::WantedSet> for WantedSet {
+    type Error = Malformed;
+
+    fn try_from(set: pb::WantedSet) -> Result<Self, Malformed> {
+        if MAX_REFERENCES < set.references.len() {
+            return Err(Malformed::new("references", "has too many entries"));
+        }
+        Ok(Self { references: parse_all("references", &set.references)?, revision: set.revision })
+    }
+}
+
+fn given(wanted: Option<pb::WantedSet>) -> Result<WantedSet, Malformed> {
+    wanted.ok_or(Malformed::absent("wanted"))?.try_into()
+}
+
+pub(crate) fn set_response(set: WantedSet) -> pb::SetWantedResponse {
+    pb::SetWantedResponse { wanted: Some(set.into()) }
+}
+
+pub(crate) fn was_set(response: pb::SetWantedResponse) -> Result<WantedSet, Malformed> {
+    given(response.wanted)
+}
+
+pub(crate) fn get_response(set: WantedSet) -> pb::GetWantedResponse {
+    pb::GetWantedResponse { wanted: Some(set.into()) }
+}
+
+pub(crate) fn got(response: pb::GetWantedResponse) -> Result<WantedSet, Malformed> {
+    given(response.wanted)
+}
+
+pub(crate) fn watch_request() -> pb::WatchWantedRequest {
+    pb::WatchWantedRequest {}
+}
+
+pub(crate) fn watch_response(set: WantedSet) -> pb::WatchWantedResponse {
+    pb::WatchWantedResponse { wanted: Some(set.into()) }
+}
+
+pub(crate) fn watched(response: pb::WatchWantedResponse) -> Result<WantedSet, Malformed> {
+    given(response.wanted)
+}
