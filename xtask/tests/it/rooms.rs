@@ -62,7 +62,12 @@ fn check_named_only_in(word: &str, homes: &[&str], reason: &str) {
 fn names_stay_in_their_rooms() {
     check_named_only_in("bollard::", &["crates/engine/src/docker"], "invariant 4");
     check_named_only_in("sha2::", &["crates/transfer/src/digest.rs"], "invariant 4");
-    check_named_only_in("prost::", &["proto/"], "invariant 3: generated types never leave proto");
+    check_named_only_in(
+        "prost::",
+        // containerd's own API, whose few messages are declared by hand.
+        &["proto/", "crates/engine/src/docker/content/service.rs"],
+        "invariant 3: generated types never leave proto",
+    );
     check_named_only_in(
         "proto::gen",
         &["proto/"],

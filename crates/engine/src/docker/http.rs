@@ -139,6 +139,32 @@ impl Http {
         self.send(action, Method::POST, path, body, patience).await
     }
 
+    /// Turns a connection over to `protocol`, which the engine agrees to speak at `path`.
+    pub(super) async fn upgrade(
+        &self,
+        action: &'static str,
+        path: &str,
+        protocol: &'static str,
+    ) -> Result<hyper::upgrade::Upgraded, EngineError> {
+        let failed = |error: Cause| EngineError::transport(&self.text, action, error);
+        let (mut sender, connection) = self.connect().await.map_err(failed)?;
+        let nothing = Empty::new().map_err(|never| match never {}).boxed();
+        let request = Request::post(path)
+            .header(hyper::header::HOST, "docker")
+            .header(hyper::header::CONNECTION, "Upgrade")
+            .header(hyper::header::UPGRADE, protocol)
+            .body(nothing)
+            .map_err(|error| failed(error.into()))?;
+        let response = sender.send_request(request).await.map_err(|e| failed(e.into()))?;
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return hyper::upgrade::on(response).await.map_err(|error| failed(error.into()));
+        }
+        let (head, body) = response.into_parts();
+        let answer =
+            Answer { body, patience: UNARY_DEADLINE, sleep: None, _connection: connection };
+        Err(self.refusal(action, head.status, answer).await)
+    }
+
     async fn send(
         &self,
         action: &'static str,
@@ -211,7 +237,7 @@ where
     // The task belongs to the answer: dropping that closes the socket. Its error is told by the
     // request or by the body as well.
     let task = tokio::spawn(async move {
-        if let Err(error) = connection.await {
+        if let Err(error) = connection.with_upgrades().await {
             tracing::debug!(%error, "the connection to the engine ended");
         }
     });

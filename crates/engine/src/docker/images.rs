@@ -138,6 +138,14 @@ impl Inspected {
         // An image without layers has nothing to unpack.
         Some(summary.available && (0 < size || self.diff_ids().is_empty()))
     }
+
+    /// Bytes that the unpacked layers of `manifest` take; 0 when the engine does not say.
+    pub(super) fn unpacked_size(&self, manifest: &Digest) -> u64 {
+        let mut manifests = self.manifests.iter().flatten();
+        let told = manifests.find(|summary| summary.id == *manifest);
+        let size = told.and_then(|summary| summary.image_data.as_ref()?.size.as_ref()?.unpacked);
+        size.and_then(|size| u64::try_from(size).ok()).unwrap_or_default()
+    }
 }
 
 impl Docker {
@@ -153,6 +161,12 @@ impl Docker {
         Ok(listed.unwrap_or_default())
     }
 
+    /// The same, as far as a list tells what an image looked at closely does.
+    pub(super) async fn list_described(&self) -> Result<Vec<Inspected>, EngineError> {
+        let listed = self.http.document("listing images", "/images/json?manifests=1").await?;
+        Ok(listed.unwrap_or_default())
+    }
+
     /// An image by reference, ID or target digest; `None` when it is not there.
     pub(super) async fn inspect(&self, image: &str) -> Result<Option<Inspected>, EngineError> {
         self.http.document("inspecting an image", &format!("/images/{image}/json")).await
@@ -162,7 +176,7 @@ impl Docker {
     /// details leave them out.
     pub(super) async fn inspect_manifests(
         &self,
-        image: &Digest,
+        image: &impl std::fmt::Display,
     ) -> Result<Option<Inspected>, EngineError> {
         let path = format!("/images/{image}/json?manifests=1");
         self.http.document("inspecting an image", &path).await

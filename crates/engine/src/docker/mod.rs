@@ -6,6 +6,8 @@
 
 mod catalogue;
 mod containers;
+mod content;
+mod documents;
 mod error;
 mod export;
 mod flight;
@@ -29,6 +31,7 @@ use std::time::Duration;
 use transfer::{EngineInfo, StoreKind};
 
 pub use containers::{ContainerState, ContainerSummary, ExecOutput, ImageSettings, VolumeSummary};
+pub use content::{ContainerdContent, ContentStats, ContentWay};
 pub use error::EngineError;
 pub use export::Export;
 pub use held::HeldImage;

@@ -1,6 +1,7 @@
 //! The engine crate against a Docker engine: the fixture's everywhere, real ones where named.
 #![expect(clippy::unwrap_used, reason = "a test says what it expects by failing")]
 
+mod content;
 mod export;
 mod overlay2;
 mod real;

@@ -16,7 +16,8 @@ use crate::{before_and_after, name, store_of};
 const HOST: &str = "LONGSHORE_TEST_DOCKER";
 
 const OVERLAY2: (&str, StoreKind) = ("longshore/range:26.1-overlay2", StoreKind::Graphdriver);
-const CONTAINERD: (&str, StoreKind) = ("longshore/range:28.5-containerd", StoreKind::Containerd);
+pub(crate) const CONTAINERD: (&str, StoreKind) =
+    ("longshore/range:28.5-containerd", StoreKind::Containerd);
 
 async fn host() -> Docker {
     let address = std::env::var(HOST).expect("LONGSHORE_TEST_DOCKER names the host's engine");
@@ -24,15 +25,16 @@ async fn host() -> Docker {
 }
 
 /// A range's engine, in a container that is removed by [`Range::remove`].
-struct Range {
-    host: Docker,
-    id: String,
-    docker: Docker,
-    _folder: tempfile::TempDir,
+pub(crate) struct Range {
+    pub(crate) host: Docker,
+    pub(crate) id: String,
+    pub(crate) docker: Docker,
+    /// Its `/run`.
+    pub(crate) folder: tempfile::TempDir,
 }
 
 impl Range {
-    async fn start((image, store): (&str, StoreKind)) -> Self {
+    pub(crate) async fn start((image, store): (&str, StoreKind)) -> Self {
         let host = host().await;
         let folder = tempfile::tempdir().unwrap();
         let id = create(&host, image, folder.path()).await;
@@ -54,10 +56,10 @@ impl Range {
             panic!("no engine in {image}: {}", String::from_utf8_lossy(&log));
         };
         assert_eq!(docker.info().await.unwrap().store, store);
-        Self { host, id, docker, _folder: folder }
+        Self { host, id, docker, folder }
     }
 
-    async fn remove(self) {
+    pub(crate) async fn remove(self) {
         self.host.remove_container(&self.id).await.unwrap();
     }
 }

@@ -1,0 +1,380 @@
+//! The images of an engine on the containerd store, each blob as it is stored, from any byte.
+//!
+//! ```text
+//!   names ─► the engine's API ─► target ─► index ─► manifest ─► config   documents.rs
+//!                                              │        │          │
+//!                    content store, by digest ─┴────────┴──────────┴─► layers
+//!                       service.rs   through the engine's socket or containerd's
+//!                       files.rs     from its files
+//! ```
+//! Manifest and config are the original bytes, so that digests are what a registry says. Nothing is
+//! kept but documents, nothing is decompressed: that is for whoever stands in front.
+
+mod files;
+mod service;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use async_trait::async_trait;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use transfer::blob::Cause;
+use transfer::metered::Metered;
+use transfer::{
+    BlobError, BlobSource, BlobStream, ConfigDigest, Digest, Image, ImageSource, ImageSummary,
+    LayerForm, Platform, Reference, SourceError, StoreKind,
+};
+
+use self::files::Files;
+use self::service::Service;
+use super::documents::{self, Documents};
+use super::images::Inspected;
+use super::prove::INSPECTIONS;
+use super::{Docker, EngineError};
+
+/// By which way single blobs are read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ContentWay {
+    /// containerd's content service behind the engine's own socket. Engines since 28 were seen to
+    /// serve it; nobody promised that they will.
+    Service,
+    /// The same service behind containerd's socket at this path.
+    Socket(PathBuf),
+    /// The content store's files: its folder, or the data-root or containerd root that has it.
+    Files(PathBuf),
+}
+
+impl fmt::Display for ContentWay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Service => f.write_str("content service of the engine"),
+            Self::Socket(path) => write!(f, "containerd at {}", path.display()),
+            Self::Files(path) => write!(f, "content files at {}", path.display()),
+        }
+    }
+}
+
+/// Why the content of an engine cannot be read in some way; says what to do instead.
+#[derive(Debug, thiserror::Error)]
+enum ContentError {
+    #[error(
+        "it does not serve its content: name containerd's socket or the folder of its content, or \
+         have images exported by save"
+    )]
+    NoService(#[source] Cause),
+    #[error("containerd does not answer at {}: is this its socket, and may this user use it?", path.display())]
+    NoSocket {
+        path: PathBuf,
+        #[source]
+        source: Cause,
+    },
+    #[error(
+        "{} has no blobs/sha256: expected the engine's data-root, or a folder \
+         io.containerd.content.v1.content below it or below /var/lib/containerd",
+        path.display()
+    )]
+    NoFolder { path: PathBuf },
+    #[error("{} cannot be read: be root, or mount it where this user may read", path.display())]
+    Unreadable {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("none of this engine's images is there: it is another engine's, or an old one's")]
+    Stranger,
+    #[error("it could not be asked for a blob")]
+    Blob(#[from] BlobError),
+}
+
+/// What reading content has cost so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ContentStats {
+    /// Blobs that were opened, documents too, from whatever offset.
+    pub streams: u64,
+    /// Bytes read of them.
+    pub bytes_read: u64,
+}
+
+/// The images of an engine on the containerd store as a source.
+///
+/// Cheap to clone; the clones are one.
+#[derive(Clone)]
+pub struct ContainerdContent {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    docker: Docker,
+    way: ContentWay,
+    content: Metered<Arc<dyn BlobSource>>,
+    platform: Platform,
+    /// What targets that are there stand for; a target is a digest, so that never changes.
+    images: Mutex<HashMap<Digest, Arc<Image>>>,
+}
+
+impl fmt::Debug for ContainerdContent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ContainerdContent")
+            .field("docker", &self.inner.docker)
+            .field("way", &self.inner.way)
+            .finish_non_exhaustive()
+    }
+}
+
+impl ContainerdContent {
+    /// Reads the content of `docker` by `way`, after trying whether that works.
+    ///
+    /// # Errors
+    /// [`EngineError::Unsupported`] for an engine on a graphdriver; [`EngineError::Files`] with
+    /// what to do when there is no content that way, or it is not this engine's.
+    pub async fn open(docker: Docker, way: ContentWay) -> Result<Self, EngineError> {
+        if docker.info().await?.store != StoreKind::Containerd {
+            return Err(EngineError::Unsupported {
+                engine: docker.address().to_owned(),
+                what: "single blobs are read from the containerd store only",
+            });
+        }
+        let engine = docker.address().to_owned();
+        let failed = |error: ContentError| EngineError::Files { engine, source: error.into() };
+        let targets = docker.list_described().await?;
+        let content = match find(&docker, &way).await {
+            Ok(content) => content,
+            Err(error) => return Err(failed(error)),
+        };
+        if let Err(error) = check_own(&*content, &targets).await {
+            return Err(failed(error));
+        }
+        let content = Metered::new(content);
+        let (platform, images) = (Platform::host(), Mutex::default());
+        Ok(Self { inner: Arc::new(Inner { docker, way, content, platform, images }) })
+    }
+
+    /// What reading has cost since this was made.
+    #[must_use]
+    pub fn stats(&self) -> ContentStats {
+        let counted = self.inner.content.counters().snapshot();
+        ContentStats { streams: counted.opens, bytes_read: counted.bytes }
+    }
+
+    /// By which way blobs are read.
+    #[must_use]
+    pub fn way(&self) -> &ContentWay {
+        &self.inner.way
+    }
+
+    /// The engine whose content this is.
+    #[must_use]
+    pub fn docker(&self) -> &Docker {
+        &self.inner.docker
+    }
+}
+
+async fn find(docker: &Docker, way: &ContentWay) -> Result<Arc<dyn BlobSource>, ContentError> {
+    match way {
+        ContentWay::Service => {
+            let service = Service::Engine(docker.http.clone());
+            service.probe().await.map_err(ContentError::NoService)?;
+            Ok(Arc::new(service))
+        }
+        ContentWay::Socket(path) => {
+            let service = Service::Containerd(path.clone());
+            let silent = |source| ContentError::NoSocket { path: path.clone(), source };
+            service.probe().await.map_err(silent)?;
+            Ok(Arc::new(service))
+        }
+        ContentWay::Files(path) => {
+            let folder = path.clone();
+            let found = tokio::task::spawn_blocking(move || Files::find(&folder)).await;
+            let found = found.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+            let path = path.clone();
+            match found {
+                Ok(Some(files)) => Ok(Arc::new(files)),
+                Ok(None) => Err(ContentError::NoFolder { path }),
+                Err(source) => Err(ContentError::Unreadable { path, source }),
+            }
+        }
+    }
+}
+
+/// Whether the content is that of an engine with these images. One is enough: others may be deleted
+/// at this moment, or were never whole.
+async fn check_own(content: &dyn BlobSource, targets: &[Inspected]) -> Result<(), ContentError> {
+    for target in targets {
+        if content.stat(&target.id.0).await?.is_some() {
+            return Ok(());
+        }
+    }
+    if targets.is_empty() { Ok(()) } else { Err(ContentError::Stranger) }
+}
+
+#[async_trait]
+impl ImageSource for ContainerdContent {
+    async fn list(&self) -> Result<Vec<ImageSummary>, SourceError> {
+        let images = self.inner.refresh().await?;
+        let summaries = images.iter().map(|(target, image)| documents::summary(target, image));
+        Ok(documents::sorted(summaries.collect()))
+    }
+
+    async fn resolve(&self, reference: &Reference) -> Result<ImageSummary, SourceError> {
+        let inspected = self.docker().inspect_manifests(reference).await;
+        let inspected = inspected.map_err(|error| error.about(reference))?;
+        match inspected.filter(|inspected| inspected.is_named(reference)) {
+            Some(target) => {
+                let image = self.inner.read(&target.id.0, reference).await?;
+                Ok(documents::summary(&target, &image))
+            }
+            None => Err(SourceError::NotFound { image: reference.to_string() }),
+        }
+    }
+
+    async fn image(
+        &self,
+        config_digest: &ConfigDigest,
+        _: LayerForm,
+    ) -> Result<Image, SourceError> {
+        let (target, image) = self.inner.find(config_digest).await?;
+        self.inner.check_whole(&target, &image).await?;
+        Ok((*image).clone())
+    }
+
+    fn blobs(&self, config_digest: &ConfigDigest) -> Arc<dyn BlobSource> {
+        Arc::new(ImageBlobs { inner: self.inner.clone(), config_digest: *config_digest })
+    }
+}
+
+impl Inner {
+    /// What `target` stands for.
+    async fn read(
+        &self,
+        target: &Digest,
+        about: &impl ToString,
+    ) -> Result<Arc<Image>, SourceError> {
+        if let Some(image) = self.images().get(target) {
+            return Ok(image.clone());
+        }
+        let image = about.to_string();
+        match documents::read(&self.content, target, &self.platform).await {
+            Ok(Documents::Image(image)) => {
+                let image = Arc::new(*image);
+                self.images().insert(*target, image.clone());
+                Ok(image)
+            }
+            Ok(Documents::Lacks(digest)) => Err(self.partial(image, &digest)),
+            Ok(Documents::Malformed(reason)) => Err(SourceError::Malformed { image, reason }),
+            Err(source) => Err(SourceError::Export { image, source }),
+        }
+    }
+
+    /// Every image that the engine has, with what it tells of it. What is none for our platform, or
+    /// is only there in part, is left out.
+    async fn refresh(&self) -> Result<Vec<(Inspected, Arc<Image>)>, SourceError> {
+        let targets = self.docker.list_described().await.map_err(|error| error.about("*"))?;
+        self.images().retain(|known, _| targets.iter().any(|target| target.id.0 == *known));
+        let reads = targets.into_iter().map(|target| async move {
+            match self.read(&target.id.0, &target.id).await {
+                Ok(image) => Ok(Some((target, image))),
+                Err(error @ (SourceError::Malformed { .. } | SourceError::NotFound { .. })) => {
+                    tracing::debug!(error = transfer::explain(&error), "an image is not listed");
+                    Ok(None)
+                }
+                Err(error) => Err(error),
+            }
+        });
+        let reads = stream::iter(reads).buffer_unordered(INSPECTIONS);
+        reads.try_filter_map(async |read| Ok(read)).try_collect().await
+    }
+
+    /// The image with this config and its target, looked for among all where it is not known.
+    async fn find(
+        &self,
+        config_digest: &ConfigDigest,
+    ) -> Result<(Digest, Arc<Image>), SourceError> {
+        if let Some(found) = self.known(config_digest) {
+            return Ok(found);
+        }
+        self.refresh().await?;
+        let not_found = || SourceError::NotFound { image: config_digest.to_string() };
+        self.known(config_digest).ok_or_else(not_found)
+    }
+
+    fn known(&self, config_digest: &ConfigDigest) -> Option<(Digest, Arc<Image>)> {
+        let images = self.images();
+        let mut images = images.iter();
+        let found = images.find(|(_, image)| image.config_digest == *config_digest);
+        found.map(|(target, image)| (*target, image.clone()))
+    }
+
+    /// That every layer is there: a pull for another platform, or one that was broken off, leaves
+    /// some out.
+    async fn check_whole(&self, target: &Digest, image: &Arc<Image>) -> Result<(), SourceError> {
+        let about = image.config_digest.to_string();
+        let digests: Vec<_> = image.layers.iter().map(|layer| layer.blob.digest).collect();
+        let looks = digests.into_iter().map(|digest| async move {
+            Ok::<_, BlobError>(self.content.stat(&digest).await?.is_none().then_some(digest))
+        });
+        let lacking: Result<Vec<_>, _> =
+            stream::iter(looks).buffer_unordered(INSPECTIONS).try_collect().await;
+        let lacking =
+            lacking.map_err(|source| SourceError::Export { image: about.clone(), source })?;
+        let Some(lacking) = lacking.into_iter().flatten().next() else { return Ok(()) };
+        let there = self.docker.inspect(&target.to_string()).await;
+        match there.map_err(|error| error.about(&about))? {
+            Some(_) => Err(self.partial(about, &lacking)),
+            None => {
+                self.images().remove(target);
+                Err(SourceError::NotFound { image: about })
+            }
+        }
+    }
+
+    fn partial(&self, image: String, lacking: &Digest) -> SourceError {
+        let reason = format!(
+            "the engine has only a part of it: {lacking} is not in its content store; pull the \
+             image again for {}",
+            self.platform
+        );
+        SourceError::Malformed { image, reason }
+    }
+
+    fn images(&self) -> MutexGuard<'_, HashMap<Digest, Arc<Image>>> {
+        self.images.lock().expect("invariant: no one panics while holding the images")
+    }
+}
+
+/// The blobs of one image: its layers, and the two documents.
+struct ImageBlobs {
+    inner: Arc<Inner>,
+    config_digest: ConfigDigest,
+}
+
+impl ImageBlobs {
+    /// Whether the blob is one of the image's.
+    async fn has(&self, digest: &Digest) -> Result<bool, BlobError> {
+        match self.inner.find(&self.config_digest).await {
+            Ok((_, image)) => Ok(*digest == image.manifest_digest
+                || *digest == image.config_digest.0
+                || image.layers.iter().any(|layer| layer.blob.digest == *digest)),
+            Err(SourceError::NotFound { .. }) => Ok(false),
+            Err(error) => Err(BlobError::unavailable(*digest, error)),
+        }
+    }
+}
+
+#[async_trait]
+impl BlobSource for ImageBlobs {
+    async fn stat(&self, digest: &Digest) -> Result<Option<u64>, BlobError> {
+        match self.has(digest).await? {
+            true => self.inner.content.stat(digest).await,
+            false => Ok(None),
+        }
+    }
+
+    async fn open(&self, digest: &Digest, offset: u64) -> Result<BlobStream, BlobError> {
+        match self.has(digest).await? {
+            true => self.inner.content.open(digest, offset).await,
+            false => Err(BlobError::NotFound { digest: *digest }),
+        }
+    }
+}
