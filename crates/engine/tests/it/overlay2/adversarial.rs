@@ -13,7 +13,6 @@ pub(super) const KINDS: &[&str] = &[
     "absolute name",
     "block device",
     "char device",
-    "contiguous file",
     "empty file",
     "file of whole blocks",
     "folder",
@@ -153,7 +152,6 @@ fn base() -> Bytes {
     tar.file(b"etc/empty", b"");
     tar.file(b"etc/blocks", &fixture::bytes(1, 4 * BLOCK));
     tar.put(b"etc/v7", Entry { kind: 0, content: b"old", magic: &[0; 8], ..Entry::default() });
-    tar.put(b"etc/contiguous", Entry { kind: b'7', content: b"in one piece", ..Entry::default() });
     tar.put(b"etc/hard", Entry { link: b"etc/passwd", ..of(b'1') });
     tar.put(b"etc/soft", Entry { link: b"passwd", ..of(b'2') });
     tar.put(b"etc/everything", Entry { link: b"/", ..of(b'2') });
@@ -299,7 +297,6 @@ fn of_entry(
         ("block device", header[156] == b'4'),
         ("folder", header[156] == b'5'),
         ("pipe", header[156] == b'6'),
-        ("contiguous file", header[156] == b'7'),
         ("setuid", mode & 0o4000 != 0),
         ("sticky folder", header[156] == b'5' && mode & 0o1000 != 0),
         ("empty file", file && content.is_empty() && !last.starts_with(b".wh.")),
