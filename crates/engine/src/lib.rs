@@ -5,6 +5,7 @@
 //! and a tar file a source.
 
 pub mod address;
+pub mod archive;
 pub mod docker;
 pub mod oci_layout;
 
@@ -12,6 +13,7 @@ pub mod oci_layout;
 pub mod fixture;
 
 pub use address::{Address, InvalidAddress};
+pub use archive::{Archive, ArchiveError};
 pub use docker::{
     Docker, DockerSink, EngineError, Export, ExportStats, FilesStats, HeldImage, Overlay2Files,
 };
