@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use agent::completions::Completions;
 use agent::inspect::{Inspect, InspectError};
 use agent::telemetry::Telemetry;
 use agent::units;
@@ -58,12 +59,15 @@ pub enum Command {
     Sync(Sync),
     /// Ask a running agent whether it is well: exit 0 when it is.
     Healthcheck(Healthcheck),
+    /// Print the script with which a shell completes this command line.
+    Completions(Completions),
 }
 
 /// Where images come from and where they go.
 #[derive(Clone, Debug, Args)]
 pub struct Path {
-    /// The range's engine: `unix:///path` or `tcp://host:port`.
+    /// The range's engine: `unix:///path`, `tcp://host:port`, or a folder in an engine's place,
+    /// `oci:PATH`.
     #[arg(
         long,
         value_name = "ADDRESS",
@@ -267,7 +271,7 @@ impl Config {
         match &self.command {
             Command::Run(run) => run.serve.inspect_address().map(|_| ()),
             Command::Serve(serve) => serve.inspect_address().map(|_| ()),
-            Command::Sync(_) | Command::Healthcheck(_) => Ok(()),
+            Command::Sync(_) | Command::Healthcheck(_) | Command::Completions(_) => Ok(()),
         }
     }
 }

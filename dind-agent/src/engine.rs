@@ -4,9 +4,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use engine::{Docker, DockerSink, EngineError, HeldImage};
+use engine::{Address, Docker, DockerSink, EngineError, HeldImage, InvalidAddress, OciLayoutSink};
 use tokio::sync::OnceCell;
 use tokio::time::timeout;
+use transfer::blob::Cause;
 use transfer::{BlobSource, EngineInfo, Image, ImageSink, LoadError, Missing, Proof, Reference};
 
 /// How long a start waits for the engine's first answer. What is slower is asked again later.
@@ -16,9 +17,19 @@ const FIRST_LOOK: Duration = Duration::from_secs(2);
 /// then.
 #[derive(Debug)]
 pub struct RangeEngine {
-    address: String,
+    address: Address,
+    /// The address as people write it.
+    text: String,
     journal: PathBuf,
-    sink: OnceCell<DockerSink>,
+    sink: OnceCell<Sink>,
+}
+
+/// What takes images, by its kind.
+#[derive(Debug)]
+enum Sink {
+    Docker(DockerSink),
+    /// A folder in the place of an engine.
+    Layout(OciLayoutSink),
 }
 
 impl RangeEngine {
@@ -26,36 +37,54 @@ impl RangeEngine {
     /// the file `journal`.
     ///
     /// # Errors
-    /// [`EngineError::Address`]: no engine will ever answer there.
-    pub async fn at(address: &str, journal: PathBuf) -> Result<Self, EngineError> {
-        let engine = Self { address: address.into(), journal, sink: OnceCell::new() };
-        match timeout(FIRST_LOOK, engine.connect()).await {
-            Ok(Err(error @ EngineError::Address { .. })) => Err(error),
-            Ok(Err(error)) => {
-                tracing::info!(engine = address, %error, "waiting for the engine");
-                Ok(engine)
-            }
-            Ok(Ok(_)) | Err(_) => Ok(engine),
+    /// [`InvalidAddress`]: no engine will ever answer there.
+    pub async fn at(address: &str, journal: PathBuf) -> Result<Self, InvalidAddress> {
+        let address: Address = address.parse()?;
+        let text = address.to_string();
+        if let Address::Archive(_) = address {
+            return Err(InvalidAddress { text, reason: "an archive takes no images" });
         }
+        let engine = Self { address, text, journal, sink: OnceCell::new() };
+        if let Ok(Err(error)) = timeout(FIRST_LOOK, engine.connect()).await {
+            let error = transfer::explain(&error);
+            tracing::info!(engine = engine.text, error, "waiting for the engine");
+        }
+        Ok(engine)
     }
 
     /// Where the engine is.
     #[must_use]
     pub fn address(&self) -> &str {
-        &self.address
+        &self.text
     }
 
-    /// The engine's own sink.
-    ///
-    /// # Errors
-    /// The engine does not answer yet.
-    pub async fn connect(&self) -> Result<&DockerSink, EngineError> {
-        self.sink
-            .get_or_try_init(|| async {
-                let docker = Docker::connect(&self.address).await?;
-                Ok(DockerSink::new(docker).with_journal(&self.journal))
-            })
-            .await
+    async fn connect(&self) -> Result<&Sink, EngineError> {
+        self.sink.get_or_try_init(|| self.open()).await
+    }
+
+    async fn open(&self) -> Result<Sink, EngineError> {
+        match &self.address {
+            Address::OciLayout(root) => {
+                let opened = OciLayoutSink::open(root).await;
+                opened.map(Sink::Layout).map_err(|error| self.failed("opening the folder", error))
+            }
+            Address::Docker(_) | Address::Archive(_) => {
+                let docker = Docker::connect(&self.text).await?;
+                Ok(Sink::Docker(DockerSink::new(docker).with_journal(&self.journal)))
+            }
+        }
+    }
+
+    /// What a folder says, as an engine would.
+    fn failed(&self, action: &'static str, source: impl Into<Cause>) -> EngineError {
+        EngineError::Failed { engine: self.text.clone(), action, source: source.into() }
+    }
+
+    async fn sink(&self) -> Result<&dyn ImageSink, LoadError> {
+        Ok(match self.connect().await? {
+            Sink::Docker(sink) => sink,
+            Sink::Layout(sink) => sink,
+        })
     }
 }
 
@@ -65,7 +94,12 @@ impl RangeEngine {
     /// # Errors
     /// It does not answer.
     pub async fn who(&self) -> Result<EngineInfo, EngineError> {
-        self.connect().await?.docker().info().await
+        match self.connect().await? {
+            Sink::Docker(sink) => sink.docker().info().await,
+            Sink::Layout(sink) => {
+                sink.info().await.map_err(|error| self.failed("looking at the folder", error))
+            }
+        }
     }
 
     /// Asks for a sign of life.
@@ -73,7 +107,10 @@ impl RangeEngine {
     /// # Errors
     /// There is none.
     pub async fn ping(&self) -> Result<(), EngineError> {
-        self.connect().await?.docker().ping().await
+        match self.connect().await? {
+            Sink::Docker(sink) => sink.docker().ping().await,
+            Sink::Layout(_) => self.who().await.map(|_| ()),
+        }
     }
 
     /// Every image that the engine has, sorted by what it calls them.
@@ -81,18 +118,23 @@ impl RangeEngine {
     /// # Errors
     /// Any [`EngineError`].
     pub async fn images(&self) -> Result<Vec<HeldImage>, EngineError> {
-        self.connect().await?.images().await
+        match self.connect().await? {
+            Sink::Docker(sink) => sink.images().await,
+            Sink::Layout(sink) => {
+                sink.images().await.map_err(|error| self.failed("listing its images", error))
+            }
+        }
     }
 }
 
 #[async_trait]
 impl ImageSink for RangeEngine {
     async fn info(&self) -> Result<EngineInfo, LoadError> {
-        self.connect().await?.info().await
+        self.sink().await?.info().await
     }
 
     async fn missing(&self, image: &Image) -> Result<Missing, LoadError> {
-        self.connect().await?.missing(image).await
+        self.sink().await?.missing(image).await
     }
 
     async fn load(
@@ -101,18 +143,18 @@ impl ImageSink for RangeEngine {
         missing: &Missing,
         blobs: &dyn BlobSource,
     ) -> Result<(), LoadError> {
-        self.connect().await?.load(image, missing, blobs).await
+        self.sink().await?.load(image, missing, blobs).await
     }
 
     async fn prove(&self, image: &Image) -> Result<Option<Proof>, LoadError> {
-        self.connect().await?.prove(image).await
+        self.sink().await?.prove(image).await
     }
 
     async fn tag(&self, proof: &Proof, reference: &Reference) -> Result<(), LoadError> {
-        self.connect().await?.tag(proof, reference).await
+        self.sink().await?.tag(proof, reference).await
     }
 
     async fn discard(&self, image: &Image) -> Result<(), LoadError> {
-        self.connect().await?.discard(image).await
+        self.sink().await?.discard(image).await
     }
 }
