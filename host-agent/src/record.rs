@@ -18,10 +18,8 @@ const MAX_RECORD: u64 = 4 << 20;
 #[serde(deny_unknown_fields)]
 pub struct Record {
     /// Grows with each change of the wanted set.
-    #[serde(default)]
     revision: u64,
     /// What it is to have.
-    #[serde(default)]
     wanted: Vec<Reference>,
     /// Where it is served over TCP besides.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -151,10 +149,17 @@ mod tests {
     fn what_is_no_record_is_said_by_name() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("range.json");
-        let long = format!("{{\"wanted\":[{}\"a\"]}}", "\"a\",".repeat(1 << 20));
-        for text in
-            ["", "{", "[]", "{\"wanted\":[\"A B\"]}", "{\"else\":1}", "{\"revision\":-1}", &long]
-        {
+        let long = format!("{{\"revision\":1,\"wanted\":[{}\"a\"]}}", "\"a\",".repeat(1 << 20));
+        for text in [
+            "",
+            "{",
+            "[]",
+            "{}",
+            "{\"revision\":1,\"wanted\":[\"A B\"]}",
+            "{\"revision\":1,\"wanted\":[],\"else\":1}",
+            "{\"revision\":-1,\"wanted\":[]}",
+            &long,
+        ] {
             std::fs::write(&path, text).unwrap();
             let error = Record::read(&path).unwrap_err().to_string();
             assert!(error.contains("range.json"), "{error}");

@@ -3,6 +3,30 @@
 use std::net::SocketAddr;
 use std::str::FromStr;
 
+/// The flags that say where an agent may be inspected.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub struct InspectFlags {
+    /// Serve on this TCP address as well, for grpcurl and its like; `off` for none. Whoever can
+    /// reach it sees what there is, and can read no layer and change nothing. Without this flag a
+    /// host agent takes 127.0.0.1:7070, and the agent in a range none.
+    #[arg(long, value_name = "ADDRESS:PORT", env = "LONGSHORE_INSPECT")]
+    pub inspect: Option<Inspect>,
+
+    /// Allow an inspection address that other machines can reach.
+    #[arg(long, env = "LONGSHORE_INSPECT_ANY")]
+    pub inspect_any: bool,
+}
+
+impl InspectFlags {
+    /// Where to listen; `default` where nothing was said, `None` where it is switched off.
+    ///
+    /// # Errors
+    /// [`InspectError::NotLoopback`].
+    pub fn address(self, default: Inspect) -> Result<Option<SocketAddr>, InspectError> {
+        self.inspect.unwrap_or(default).address(self.inspect_any)
+    }
+}
+
 /// An inspection listener: an address, or `off`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Inspect {
@@ -20,8 +44,8 @@ pub enum InspectError {
     Address,
     /// An address that other machines can reach, without insisting.
     #[error(
-        "{address} can be reached from other machines, and whoever reaches it is an administrator \
-         here: use a loopback address, or add --inspect-any to insist"
+        "{address} can be reached from other machines, and whoever reaches it sees every image and \
+         range: use a loopback address, or add --inspect-any to insist"
     )]
     NotLoopback {
         /// What was asked for.
