@@ -1,18 +1,20 @@
 //! `cargo xtask demo`: everything once, from a bare machine to programs that run in ranges.
 
 mod compare;
+mod embedded;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
+use clap::Args;
 use futures::future::{join_all, try_join_all};
 use range::{ExecOutput, RangeName, Ranges, Reference, Report, UpRequest};
 
 use crate::build;
 use crate::exit::Exit;
 use crate::range::{Place, Shown, reports, settings, told, until_interrupted};
-use crate::setup::{self, Machine, Needs};
+use crate::setup::{self, Machine, Needs, State};
 use crate::text::count;
 
 /// The ranges of the demo: two of one store and one of the other, where set-up has both.
@@ -24,11 +26,36 @@ const PROGRAM_LIMIT: Duration = Duration::from_secs(120);
 /// What a program printed is shown up to here, in lines.
 const MAX_LINES: usize = 4;
 
+/// How it is shown.
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// Without Docker and without root: the same agents between folders of the OCI image layout.
+    #[arg(long)]
+    embedded: bool,
+}
+
 /// Does it all, and says how it went.
 ///
 /// # Errors
 /// When it could not be done at all.
-pub(crate) fn run() -> Result<Exit> {
+pub(crate) fn run(options: &Options) -> Result<Exit> {
+    if options.embedded {
+        return embedded::run();
+    }
+    if !rustix::process::geteuid().is_root()
+        && let Err(error) = setup::engine_host(&State::open()?)
+    {
+        eprintln!(
+            "{error:#}, and only root can do that: showing it between folders instead, as `cargo \
+             xtask demo --embedded` does"
+        );
+        return embedded::run();
+    }
+    with_engines()
+}
+
+/// The demo with real engines on both sides.
+fn with_engines() -> Result<Exit> {
     let started = Instant::now();
     // The agents are built while packages are fetched and images made.
     let build = build::begin()?;
@@ -78,6 +105,7 @@ async fn up(machine: &Machine, ranges: &Ranges, images: &[Reference]) -> Result<
                 names: names?,
                 range_image: image.reference.clone(),
                 images: images.to_vec(),
+                labels: range::Labels::default(),
             };
             ranges.up(&request, progress).await.map_err(|error| told(&error))
         }

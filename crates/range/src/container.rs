@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use engine::docker::{Bind, ContainerSpec, ImageSettings, Powers};
+use engine::docker::{Bind, ContainerSpec, ImageSettings, Powers, Restart};
 use proto::identity::RangeName;
 use transfer::Digest;
 
 use crate::error::RangeError;
 use crate::isolation::Isolation;
+use crate::labels::Labels;
 use crate::settings::Settings;
 
 /// The label of everything that Longshore makes in an engine.
@@ -105,15 +106,17 @@ pub(crate) struct Parts<'a> {
     pub(crate) isolation: &'a Isolation,
     /// The digest of the agent's binary.
     pub(crate) agent: Digest,
+    /// What people tell it apart by.
+    pub(crate) labels: &'a Labels,
 }
 
 /// The labels that all objects of one range have.
-pub(crate) fn labels(project: &str, range: &RangeName) -> BTreeMap<String, String> {
+pub(crate) fn labels(project: &str, range: &RangeName, given: &Labels) -> BTreeMap<String, String> {
     let (ours, one) = OURS;
-    [(ours, one), (RANGE, range.as_str()), (PROJECT, project)]
-        .into_iter()
-        .map(|(key, value)| (key.to_owned(), value.to_owned()))
-        .collect()
+    let own = [(ours, one), (RANGE, range.as_str()), (PROJECT, project)];
+    let mut all = own.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+    given.put_on(&mut all);
+    all
 }
 
 impl Parts<'_> {
@@ -132,7 +135,7 @@ impl Parts<'_> {
             name: names.container,
             image: self.image.id.clone(),
             hostname: Some(name),
-            labels: labels(&self.settings.project, self.range),
+            labels: labels(&self.settings.project, self.range, self.labels),
             entrypoint: Some(supervisor.into_iter().chain(own).collect()),
             cmd: Some(Vec::new()),
             binds: self.binds(),
@@ -145,6 +148,8 @@ impl Parts<'_> {
                 Isolation::Capabilities(names) => Powers::Capabilities(names.clone()),
             },
             network: self.settings.network.clone(),
+            // Back after a kill of the range, and after the engine around it or the machine restarted.
+            restart: Restart::UnlessStopped,
             ..ContainerSpec::default()
         };
         spec.labels.insert(IMAGE.to_owned(), self.range_image.to_owned());
@@ -182,7 +187,7 @@ mod tests {
         cmd: &[&str],
         agent: &[u8],
     ) -> Result<ContainerSpec, RangeError> {
-        let settings = Settings::new("unix:///d", "unix:///h", "/bin/agent", "/wanted");
+        let settings = Settings::new("unix:///d", "unix:///h", "/bin/agent");
         let texts = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
         let image = ImageSettings {
             id: "sha256:1".to_owned(),
@@ -198,6 +203,7 @@ mod tests {
             image: &image,
             isolation,
             agent: Digest::of(agent),
+            labels: &["team=x".parse().unwrap()].into_iter().collect(),
         }
         .spec()
     }

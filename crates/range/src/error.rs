@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 
 use engine::EngineError;
+use proto::client::RemoteError;
 use proto::identity::RangeName;
 use transfer::blob::Cause;
 
 use crate::isolation::IsolationError;
-use crate::wanted::WantedError;
 
 /// Why ranges could not be worked on, or one of them not be brought up or reached.
 #[derive(Debug, thiserror::Error)]
@@ -117,15 +117,18 @@ pub enum RangeError {
         #[source]
         source: Cause,
     },
+    /// The range was there, and went away while it was worked on.
+    #[error("range {range} was removed while its images were brought in")]
+    Gone {
+        /// Which range.
+        range: RangeName,
+    },
     /// The range has no images that it should have, and none were named.
     #[error("range {range} was never told which images it should have")]
     NothingWanted {
         /// Which range.
         range: RangeName,
     },
-    /// The images that a range should have could not be remembered.
-    #[error(transparent)]
-    Wanted(#[from] WantedError),
 }
 
 impl RangeError {
@@ -153,6 +156,7 @@ impl RangeError {
                     "look at `docker logs` of the container of range {range}, then bring it up again"
                 )
             }
+            Self::Gone { range } => format!("bring {range} up again if it was not meant to go"),
             Self::NothingWanted { .. } => "name the images".to_owned(),
             _ => return None,
         })
@@ -165,6 +169,24 @@ impl RangeError {
         match self.next_step() {
             Some(step) => format!("{text}; {step}"),
             None => text,
+        }
+    }
+
+    /// A sync that ended before it was done: the agent ended in the middle of it.
+    pub(crate) fn cut_off(range: &RangeName) -> Self {
+        let broken = std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
+        Self::agent(range, "syncing images", broken)
+    }
+
+    /// Whether the agent of a range did not answer, as it does not while it is started again.
+    pub(crate) fn is_silence(&self) -> bool {
+        match self {
+            // Its container is not there, or does not run: who asked looks closer at that.
+            Self::Unknown { .. } | Self::Stopped { .. } => true,
+            Self::Agent { source, .. } => {
+                !matches!(source.downcast_ref(), Some(RemoteError::Refused { .. }))
+            }
+            _ => false,
         }
     }
 

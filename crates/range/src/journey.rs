@@ -48,6 +48,13 @@ impl Journey {
         self.tell(RangeEventKind::Entered(stage));
     }
 
+    /// The wanted images that have no result yet.
+    pub(crate) fn unfinished(&self) -> Vec<Reference> {
+        let is_done =
+            |wanted: &&Reference| self.images.iter().any(|image| image.reference == **wanted);
+        self.wanted.iter().filter(|wanted| !is_done(wanted)).cloned().collect()
+    }
+
     /// Passes on what happened to one of its images.
     pub(crate) fn image(&self, event: transfer::Event) {
         self.tell(RangeEventKind::Image(event));

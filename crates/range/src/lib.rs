@@ -10,7 +10,7 @@
 //!   volumes    <project>-<range>-data   /var/lib/docker        the engine's data-root
 //!              <project>-<range>-agent  /var/lib/longshore     what the agent remembers
 //!   host agent AddRange(<range>)        a listener of its own: the range's identity
-//!   wanted     <wanted folder>/<range>  the images that it should have
+//!              SetWanted(<range>)       the images that it should have: its agent keeps it in step
 //! ```
 //!
 //! Start with [`Ranges::connect`]. The library prints nothing and reads no environment: progress is
@@ -27,13 +27,13 @@
 //!     "unix:///var/run/docker.sock",
 //!     "unix:///var/lib/longshore/host/admin.sock",
 //!     "/usr/local/bin/longshore-dind-agent",
-//!     "/var/lib/longshore/wanted",
 //! ))
 //! .await?;
 //! let request = UpRequest {
 //!     names: range::numbered("lab", 3)?,
 //!     range_image: "docker:28-dind".to_owned(),
 //!     images: vec!["python:3".parse()?],
+//!     labels: range::Labels::default(),
 //! };
 //! let report = ranges.up(&request, Arc::new(|_: RangeEvent| {})).await?;
 //! assert!(report.is_whole());
@@ -44,14 +44,15 @@
 mod error;
 mod event;
 mod isolation;
+mod labels;
 mod report;
 mod settings;
 mod status;
-mod wanted;
 
 mod agents;
 mod container;
 mod journey;
+mod look;
 mod ranges;
 mod sync;
 mod up;
@@ -60,11 +61,13 @@ pub use engine::docker::ExecOutput;
 pub use error::RangeError;
 pub use event::{RangeEvent, RangeEventKind, RangeObserver, RangeStage};
 pub use isolation::{Isolation, IsolationError, Mode};
+pub use labels::{InvalidLabel, Label, Labels};
+pub use look::{CheckLine, ImageCheck, PlanLine, RangeCheck, RangePlan};
+pub use proto::control::ImagePlan;
 pub use proto::identity::RangeName;
 pub use ranges::Ranges;
 pub use report::{ImageLine, Provision, RangeReport, Report, Totals};
 pub use settings::{READY_TIMEOUT, Selection, Settings, UpRequest, numbered};
-pub use status::{HeldImage, ImageStatusLine, RangeState, RangeStatus, Removal, StatusLine};
+pub use status::{HeldImage, ImageStatusLine, RangeState, RangeStatus, Removal, StatusLine, Step};
 pub use transfer::event::{EventKind, ImageReport};
 pub use transfer::{EngineInfo, Event, Outcome, Reference, Stage, StoreKind};
-pub use wanted::WantedError;

@@ -12,12 +12,12 @@ use crate::agents::{AgentStatus, HostAgent, RangeAgent};
 use crate::container::{AGENT, IMAGE, Names, PROJECT, RANGE};
 use crate::error::RangeError;
 use crate::isolation::Isolation;
+use crate::labels::Labels;
 use crate::settings::{Selection, Settings};
 use crate::status::{RangeState, RangeStatus, Removal};
-use crate::wanted::Wanted;
 
 /// How often a range that comes up is asked whether it is there yet.
-const POLL: Duration = Duration::from_millis(100);
+pub(crate) const POLL: Duration = Duration::from_millis(100);
 
 /// How many lines of the log of a range that ended go into the error.
 const LOG_LINES: usize = 12;
@@ -28,7 +28,6 @@ pub struct Ranges {
     pub(crate) settings: Settings,
     pub(crate) engine: Docker,
     pub(crate) host_agent: HostAgent,
-    pub(crate) wanted: Wanted,
 }
 
 impl Ranges {
@@ -42,7 +41,6 @@ impl Ranges {
         Ok(Self {
             engine: Docker::connect(&settings.runner_engine).await?,
             host_agent: HostAgent::at(&settings.host_agent)?,
-            wanted: Wanted::new(&settings.wanted_folder),
             settings,
         })
     }
@@ -60,7 +58,15 @@ impl Ranges {
     /// # Errors
     /// [`RangeError::Engine`]. A range that does not answer is listed as such.
     pub async fn list(&self) -> Result<Vec<RangeStatus>, RangeError> {
-        let names = self.names(&Selection::All).await?;
+        self.list_of(&Selection::All).await
+    }
+
+    /// The same for some of them.
+    ///
+    /// # Errors
+    /// [`RangeError::Engine`]. A range that does not answer, or is not there, is listed as such.
+    pub async fn list_of(&self, selection: &Selection) -> Result<Vec<RangeStatus>, RangeError> {
+        let names = self.names(selection).await?;
         let statuses = names.into_iter().map(|range| self.status(range));
         let concurrency = self.settings.concurrency.max(1);
         futures::stream::iter(statuses).buffered(concurrency).try_collect().await
@@ -93,7 +99,7 @@ impl Ranges {
     }
 
     /// Removes ranges with all that belongs to them, several at once: container, volumes, the host
-    /// agent's listener, the wanted set. Nothing without the project's label is touched.
+    /// agent's listener and what it wanted. Nothing without the project's label is touched.
     ///
     /// Naming a range of which nothing is there is not an error; see [`Removal::found`].
     ///
@@ -113,24 +119,26 @@ impl Ranges {
 
     /// The names that a selection means: for all, of every range of which anything is there.
     pub(crate) async fn names(&self, selection: &Selection) -> Result<Vec<RangeName>, RangeError> {
-        if let Selection::Names(names) = selection {
-            return Ok(names.clone());
-        }
+        let wanted = match selection {
+            Selection::Names(names) => return Ok(names.clone()),
+            Selection::All => &Labels::default(),
+            Selection::Labelled(labels) => labels,
+        };
         let label = format!("{PROJECT}={}", self.settings.project);
         let containers = self.engine.containers(&label).await?;
         let volumes = self.engine.volumes(&label).await?;
         let labels = containers.into_iter().map(|container| container.labels);
         let labels = labels.chain(volumes.into_iter().map(|volume| volume.labels));
-        let mut names: BTreeSet<RangeName> =
-            labels.filter_map(|labels| labels.get(RANGE)?.parse().ok()).collect();
-        names.extend(self.wanted.ranges()?);
+        let meant = labels.filter(|labels| Labels::given(labels).include(wanted));
+        let names: BTreeSet<RangeName> =
+            meant.filter_map(|labels| labels.get(RANGE)?.parse().ok()).collect();
         Ok(names.into_iter().collect())
     }
 
     /// The agent of `range`, when its container runs.
     pub(crate) async fn running(&self, range: &RangeName) -> Result<RangeAgent, RangeError> {
         match self.container(range).await? {
-            Some(container) if container.is_running() => self.agent_in(range, &container),
+            Some(container) if is_up(&container) => self.agent_in(range, &container),
             Some(_) => Err(RangeError::Stopped { range: range.clone() }),
             None => Err(RangeError::Unknown { range: range.clone() }),
         }
@@ -147,7 +155,7 @@ impl Ranges {
             let Some(container) = self.container(range).await? else {
                 return Err(RangeError::Unknown { range: range.clone() });
             };
-            if !container.is_running() {
+            if !is_up(&container) {
                 return Err(self.ended(range, &container).await);
             }
             let reason = match self.agent_in(range, &container)?.status().await {
@@ -177,12 +185,15 @@ impl Ranges {
             state: RangeState::Unmade,
             reason: Some("it has no container; bring it up, or take it down".to_owned()),
             range_image: None,
+            labels: Labels::default(),
             engine: None,
+            step: None,
             images: Vec::new(),
             range,
         };
         let Some(container) = container else { return Ok(status) };
         status.range_image = container.labels.get(IMAGE).cloned();
+        status.labels = Labels::given(&container.labels);
         if !container.is_running() {
             status.state = RangeState::Stopped;
             status.reason = Some(format!("its container is {}; bring it up", container.state));
@@ -190,8 +201,9 @@ impl Ranges {
         }
         let agent = self.agent_in(&status.range, &container)?;
         (status.state, status.reason) = match agent.status().await {
-            Ok(AgentStatus { engine: Some(engine), .. }) => {
+            Ok(AgentStatus { engine: Some(engine), step, .. }) => {
                 status.engine = Some(engine);
+                status.step = Some(step);
                 match agent.images().await {
                     Ok(images) => {
                         status.images = images;
@@ -200,7 +212,10 @@ impl Ranges {
                     Err(error) => (RangeState::Unreachable, Some(error.explain())),
                 }
             }
-            Ok(AgentStatus { reason, .. }) => (RangeState::Starting, Some(reason)),
+            Ok(AgentStatus { reason, step, .. }) => {
+                status.step = Some(step);
+                (RangeState::Starting, Some(reason))
+            }
             Err(error) => (RangeState::Unreachable, Some(error.explain())),
         };
         Ok(status)
@@ -222,12 +237,14 @@ impl Ranges {
             }
         }
         found |= self.host_agent.remove(range).await?;
-        found |= self.wanted.forget(range)?;
         Ok(found)
     }
 
     /// The container of `range`; `None` when there is none.
-    async fn container(&self, range: &RangeName) -> Result<Option<ContainerState>, RangeError> {
+    pub(crate) async fn container(
+        &self,
+        range: &RangeName,
+    ) -> Result<Option<ContainerState>, RangeError> {
         let name = Names::of(&self.settings.project, range).container;
         match self.engine.container(&name).await? {
             Some(container) if !self.owns(range, &container.labels) => {
@@ -252,4 +269,13 @@ impl Ranges {
         let endpoint = container.labels.get(AGENT).map_or("", String::as_str);
         RangeAgent::at(range, endpoint)
     }
+}
+
+/// What a process ends with when it was killed.
+const KILLED: i64 = 128 + 9;
+
+/// Whether a range's program runs, or was killed and is about to be started again by its engine. One
+/// that ended by itself will do so again.
+pub(crate) fn is_up(container: &ContainerState) -> bool {
+    container.is_running() || (container.state == "restarting" && container.exit_code == KILLED)
 }

@@ -7,6 +7,7 @@ use proto::identity::{InvalidRangeName, RangeName};
 use transfer::Reference;
 
 use crate::isolation::Mode;
+use crate::labels::Labels;
 
 /// How long a range may take from its start until agent and engine answer.
 ///
@@ -25,8 +26,6 @@ pub struct Settings {
     pub host_agent: String,
     /// The dind agent's binary, statically linked: it runs inside any range image.
     pub agent_binary: PathBuf,
-    /// The folder that remembers which images each range should have. Made when missing.
-    pub wanted_folder: PathBuf,
     /// What containers' names begin with, and the label that tells the ranges of one owner from
     /// those of others on the same engine. Letters, digits, `-`.
     pub project: String,
@@ -47,13 +46,11 @@ impl Settings {
         runner_engine: impl Into<String>,
         host_agent: impl Into<String>,
         agent_binary: impl Into<PathBuf>,
-        wanted_folder: impl Into<PathBuf>,
     ) -> Self {
         Self {
             runner_engine: runner_engine.into(),
             host_agent: host_agent.into(),
             agent_binary: agent_binary.into(),
-            wanted_folder: wanted_folder.into(),
             project: "longshore".to_owned(),
             mode: Mode::Auto,
             network: None,
@@ -74,6 +71,9 @@ pub struct UpRequest {
     /// The images that each should have; they replace those that it was told before. Empty: those
     /// it was told before.
     pub images: Vec<Reference>,
+    /// What to tell the ranges apart by later; they replace those that a range has. Empty: those it
+    /// has.
+    pub labels: Labels,
 }
 
 /// Which ranges a call is about.
@@ -83,6 +83,8 @@ pub enum Selection {
     All,
     /// These.
     Names(Vec<RangeName>),
+    /// Those of the project that were given all of these labels.
+    Labelled(Labels),
 }
 
 /// `prefix-1` to `prefix-count`.

@@ -1,10 +1,13 @@
 //! How ranges are: each with its engine and images, as data and as lines of JSON.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use proto::identity::RangeName;
 use serde::{Deserialize, Serialize};
 use transfer::{ConfigDigest, EngineImageId, EngineInfo, Reference};
+
+use crate::labels::Labels;
 
 /// Where a range is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,10 +61,27 @@ pub struct RangeStatus {
     pub reason: Option<String>,
     /// The image that it is made from, as it was asked for; absent without a container.
     pub range_image: Option<String>,
+    /// What people tell it apart by; none without a container.
+    pub labels: Labels,
     /// The engine inside; absent when it does not answer.
     pub engine: Option<EngineInfo>,
+    /// How far it is in step with what is wanted; absent when its agent does not answer.
+    pub step: Option<Step>,
     /// The images that it has; empty when the engine does not answer.
     pub images: Vec<HeldImage>,
+}
+
+/// How far a range is in step with what is wanted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// Images that it should have.
+    pub wanted: u32,
+    /// Whether they are all there, proven; false while the range does not know what it should have.
+    pub in_step: bool,
+    /// Why its last sync did not bring in everything; null when it did, or there was none.
+    pub last_error: Option<String>,
+    /// How often its engine was started again.
+    pub engine_restarts: u32,
 }
 
 /// One line of JSON per range: what scripts read.
@@ -75,6 +95,13 @@ pub struct StatusLine {
     pub store: Option<String>,
     /// Where it is.
     pub state: RangeState,
+    /// Keys and values of the labels that it was given.
+    pub labels: BTreeMap<String, String>,
+    /// Why it is not ready; null when it is.
+    pub reason: Option<String>,
+    /// How far it is in step, key by key; no such keys when its agent does not answer.
+    #[serde(flatten)]
+    pub step: Option<Step>,
     /// The images that it has.
     pub images: Vec<ImageStatusLine>,
 }
@@ -112,6 +139,9 @@ impl RangeStatus {
             engine: self.engine.as_ref().map(|engine| engine.engine.clone()),
             store: self.engine.as_ref().map(|engine| engine.store.to_string()),
             state: self.state,
+            labels: self.labels.as_map().clone(),
+            reason: self.reason.clone(),
+            step: self.step.clone(),
             images: self.images.iter().map(HeldImage::line).collect(),
         }
     }
@@ -142,12 +172,14 @@ mod tests {
             state: RangeState::Ready,
             reason: None,
             range_image: Some("dind:1".to_owned()),
+            labels: ["team=x".parse().unwrap()].into_iter().collect(),
             engine: Some(EngineInfo {
                 engine: "docker 26.1.5".to_owned(),
                 store: StoreKind::Graphdriver,
                 driver: "overlay2".to_owned(),
                 id: "x".to_owned(),
             }),
+            step: Some(Step { wanted: 1, in_step: true, ..Step::default() }),
             images: vec![HeldImage {
                 reference: Some("python:3".parse().unwrap()),
                 config_digest: Some(ConfigDigest(digest)),
@@ -159,17 +191,22 @@ mod tests {
         assert_eq!(
             json(&status),
             format!(
-                r#"{{"range":"a","engine":"docker 26.1.5","store":"graphdriver","state":"ready","images":[{{"reference":"python:3","config_digest":"{digest}","engine_image_id":"{digest}","proven":true}}]}}"#
+                r#"{{"range":"a","engine":"docker 26.1.5","store":"graphdriver","state":"ready","labels":{{"team":"x"}},"reason":null,"wanted":1,"in_step":true,"last_error":null,"engine_restarts":0,"images":[{{"reference":"python:3","config_digest":"{digest}","engine_image_id":"{digest}","proven":true}}]}}"#
             )
         );
         status.images[0] =
             HeldImage { reference: None, config_digest: None, ..status.images[0].clone() };
         assert!(json(&status).contains(r#""reference":null,"config_digest":null"#));
-        let gone =
-            RangeStatus { state: RangeState::Stopped, engine: None, images: Vec::new(), ..status };
+        let gone = RangeStatus {
+            state: RangeState::Stopped,
+            engine: None,
+            step: None,
+            images: Vec::new(),
+            ..status
+        };
         assert_eq!(
             json(&gone),
-            r#"{"range":"a","engine":null,"store":null,"state":"stopped","images":[]}"#
+            r#"{"range":"a","engine":null,"store":null,"state":"stopped","labels":{"team":"x"},"reason":null,"images":[]}"#
         );
     }
 }

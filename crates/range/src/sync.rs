@@ -1,19 +1,24 @@
 //! Bringing images into ranges that are up.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
 use proto::identity::RangeName;
+use transfer::event::{EventKind, ImageReport};
 use transfer::{Outcome, Reference};
 
-use crate::agents::RangeAgent;
 use crate::error::RangeError;
 use crate::event::{RangeObserver, RangeStage};
 use crate::journey::Journey;
-use crate::ranges::Ranges;
+use crate::ranges::{POLL, Ranges, is_up};
 use crate::report::Report;
 use crate::settings::Selection;
-use crate::up::in_order;
+use crate::up::{PATIENCE, in_order};
+
+/// How long a range's container may be stopped before it counts as stopped by somebody: an engine
+/// that was restarted itself starts its containers one after the other.
+const STOPPED: Duration = Duration::from_secs(30);
 
 impl Ranges {
     /// Brings images into ranges, several ranges at once. One that fails does not stop the others.
@@ -51,39 +56,52 @@ impl Ranges {
     ) -> Result<(), RangeError> {
         let range = journey.range.clone();
         journey.wanted = images.to_vec();
-        let agent = self.running(&range).await?;
-        let before = self.wanted.get(&range)?;
+        // Before anything is written down: a range that is not there should have nothing.
+        self.running(&range).await?;
+        let before = self.host_agent.wanted(&range).await?;
         if images.is_empty() {
             journey.wanted.clone_from(&before);
         }
         if journey.wanted.is_empty() {
             return Err(RangeError::NothingWanted { range });
         }
-        journey.engine = agent.status().await?.engine;
-        let synced = self.sync_into(&agent, journey).await;
-        // A slip of the pen should not be asked for again and again: only what came in is kept.
-        let came_in = journey.images.iter().filter(|image| image.outcome != Outcome::Failed);
-        let wanted = union(&before, came_in.map(|image| &image.reference));
-        if wanted != before {
-            self.wanted.set(&range, &wanted)?;
+        self.want(&range, &before, &union(&before, images)).await?;
+        journey.engine = Some(self.ready(&range, PATIENCE).await?);
+        let synced = self.sync_into(journey).await;
+        // A slip of the pen should not be asked for again and again.
+        let failed = |image: &ImageReport| {
+            image.outcome == Outcome::Failed && !before.contains(&image.reference)
+        };
+        let slips: Vec<_> = journey.images.iter().filter(|image| failed(image)).collect();
+        if !slips.is_empty() {
+            let mut wanted = union(&before, images);
+            wanted.retain(|reference| slips.iter().all(|slip| slip.reference != *reference));
+            self.host_agent.set_wanted(&range, &wanted).await?;
         }
         synced
     }
 
     /// Brings the wanted images into a range that is up.
-    pub(crate) async fn sync_into(
-        &self,
-        agent: &RangeAgent,
-        journey: &mut Journey,
-    ) -> Result<(), RangeError> {
+    ///
+    /// A range or agent that goes away meanwhile is waited for, and asked for what is not done yet;
+    /// what was brought in goes on counting.
+    pub(crate) async fn sync_into(&self, journey: &mut Journey) -> Result<(), RangeError> {
         journey.enter(RangeStage::Sync);
-        let mut events = agent.sync(&journey.wanted).await?;
-        while let Some(event) = events.next().await {
-            let event = event?;
-            if let transfer::event::EventKind::Done(report) = &event.kind {
-                journey.images.push(report.clone());
+        let mut silence = Silence::default();
+        loop {
+            let unfinished = journey.unfinished();
+            if unfinished.is_empty() {
+                break;
             }
-            journey.image(event);
+            let Err(error) = self.follow(&unfinished, journey, &mut silence).await else {
+                continue;
+            };
+            self.still_there(&journey.range, &mut silence).await?;
+            if !error.is_silence() || self.settings.ready_timeout <= silence.lasts() {
+                return Err(error);
+            }
+            tracing::info!(range = %journey.range, error = transfer::explain(&error), "asking again");
+            tokio::time::sleep(POLL).await;
         }
         let order =
             |reference: &Reference| journey.wanted.iter().position(|wanted| wanted == reference);
@@ -91,23 +109,90 @@ impl Ranges {
         Ok(())
     }
 
-    /// What `range` should have from now on: `images`, or what it was told before when empty.
-    pub(crate) fn want(
+    /// One sync of the range's agent, told until it ends.
+    async fn follow(
+        &self,
+        images: &[Reference],
+        journey: &mut Journey,
+        silence: &mut Silence,
+    ) -> Result<(), RangeError> {
+        let range = journey.range.clone();
+        let mut events = self.running(&range).await?.sync(images).await?;
+        silence.broken();
+        while let Some(event) = events.next().await {
+            let event = event?;
+            silence.broken();
+            if let EventKind::Done(report) = &event.kind {
+                journey.images.push(report.clone());
+            }
+            journey.image(event);
+        }
+        // The agent ends a sync only when each image has its result, or when it ends itself.
+        match journey.unfinished().iter().any(|image| images.contains(image)) {
+            false => Ok(()),
+            true => Err(RangeError::cut_off(&range)),
+        }
+    }
+
+    /// An error unless the range is there, and runs or may soon.
+    async fn still_there(
         &self,
         range: &RangeName,
-        images: &[Reference],
-    ) -> Result<Vec<Reference>, RangeError> {
-        if images.is_empty() {
-            return Ok(self.wanted.get(range)?);
+        silence: &mut Silence,
+    ) -> Result<(), RangeError> {
+        match self.container(range).await? {
+            None => Err(RangeError::Gone { range: range.clone() }),
+            Some(container) if is_up(&container) => {
+                silence.stopped = None;
+                Ok(())
+            }
+            // Its engine starts it again, unless somebody stopped it.
+            Some(_) if silence.stopped.get_or_insert_with(Instant::now).elapsed() < STOPPED => {
+                Ok(())
+            }
+            Some(_) => Err(RangeError::Stopped { range: range.clone() }),
         }
-        let wanted = union(&[], images);
-        self.wanted.set(range, &wanted)?;
-        Ok(wanted)
+    }
+
+    /// Tells the host agent what `range` should have from now on, unless that is so.
+    pub(crate) async fn want(
+        &self,
+        range: &RangeName,
+        before: &[Reference],
+        wanted: &[Reference],
+    ) -> Result<(), RangeError> {
+        if before == wanted {
+            return Ok(());
+        }
+        self.host_agent.set_wanted(range, wanted).await
+    }
+}
+
+/// How long nothing was heard of a range.
+struct Silence {
+    since: Instant,
+    /// Since when its container does not run.
+    stopped: Option<Instant>,
+}
+
+impl Default for Silence {
+    fn default() -> Self {
+        Self { since: Instant::now(), stopped: None }
+    }
+}
+
+impl Silence {
+    fn broken(&mut self) {
+        *self = Self::default();
+    }
+
+    fn lasts(&self) -> Duration {
+        self.since.elapsed()
     }
 }
 
 /// `first`, and what of `second` is not in it; each once.
-fn union<'a>(
+pub(crate) fn union<'a>(
     first: &[Reference],
     second: impl IntoIterator<Item = &'a Reference>,
 ) -> Vec<Reference> {

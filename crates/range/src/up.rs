@@ -15,15 +15,17 @@ use crate::error::RangeError;
 use crate::event::{RangeObserver, RangeStage};
 use crate::isolation::{self, Isolation};
 use crate::journey::Journey;
+use crate::labels::Labels;
 use crate::ranges::Ranges;
 use crate::report::{Provision, RangeReport, Report};
 use crate::settings::UpRequest;
+use crate::sync::union;
 
 /// How long a range that already ran may take to answer, before its container is made again.
 ///
 /// Long enough for an engine that is busy extracting on few cores; a range whose agent is stuck
 /// costs this much once.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What all ranges of one call are made from.
 struct Recipe<'a> {
@@ -97,10 +99,19 @@ impl Ranges {
         if let Some(present) = &present {
             agree(project, &range, &recipe.request.range_image, present)?;
         }
-        journey.wanted = self.want(&range, &recipe.request.images)?;
         let folders = self.host_agent.add(&range).await?;
+        let before = self.host_agent.wanted(&range).await?;
+        journey.wanted = match recipe.request.images.as_slice() {
+            [] => before.clone(),
+            images => union(&[], images),
+        };
+        self.want(&range, &before, &journey.wanted).await?;
 
         journey.enter(RangeStage::Create);
+        let given = match (&present, recipe.request.labels.is_empty()) {
+            (Some(present), true) => Labels::given(&present.labels),
+            _ => recipe.request.labels.clone(),
+        };
         let spec = Parts {
             settings: &self.settings,
             range: &range,
@@ -109,11 +120,12 @@ impl Ranges {
             image: &recipe.image,
             isolation: &recipe.isolation,
             agent: recipe.agent,
+            labels: &given,
         }
         .spec()?;
         let provision = judge(&spec, present.as_ref());
         if matches!(provision, Provision::Made | Provision::Remade) {
-            self.make(&range, &spec).await?;
+            self.make(&range, &spec, &given).await?;
         }
         journey.provision = Some(provision);
 
@@ -127,7 +139,7 @@ impl Ranges {
                 Err(error) => {
                     tracing::info!(%range, %error, "range is made again");
                     journey.provision = Some(Provision::Remade);
-                    self.make(&range, &spec).await?;
+                    self.make(&range, &spec, &given).await?;
                     self.engine.start_container(&spec.name).await?;
                     self.ready(&range, self.settings.ready_timeout).await?
                 }
@@ -137,16 +149,20 @@ impl Ranges {
         if journey.wanted.is_empty() {
             return Ok(());
         }
-        let agent = self.running(&range).await?;
-        self.sync_into(&agent, journey).await
+        self.sync_into(journey).await
     }
 
     /// Makes the container, in the place of one that may be there, over volumes that may be too.
-    async fn make(&self, range: &RangeName, spec: &ContainerSpec) -> Result<(), RangeError> {
+    async fn make(
+        &self,
+        range: &RangeName,
+        spec: &ContainerSpec,
+        given: &Labels,
+    ) -> Result<(), RangeError> {
         let project = &self.settings.project;
         self.engine.remove_container(&spec.name).await?;
         for volume in Names::of(project, range).volumes() {
-            self.engine.create_volume(volume, &labels(project, range)).await?;
+            self.engine.create_volume(volume, &labels(project, range, given)).await?;
         }
         self.create(spec.clone()).await
     }
@@ -195,7 +211,7 @@ fn judge(spec: &ContainerSpec, present: Option<&ContainerState>) -> Provision {
     let Some(present) = present else { return Provision::Made };
     let same = present.labels.get(PARTS) == spec.labels.get(PARTS);
     match (same, present.state.as_str()) {
-        (true, "running") => Provision::Kept,
+        (true, "running" | "restarting") => Provision::Kept,
         // `created`: a command was killed between creating and starting it.
         (true, "created" | "exited") => Provision::Started,
         _ => Provision::Remade,
@@ -240,6 +256,7 @@ mod tests {
             assert_eq!(judge(&spec, Some(&present)), expected, "{parts} {state}");
         };
         check("1", "running", Provision::Kept);
+        check("1", "restarting", Provision::Kept);
         check("1", "exited", Provision::Started);
         check("1", "created", Provision::Started);
         check("1", "dead", Provision::Remade);

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
-use range::{Mode, RangeName, numbered};
+use range::{Label, Mode, RangeName, Selection, numbered};
 
 use crate::exit::Usage;
 use crate::setup::Store;
@@ -100,6 +100,36 @@ impl Names {
     }
 }
 
+/// Which of the ranges that are there a command is about.
+#[derive(Debug, Args)]
+pub(crate) struct Which {
+    /// A range; may be given several times. Without any, all.
+    #[arg(long = "name", value_name = "NAME")]
+    names: Vec<RangeName>,
+    /// The ranges with this label; may be given several times, for those that have all of them.
+    #[arg(long = "label", value_name = "KEY=VALUE", conflicts_with = "names")]
+    labels: Vec<Label>,
+    /// All ranges, as without a name or label.
+    #[arg(long, conflicts_with_all = ["names", "labels"])]
+    all: bool,
+}
+
+impl Which {
+    /// The ranges that are meant.
+    pub(crate) fn selection(&self) -> Selection {
+        match (self.names.as_slice(), self.labels.as_slice()) {
+            ([], []) => Selection::All,
+            ([], labels) => Selection::Labelled(labels.iter().cloned().collect()),
+            (names, _) => Selection::Names(names.to_vec()),
+        }
+    }
+
+    /// How many were named; 0 when that is not known yet.
+    pub(crate) fn count(&self) -> usize {
+        self.names.len()
+    }
+}
+
 /// Parses a number of things worked on at once.
 pub(crate) fn concurrency(text: &str) -> Result<usize, String> {
     within(text, 256)
@@ -141,6 +171,22 @@ mod tests {
         assert!(error.is::<Usage>(), "{error}");
         let long = "x".repeat(63);
         assert!(list(Some(2), &[&long]).unwrap_err().is::<Usage>(), "a number more is too long");
+    }
+
+    #[test]
+    fn ranges_are_meant_by_name_or_by_label_or_all() {
+        let which = |names: &[&str], labels: &[&str]| Which {
+            names: names.iter().map(|name| name.parse().unwrap()).collect(),
+            labels: labels.iter().map(|label| label.parse().unwrap()).collect(),
+            all: false,
+        };
+        assert_eq!(which(&[], &[]).selection(), Selection::All);
+        let names = Selection::Names(vec!["a".parse().unwrap()]);
+        assert_eq!(which(&["a"], &[]).selection(), names);
+        let Selection::Labelled(labels) = which(&[], &["a=1", "b=2"]).selection() else {
+            panic!("labels were given");
+        };
+        assert_eq!(labels.as_map().len(), 2);
     }
 
     #[test]

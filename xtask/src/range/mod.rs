@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use clap::{Args, Subcommand};
-use range::{RangeError, RangeName, Ranges, Reference, Selection, Settings, UpRequest};
+use range::{Label, RangeError, RangeName, Ranges, Reference, Settings, UpRequest};
 
-use self::arguments::{Format, Names, RangeImage, RangeMode};
+use self::arguments::{Format, Names, RangeImage, RangeMode, Which};
 use self::progress::Progress;
 use crate::exit::Exit;
 
@@ -32,8 +32,12 @@ pub(crate) enum Command {
     Up(Up),
     /// List the ranges, their engines and their images.
     Ls(Ls),
+    /// Tell how ranges are: their engines, whether they are in step with what is wanted, what failed.
+    Status(Ls),
     /// Bring images into ranges that are up: only the layers that each lacks.
     Sync(Sync),
+    /// Check images again, file by file, through the engines of their ranges.
+    Verify(Verify),
     /// Run a command in a range; `docker …` there speaks to the engine inside.
     Exec(Exec),
     /// Remove ranges with all that belongs to them.
@@ -51,6 +55,8 @@ Examples:
     cargo xtask range sync --format json
   Look inside:
     cargo xtask range ls
+    cargo xtask range status
+    cargo xtask range verify --image python:3.12
     cargo xtask range exec range-1 -- docker images
   Away with them:
     cargo xtask range down
@@ -69,6 +75,10 @@ pub(crate) struct Up {
     /// ones that set-up makes, with that image store, or the name of one that the engine has.
     #[arg(long, value_name = "IMAGE", default_value = "overlay2")]
     range_image: RangeImage,
+    /// A label to tell the ranges apart by later; may be given several times. They replace those that
+    /// a range has; without any, it keeps them.
+    #[arg(long = "label", value_name = "KEY=VALUE")]
+    labels: Vec<Label>,
     /// How ranges are allowed to run an engine. Both ways, root inside is as strong as root here.
     #[arg(long, value_name = "MODE", default_value = "auto")]
     mode: RangeMode,
@@ -80,19 +90,40 @@ pub(crate) struct Up {
 #[derive(Debug, Args)]
 pub(crate) struct Ls {
     #[command(flatten)]
+    which: Which,
+    #[command(flatten)]
     common: Common,
 }
 
 /// What is to be brought where.
 #[derive(Debug, Args)]
 pub(crate) struct Sync {
-    /// A range; may be given several times. Without any, all.
-    #[arg(long = "name", value_name = "NAME")]
-    names: Vec<RangeName>,
+    #[command(flatten)]
+    which: Which,
     /// An image to bring in, and to keep in step from now on; may be given several times. Without
     /// any, each range gets those it was told before.
     #[arg(long = "image", value_name = "REFERENCE")]
     images: Vec<Reference>,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// What is to be checked where.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Reads each image twice through the engine of its range: its layers, which must hash \
+                  to what the image names, and the root that a container would get. Exit code 3 when \
+                  anything is wrong."
+)]
+pub(crate) struct Verify {
+    #[command(flatten)]
+    which: Which,
+    /// An image to check; may be given several times. Without any, all that each range has.
+    #[arg(long = "image", value_name = "REFERENCE")]
+    images: Vec<Reference>,
+    /// Only ask the engines whether they have every layer, and read no file.
+    #[arg(long)]
+    shallow: bool,
     #[command(flatten)]
     common: Common,
 }
@@ -112,9 +143,8 @@ pub(crate) struct Exec {
 /// What is to be removed.
 #[derive(Debug, Args)]
 pub(crate) struct Down {
-    /// A range; may be given several times. Without any, all.
-    #[arg(long = "name", value_name = "NAME")]
-    names: Vec<RangeName>,
+    #[command(flatten)]
+    which: Which,
     /// Ranges worked on at once; as many as there are cores unless said.
     #[arg(long, value_name = "COUNT", value_parser = arguments::concurrency)]
     concurrency: Option<usize>,
@@ -138,8 +168,10 @@ struct Common {
 pub(crate) fn run(command: &Command) -> Result<Exit> {
     match command {
         Command::Up(up) => run_up(up),
-        Command::Ls(ls) => run_ls(ls),
+        Command::Ls(ls) => run_ls(ls, output::statuses),
+        Command::Status(status) => run_ls(status, output::standings),
         Command::Sync(sync) => run_sync(sync),
+        Command::Verify(verify) => run_verify(verify),
         Command::Exec(exec) => run_exec(exec),
         Command::Down(down) => run_down(down),
     }
@@ -176,6 +208,7 @@ fn run_up(up: &Up) -> Result<Exit> {
         names,
         range_image: place.range_image(&up.range_image)?,
         images: up.images.clone(),
+        labels: up.labels.iter().cloned().collect(),
     };
     let settings = Settings { mode: up.mode.into(), ..settings(&place, up.common.concurrency) };
     let report = until_interrupted(async {
@@ -194,8 +227,8 @@ fn run_sync(sync: &Sync) -> Result<Exit> {
     let report = until_interrupted(async {
         let settings = settings(&place, sync.common.concurrency);
         let ranges = Ranges::connect(settings).await.map_err(|error| told(&error))?;
-        let progress = Arc::new(Progress::start(sync.names.len()));
-        let selection = selection(&sync.names);
+        let progress = Arc::new(Progress::start(sync.which.count()));
+        let selection = sync.which.selection();
         let started = Instant::now();
         let synced = ranges.sync(&selection, &sync.images, progress).await;
         Ok((synced.map_err(|error| told(&error))?, started.elapsed()))
@@ -212,16 +245,40 @@ fn finish(report: Option<(range::Report, Duration)>, format: Format) -> Result<E
     Ok(Exit::whole(report.is_whole()))
 }
 
-fn run_ls(ls: &Ls) -> Result<Exit> {
+fn run_verify(verify: &Verify) -> Result<Exit> {
+    let place = Place::as_it_is()?;
+    let checks = until_interrupted(async {
+        let ranges = Ranges::connect(settings(&place, verify.common.concurrency)).await;
+        let ranges = ranges.map_err(|error| told(&error))?;
+        let selection = verify.which.selection();
+        let checks = ranges.verify(&selection, &verify.images, !verify.shallow).await;
+        checks.map_err(|error| told(&error))
+    })?;
+    let Some(checks) = checks else { return Ok(Exit::Interrupted) };
+    match verify.common.format {
+        Format::Table => output::checks(&checks),
+        Format::Json => {
+            output::json_lines(checks.iter().flat_map(range::RangeCheck::lines))?;
+            for check in &checks {
+                if let Some(error) = &check.error {
+                    eprintln!("{}: {error}", check.range);
+                }
+            }
+        }
+    }
+    Ok(Exit::whole(checks.iter().all(range::RangeCheck::is_well)))
+}
+
+fn run_ls(ls: &Ls, show: fn(&[range::RangeStatus])) -> Result<Exit> {
     let place = Place::as_it_is()?;
     let statuses = until_interrupted(async {
         let ranges = Ranges::connect(settings(&place, ls.common.concurrency)).await;
         let ranges = ranges.map_err(|error| told(&error))?;
-        ranges.list().await.map_err(|error| told(&error))
+        ranges.list_of(&ls.which.selection()).await.map_err(|error| told(&error))
     })?;
     let Some(statuses) = statuses else { return Ok(Exit::Interrupted) };
     match ls.common.format {
-        Format::Table => output::statuses(&statuses),
+        Format::Table => show(&statuses),
         Format::Json => output::json_lines(statuses.iter().map(range::RangeStatus::line))?,
     }
     Ok(Exit::Ok)
@@ -249,7 +306,7 @@ fn run_down(down: &Down) -> Result<Exit> {
     let removals = until_interrupted(async {
         let ranges = Ranges::connect(settings(&place, down.concurrency)).await;
         let ranges = ranges.map_err(|error| told(&error))?;
-        ranges.down(&selection(&down.names)).await.map_err(|error| told(&error))
+        ranges.down(&down.which.selection()).await.map_err(|error| told(&error))
     })?;
     let Some(removals) = removals else { return Ok(Exit::Interrupted) };
     if removals.is_empty() {
@@ -263,8 +320,4 @@ fn run_down(down: &Down) -> Result<Exit> {
         }
     }
     Ok(Exit::whole(removals.iter().all(|removal| removal.error.is_none())))
-}
-
-fn selection(names: &[RangeName]) -> Selection {
-    if names.is_empty() { Selection::All } else { Selection::Names(names.to_vec()) }
 }

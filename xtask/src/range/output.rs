@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
-use range::{Outcome, RangeStatus, Report, Totals};
+use range::{Outcome, RangeCheck, RangeStatus, Report, Totals};
 use serde::Serialize;
 
 use crate::text::{count, size};
@@ -60,7 +60,7 @@ pub(super) fn statuses(statuses: &[RangeStatus]) {
             let head =
                 head.iter().map(|word| if position == 0 { word.clone() } else { String::new() });
             let name = image.reference.as_ref().map_or("<none>".to_owned(), ToString::to_string);
-            let id = image.engine_image_id.to_string().chars().take("sha256:".len() + 12).collect();
+            let id = short(&image.engine_image_id.to_string());
             table.add_row(head.chain([name, id, yes(image.proven)]));
         }
     }
@@ -70,6 +70,96 @@ pub(super) fn statuses(statuses: &[RangeStatus]) {
             println!("{}: {reason}", status.range);
         }
     }
+}
+
+/// How ranges stand to what is wanted.
+pub(super) fn standings(statuses: &[RangeStatus]) {
+    if statuses.is_empty() {
+        println!("{NO_RANGES}");
+        return;
+    }
+    println!("{}", standing_table(statuses));
+    for status in statuses {
+        let last_error = status.step.as_ref().and_then(|step| step.last_error.as_ref());
+        for what in status.reason.iter().chain(last_error) {
+            println!("{}: {what}", status.range);
+        }
+    }
+}
+
+fn standing_table(statuses: &[RangeStatus]) -> Table {
+    let mut table = table(&[
+        "RANGE", "STATE", "ENGINE", "STORE", "HELD", "WANTED", "IN STEP", "RESTARTS", "LABELS",
+    ]);
+    for status in statuses {
+        let (engine, store) = engine_words(status.engine.as_ref());
+        let [wanted, in_step, restarts] = match &status.step {
+            Some(step) => {
+                [step.wanted.to_string(), yes(step.in_step), step.engine_restarts.to_string()]
+            }
+            None => [(); 3].map(|()| "-".to_owned()),
+        };
+        let labels = status.labels.as_map().iter().map(|(key, value)| format!("{key}={value}"));
+        table.add_row([
+            status.range.to_string(),
+            status.state.to_string(),
+            engine,
+            store,
+            status.images.len().to_string(),
+            wanted,
+            in_step,
+            restarts,
+            labels.collect::<Vec<_>>().join(","),
+        ]);
+    }
+    table
+}
+
+/// What was found of images.
+pub(super) fn checks(checks: &[RangeCheck]) {
+    if checks.is_empty() {
+        println!("{NO_RANGES}");
+        return;
+    }
+    println!("{}", check_table(checks));
+    for check in checks {
+        for image in check.images.iter().filter(|image| !image.is_well()) {
+            let name = image.reference.as_ref().map_or("<none>".to_owned(), ToString::to_string);
+            for problem in &image.problems {
+                println!("{} {name}: {problem}", check.range);
+            }
+            if 0 < image.more_problems {
+                println!("{} {name}: {} more problems", check.range, image.more_problems);
+            }
+        }
+        if let Some(error) = &check.error {
+            println!("{}: {error}", check.range);
+        }
+    }
+}
+
+fn check_table(checks: &[RangeCheck]) -> Table {
+    let mut table = table(&["RANGE", "IMAGE", "ID", "WELL", "PROVEN", "FILES", "READ"]);
+    for check in checks {
+        for image in &check.images {
+            let id = image.engine_image_id.map_or("-".to_owned(), |id| short(&id.to_string()));
+            table.add_row([
+                check.range.to_string(),
+                image.reference.as_ref().map_or("<none>".to_owned(), ToString::to_string),
+                id,
+                yes(image.is_well()),
+                yes(image.proven),
+                image.files.to_string(),
+                size(image.bytes_read),
+            ]);
+        }
+    }
+    table
+}
+
+/// The beginning of a digest, enough to tell one from another.
+fn short(digest: &str) -> String {
+    digest.chars().take("sha256:".len() + 12).collect()
 }
 
 fn report_table(report: &Report) -> Table {

@@ -22,16 +22,13 @@ pub(crate) struct Place {
     pub(crate) inspect: Option<String>,
     /// The dind agent's binary.
     dind_agent: PathBuf,
-    /// The folder of the wanted sets.
-    wanted: PathBuf,
     /// The range images that set-up made; empty when they were not asked for.
     range_images: Vec<setup::RangeImage>,
 }
 
 /// The settings of the library for all commands: one project, one host agent.
 pub(crate) fn settings(place: &Place, concurrency: Option<usize>) -> Settings {
-    let settings =
-        Settings::new(&place.engine, &place.host_agent, &place.dind_agent, &place.wanted);
+    let settings = Settings::new(&place.engine, &place.host_agent, &place.dind_agent);
     Settings { concurrency: concurrency.unwrap_or(settings.concurrency), ..settings }
 }
 
@@ -59,7 +56,6 @@ impl Place {
             host_agent: host_agent.admin,
             inspect: host_agent.inspect,
             dind_agent: agents.dind_agent.clone(),
-            wanted: state.wanted(),
             range_images: machine.range_images.clone(),
             state,
         })
@@ -106,7 +102,6 @@ impl Place {
             host_agent: host_agent::endpoint(&state),
             inspect: None,
             dind_agent: state.bin().join("longshore-dind-agent"),
-            wanted: state.wanted(),
             range_images: Vec::new(),
             state,
         })

@@ -12,7 +12,7 @@
 //!         images/            what probing each range image showed
 //!         bin/  log/         the agents: binaries as last built, logs of detached ones
 //!         host/              the host agent's own state
-//!         wanted/            which images each range should have
+//!         embedded/          folders of the demo without engines
 //! ```
 
 use std::fs::{self, File};
@@ -44,7 +44,7 @@ pub(super) struct Lock {
 
 impl State {
     /// Opens the state folder: `LONGSHORE_STATE`, else `/var/lib/longshore` for root, else
-    /// `~/.local/state/longshore`. It is made when it is not there.
+    /// `longshore` in `XDG_STATE_HOME` or `~/.local/state`. It is made when it is not there.
     ///
     /// # Errors
     /// When the folder cannot be made, is somebody else's, or its path is too long for a socket.
@@ -120,9 +120,9 @@ impl State {
         self.root.join("host")
     }
 
-    /// Which images each range should have.
-    pub(crate) fn wanted(&self) -> PathBuf {
-        self.root.join("wanted")
+    /// Folders of the demo without engines.
+    pub(crate) fn embedded(&self) -> PathBuf {
+        self.root.join("embedded")
     }
 
     /// The private engine's socket.
@@ -229,6 +229,11 @@ fn place() -> Result<PathBuf> {
     }
     if rustix::process::geteuid().is_root() {
         return Ok(PathBuf::from("/var/lib/longshore"));
+    }
+    // As the specification of these folders says, a path that is not absolute is none.
+    let state_home = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from);
+    if let Some(state_home) = state_home.filter(|path| path.is_absolute()) {
+        return Ok(state_home.join("longshore"));
     }
     match std::env::home_dir() {
         Some(home) => Ok(home.join(".local/state/longshore")),

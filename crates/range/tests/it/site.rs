@@ -68,7 +68,6 @@ impl Site {
                 &docker_host,
                 format!("unix://{}", state.join("admin.sock").display()),
                 variable("LONGSHORE_TEST_DIND_AGENT"),
-                folder.path().join("wanted"),
             )
         };
         let ranges = Ranges::connect(settings).await.unwrap();
@@ -99,6 +98,7 @@ impl Site {
             names: names.iter().map(|name| name.parse().unwrap()).collect(),
             range_image: range_image(store),
             images: references(images),
+            labels: range::Labels::default(),
         };
         self.ranges.up(&request, Arc::new(|_: RangeEvent| {})).await.unwrap()
     }
