@@ -1,8 +1,10 @@
 //! The engine crate against a Docker engine: the fixture's everywhere, real ones where named.
 #![expect(clippy::unwrap_used, reason = "a test says what it expects by failing")]
 
+mod archive;
 mod content;
 mod export;
+mod oci_layout;
 mod overlay2;
 mod real;
 mod sink;
