@@ -22,6 +22,11 @@ impl Docker {
         Self { host: self.host.clone(), container: Some(container.into()) }
     }
 
+    /// Its `DOCKER_HOST` value; of the engine around it for one inside a range.
+    pub(crate) fn host(&self) -> &str {
+        &self.host
+    }
+
     /// Runs `docker` with these arguments; what it printed on stdout, or on stderr as an error.
     pub(crate) fn run<A: AsRef<OsStr>>(&self, arguments: &[A]) -> Result<String, String> {
         let mut command = Command::new("docker");
@@ -29,9 +34,13 @@ impl Docker {
         if let Some(container) = &self.container {
             command.args(["exec", container, "docker"]);
         }
-        let output = command.args(arguments).output().expect("docker can be started");
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_owned();
-        if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+        printed(command.args(arguments))
+    }
+
+    /// Runs another program beside an engine that is inside a container; what it printed.
+    pub(crate) fn command_around(&self, argv: &[&str]) -> Result<String, String> {
+        let container = self.container.as_deref().expect("the engine is inside a container");
+        Self::at(self.host.clone()).run(&[&["exec", container], argv].concat())
     }
 
     /// Runs `docker` with words parted by spaces, and must succeed.
@@ -100,6 +109,13 @@ impl Docker {
             .unwrap();
         assert!(status.success(), "docker build of {reference} failed");
     }
+}
+
+/// What a command printed on stdout, or on stderr as an error.
+fn printed(command: &mut Command) -> Result<String, String> {
+    let output = command.output().expect("docker can be started");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_owned();
+    if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
 }
 
 /// Bytes that no compression shrinks, the same for the same seed.

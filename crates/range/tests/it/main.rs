@@ -5,12 +5,21 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop and say where")]
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "what was measured, for a person")]
 
+mod chaos;
 mod docker;
+mod images;
+mod keeper;
+mod nested;
+mod oci;
+mod proxy;
 mod rootfs;
 mod site;
 
+mod counted;
 mod damage;
 mod delta;
+mod kill;
+mod matrix;
 mod memory;
 mod refusals;
 mod stack;

@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 
 use range::StoreKind;
 
+use crate::images::header;
 use crate::site::{Site, stack};
 
 /// The most that each agent may ever hold.
@@ -91,7 +92,7 @@ fn import_large(site: &Site, image: &str, size: u64) {
         .spawn()
         .unwrap();
     let mut pipe = child.stdin.take().unwrap();
-    pipe.write_all(&large_header(size)).unwrap();
+    pipe.write_all(&header("large", size)).unwrap();
     let mut frame = vec![0_u8; 1 << 20];
     for number in 0..size >> 20 {
         // Different in every frame, so that no layer can hide in a cache of equal pages.
@@ -101,25 +102,4 @@ fn import_large(site: &Site, image: &str, size: u64) {
     pipe.write_all(&[0; 1024]).unwrap();
     drop(pipe);
     assert!(child.wait().unwrap().success());
-}
-
-/// The ustar header of a file called `large`.
-fn large_header(size: u64) -> [u8; 512] {
-    let mut header = [0_u8; 512];
-    let mut put =
-        |at: usize, text: &str| header[at..at + text.len()].copy_from_slice(text.as_bytes());
-    put(0, "large");
-    put(100, "0000644\0");
-    put(108, "0000000\0");
-    put(116, "0000000\0");
-    put(136, "00000000000\0");
-    put(148, "        ");
-    put(156, "0");
-    put(257, "ustar\x0000");
-    // Base-256, since octal ends at 8 GiB.
-    header[124] = 0x80;
-    header[128..136].copy_from_slice(&size.to_be_bytes());
-    let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
-    header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
-    header
 }

@@ -1,7 +1,7 @@
 //! A host agent and ranges of a test's own, gone when the test ends.
 
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -11,6 +11,8 @@ use range::{RangeEvent, Ranges, Reference, Report, Selection, Settings, StoreKin
 use tempfile::TempDir;
 
 use crate::docker::Docker;
+use crate::keeper::Keeper;
+use crate::proxy::Proxy;
 
 /// How long a host agent may take until it answers.
 const AGENT_UP: Duration = Duration::from_secs(20);
@@ -47,20 +49,41 @@ pub(crate) struct Site {
     pub(crate) docker: Docker,
     pub(crate) docker_host: String,
     pub(crate) ranges: Ranges,
+    /// The host agent, which is started again whenever it ends.
+    pub(crate) agent: Keeper,
+    /// What the one range reads through; see [`Options::proxied`].
+    pub(crate) wire: Option<Proxy>,
     project: String,
-    agent: Child,
     folder: TempDir,
+}
+
+/// What a host agent of a test's own may have beside the usual.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Options {
+    /// The engine, folder or archive that images come from, as `--engine` takes it; the engine that
+    /// runs the ranges when empty.
+    pub(crate) engine: String,
+    /// More flags.
+    pub(crate) flags: Vec<String>,
+    /// A range that reaches the host agent through [`Site::wire`], by its name.
+    pub(crate) proxied: Option<&'static str>,
 }
 
 impl Site {
     pub(crate) async fn start() -> Self {
+        Self::with(Options::default()).await
+    }
+
+    pub(crate) async fn with(options: Options) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(1);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let project = format!("lstest-{}-{number}", std::process::id());
         let folder = tempfile::Builder::new().prefix("ls-").tempdir().unwrap();
         let docker_host = variable("LONGSHORE_TEST_DOCKER");
         let state = folder.path().join("host");
-        let agent = serve(&docker_host, &state);
+        let wire = options.proxied.map(|range| interpose(&state, range));
+        let engine = if options.engine.is_empty() { &docker_host } else { &options.engine };
+        let agent = serve(engine, &state, &options);
         let settings = Settings {
             project: project.clone(),
             concurrency: 4,
@@ -72,9 +95,23 @@ impl Site {
         };
         let ranges = Ranges::connect(settings).await.unwrap();
         let docker = Docker::at(&docker_host);
-        let site = Self { docker, docker_host, ranges, project, agent, folder };
+        let site = Self { docker, docker_host, ranges, agent, wire, project, folder };
         site.answers().await;
         site
+    }
+
+    /// Another host agent in the place of the one there is, with an empty store: the ranges stay
+    /// and find it at their sockets.
+    pub(crate) async fn serve_again(&mut self, options: &Options) {
+        let state = self.path("host");
+        // Nobody runs meanwhile.
+        self.agent.stop();
+        match std::fs::remove_dir_all(state.join("store")) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => panic!("{error}"),
+            _ => {}
+        }
+        self.agent = serve(&options.engine, &state, options);
+        self.answers().await;
     }
 
     /// The administrator's side of the host agent.
@@ -94,9 +131,14 @@ impl Site {
 
     /// Brings ranges up, of these names and on this store, with these images.
     pub(crate) async fn up(&self, store: StoreKind, names: &[&str], images: &[&str]) -> Report {
+        self.up_from(&range_image(store), names, images).await
+    }
+
+    /// As [`up`](Self::up), from a range image by its name.
+    pub(crate) async fn up_from(&self, image: &str, names: &[&str], images: &[&str]) -> Report {
         let request = UpRequest {
             names: names.iter().map(|name| name.parse().unwrap()).collect(),
-            range_image: range_image(store),
+            range_image: image.to_owned(),
             images: references(images),
             labels: range::Labels::default(),
         };
@@ -166,10 +208,6 @@ impl Drop for Site {
                 }
             }
         }
-        let ended = self.agent.kill().and_then(|()| self.agent.wait());
-        if let Err(error) = ended {
-            eprintln!("the host agent stays: {error}");
-        }
         if std::thread::panicking() {
             let log = std::fs::read_to_string(self.path("host.log")).unwrap_or_default();
             let tail: Vec<_> = log.lines().rev().take(30).collect();
@@ -179,17 +217,54 @@ impl Drop for Site {
     }
 }
 
-fn serve(docker_host: &str, state: &std::path::Path) -> Child {
+/// Runs a host agent as the only one on `state`; its log is beside that.
+fn serve(engine: &str, state: &Path, options: &Options) -> Keeper {
+    let arguments = ["serve", "--engine", engine, "--inspect", "127.0.0.1:0", "--state-dir"];
+    let mut words: Vec<String> = arguments.map(str::to_owned).into();
+    words.push(state.display().to_string());
+    words.extend(options.flags.clone());
+    let program = variable("LONGSHORE_TEST_HOST_AGENT");
     let log = state.with_extension("log");
-    let log = std::fs::OpenOptions::new().create(true).append(true).open(log).unwrap();
-    Command::new(variable("LONGSHORE_TEST_HOST_AGENT"))
-        .args(["serve", "--engine", docker_host, "--inspect", "127.0.0.1:0", "--state-dir"])
-        .arg(state)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(log)
-        .spawn()
-        .unwrap()
+    let behind = options.proxied.map(|range| places(state, range));
+    Keeper::start(move || {
+        let mut command = match &behind {
+            None => Command::new(&program),
+            Some(Places { front, back }) => {
+                // For this process alone, what is behind the proxy lies where the range's socket is.
+                let script = r#"mount --bind "$1" "$2" && shift 2 && exec "$@""#;
+                let mut command = Command::new("unshare");
+                command.args(["--mount", "--propagation", "private", "sh", "-c", script, "sh"]);
+                command.args([back, front]).arg(&program);
+                command
+            }
+        };
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(&log);
+        command.args(&words).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log.unwrap());
+        command
+    })
+}
+
+/// The two folders for one range's socket: the one that the range has mounted, with the proxy's,
+/// and the one where the host agent makes its own.
+struct Places {
+    front: PathBuf,
+    back: PathBuf,
+}
+
+fn places(state: &Path, range: &str) -> Places {
+    Places {
+        front: state.join("ranges").join(range).join("host"),
+        back: state.with_extension("behind").join(range),
+    }
+}
+
+/// Makes a range known to a host agent to come, with a proxy where the range will look for it.
+fn interpose(state: &Path, range: &str) -> Proxy {
+    let Places { front, back } = places(state, range);
+    for folder in [&front, &front.with_file_name("agent"), &back] {
+        std::fs::create_dir_all(folder).unwrap();
+    }
+    Proxy::start(&front.join("host.sock"), &back.join("host.sock"))
 }
 
 /// References from text that is known to be good.

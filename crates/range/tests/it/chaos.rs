@@ -1,0 +1,391 @@
+//! The harness of the kills: when, whom, and whether all is well afterwards.
+//!
+//! ```text
+//!   host engine (a container) ◄─ export proxy ─ host agent ◄─ wire proxy ─ range (agent, dockerd)
+//!        may be killed                          may be killed                each may be killed
+//! ```
+//! The proxies count what was moved, so a moment is a byte; they slow it down, so that a moment can
+//! be met.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use range::{Event, EventKind, RangeEvent, RangeEventKind, Report, Stage, StoreKind, UpRequest};
+use tokio::task::block_in_place;
+
+use crate::docker::Docker;
+use crate::images::{Made, busybox};
+use crate::keeper::kill;
+use crate::nested::{Nested, pid_of};
+use crate::proxy::Proxy;
+use crate::site::{Options, Site, range_image, references};
+
+/// Bytes of noise in each layer.
+const LAYERS: [usize; 3] = [3 << 20, 4 << 20, 3 << 20];
+
+/// How fast the host's engine gives, and the range may take, in bytes a second: an image takes
+/// about half a second on either way.
+const RATE: u64 = 24 << 20;
+
+/// How long a range may take until all is well again.
+const WHOLE_AGAIN: Duration = Duration::from_secs(180);
+
+/// What comes to harm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Target {
+    HostAgent,
+    DindAgent,
+    InnerEngine,
+    Range,
+    HostEngine,
+    /// Not killed: every connection between range and host is cut.
+    Connections,
+}
+
+impl Target {
+    pub(crate) const ALL: [Self; 6] = [
+        Self::HostAgent,
+        Self::InnerEngine,
+        Self::Connections,
+        Self::DindAgent,
+        Self::HostEngine,
+        Self::Range,
+    ];
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::HostAgent => "host agent",
+            Self::DindAgent => "dind agent",
+            Self::InnerEngine => "inner dockerd",
+            Self::Range => "whole range",
+            Self::HostEngine => "host's engine",
+            Self::Connections => "connections",
+        })
+    }
+}
+
+/// What is under way when it happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Phase {
+    /// The host's engine gives the image to the host agent.
+    Export,
+    /// Layers travel to the range.
+    Wire,
+    /// All bytes are in the range, and its engine works on them.
+    Load,
+}
+
+impl Phase {
+    pub(crate) const ALL: [Self; 3] = [Self::Export, Self::Wire, Self::Load];
+}
+
+/// Numbers that look random, the same for the same seed.
+#[derive(Clone, Debug)]
+pub(crate) struct Dice(u64);
+
+impl Dice {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// A number below `end`, which is not 0.
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
+        // SplitMix64.
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (mixed ^ (mixed >> 31)) % end
+    }
+}
+
+/// One range with all that is behind it.
+#[derive(Debug)]
+pub(crate) struct Lane {
+    site: Arc<Site>,
+    host_engine: Nested,
+    export: Proxy,
+    store: StoreKind,
+    program: Vec<u8>,
+    dice: Dice,
+    /// How long the engine in the range works on an image that it has whole.
+    load_time: Duration,
+    /// So that each image is another.
+    next: u64,
+}
+
+/// The one range of a lane.
+const RANGE: &str = "one";
+
+/// What one run showed.
+#[derive(Clone, Debug)]
+pub(crate) struct Run {
+    pub(crate) target: Target,
+    /// Whether an image was under way when it happened.
+    pub(crate) in_flight: bool,
+    /// What the range's agent reported last, before it happened.
+    pub(crate) stage: Option<Stage>,
+    /// Layer bytes that the range lacked.
+    pub(crate) plan: u64,
+    /// Bytes that came to the range, all attempts together.
+    pub(crate) moved: u64,
+    /// From the harm until the image was whole.
+    pub(crate) healed: Duration,
+    /// What `up` reported, or why it did not.
+    pub(crate) reported: Result<(), String>,
+}
+
+/// What is known of an image on its way.
+#[derive(Debug, Default)]
+struct Watch {
+    stage: Option<Stage>,
+    ended: Option<Instant>,
+}
+
+impl Lane {
+    /// A range on `store`, and a host agent behind an engine in a container, of `host_image`.
+    pub(crate) async fn start(store: StoreKind, host_image: &str, seed: u64) -> Self {
+        let outer = Docker::at(crate::site::variable("LONGSHORE_TEST_DOCKER"));
+        let folder = tempfile::Builder::new().prefix("lse-").tempdir().unwrap().keep();
+        let word = format!("host-{store}");
+        let host_engine =
+            block_in_place(|| Nested::start(&outer, &word, host_image, &folder.join("engine")));
+        let front = folder.join("export.sock");
+        let export = Proxy::start(&front, &host_engine.socket);
+        let engine = format!("unix://{}", front.display());
+        let site = Site::with(Options { engine, proxied: Some(RANGE), ..Options::default() }).await;
+        let program = block_in_place(|| busybox(&site.docker));
+        let mut lane = Self {
+            site: Arc::new(site),
+            host_engine,
+            export,
+            store,
+            program,
+            dice: Dice::new(seed),
+            load_time: Duration::ZERO,
+            next: seed,
+        };
+        let quiet = lane.undisturbed().await;
+        lane.load_time = quiet;
+        let wire = lane.wire();
+        wire.throttle(RATE);
+        lane.export.throttle(RATE);
+        lane
+    }
+
+    fn wire(&self) -> &Proxy {
+        self.site.wire.as_ref().expect("invariant: the range is proxied")
+    }
+
+    /// Brings one image in without harm; how long the engine worked on it when it had it whole.
+    async fn undisturbed(&mut self) -> Duration {
+        let image = self.fresh_image();
+        let before = self.wire().moved();
+        let watch = Arc::new(Mutex::new(Watch::default()));
+        let up = self.begin(&image, &watch);
+        self.wire().reached(before + image.size()).await;
+        let arrived = Instant::now();
+        let report = up.await.unwrap().unwrap();
+        assert!(report.is_whole(), "{report:#?}");
+        block_in_place(|| image.check(&self.inside())).unwrap();
+        self.forget(&image);
+        let ended = watch.lock().unwrap().ended.expect("an image that is whole has ended");
+        ended.saturating_duration_since(arrived)
+    }
+
+    /// Brings one image in, does harm meanwhile, and waits until all is well.
+    pub(crate) async fn run(&mut self, number: usize, target: Target, phase: Phase) -> Run {
+        let image = self.fresh_image();
+        let (exported, moved) = (self.export.moved(), self.wire().moved());
+        let victim = block_in_place(|| self.victim(target));
+        let watch = Arc::new(Mutex::new(Watch::default()));
+        let started = Instant::now();
+        let mut up = self.begin(&image, &watch);
+
+        // The documents and the headers of the archive come on top of the layers.
+        let share = 1 + self.dice.below(image.size());
+        let pause = self.load_time.mul_f64(self.dice.below(1 << 20) as f64 / f64::from(1 << 20));
+        let ended_before = tokio::select! {
+            () = self.moment(phase, exported, moved, &image, share, pause) => false,
+            _ = &mut up => true,
+        };
+        let Watch { stage, .. } = *watch.lock().unwrap();
+        let hit = match target {
+            Target::Connections => {
+                self.wire().cut();
+                true
+            }
+            _ => kill(victim),
+        };
+        assert!(hit, "{target}: there is no process {victim}");
+        let at = Instant::now();
+        println!(
+            "run {number:3} {}: {target} in {phase:?} ({stage:?}), {} bytes exported and {} moved, {} ms after the start",
+            self.store,
+            self.export.moved() - exported,
+            self.wire().moved() - moved,
+            (at - started).as_millis(),
+        );
+        let healed = self.whole_again(&image, at).await;
+        if target != Target::Connections {
+            let again = block_in_place(|| self.victim(target));
+            assert!(![0, victim].contains(&again), "{target}: killed {victim}, now {again}");
+        }
+        let reported = match ended_before {
+            true => Ok(()),
+            false => reported(tokio::time::timeout(WHOLE_AGAIN, up).await),
+        };
+        let moved = self.wire().moved() - moved;
+        self.forget(&image);
+        println!(
+            "        whole again after {} ms, {moved} bytes moved, {:.2} of the image; told: {reported:?}",
+            healed.as_millis(),
+            moved as f64 / image.size() as f64
+        );
+        Run { target, in_flight: !ended_before, stage, plan: image.size(), moved, healed, reported }
+    }
+
+    async fn moment(
+        &self,
+        phase: Phase,
+        exported: u64,
+        moved: u64,
+        image: &Made,
+        share: u64,
+        pause: Duration,
+    ) {
+        match phase {
+            Phase::Export => self.export.reached(exported + share).await,
+            Phase::Wire => self.wire().reached(moved + share).await,
+            Phase::Load => {
+                self.wire().reached(moved + image.size()).await;
+                tokio::time::sleep(pause).await;
+            }
+        }
+    }
+
+    /// Waits until the range's engine has the image and its agent has it proven.
+    async fn whole_again(&self, image: &Made, since: Instant) -> Duration {
+        let name = references(&[&image.reference]).remove(0);
+        loop {
+            let healed = since.elapsed();
+            let checked = block_in_place(|| image.check(&self.inside()));
+            let proven = match self.site.ranges.list().await {
+                Ok(ranges) => ranges
+                    .iter()
+                    .flat_map(|range| &range.images)
+                    .any(|held| held.proven && held.reference.as_ref() == Some(&name)),
+                Err(_) => false,
+            };
+            if checked.is_ok() && proven {
+                return healed;
+            }
+            assert!(
+                healed < WHOLE_AGAIN,
+                "{} is not whole again, proven {proven}: {checked:?}",
+                image.reference
+            );
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    fn begin(
+        &self,
+        image: &Made,
+        watch: &Arc<Mutex<Watch>>,
+    ) -> tokio::task::JoinHandle<Result<Report, range::RangeError>> {
+        let (site, note) = (self.site.clone(), watch.clone());
+        let request = UpRequest {
+            names: vec![RANGE.parse().unwrap()],
+            range_image: range_image(self.store),
+            images: references(&[&image.reference]),
+            labels: range::Labels::default(),
+        };
+        let observer = move |event: RangeEvent| {
+            if let RangeEventKind::Image(Event { kind, .. }) = event.kind {
+                let mut watch = note.lock().expect("invariant: no one panics with it");
+                match kind {
+                    EventKind::Entered(stage) => watch.stage = Some(stage),
+                    EventKind::Done(_) => watch.ended = Some(Instant::now()),
+                    _ => {}
+                }
+            }
+        };
+        tokio::spawn(async move { site.ranges.up(&request, Arc::new(observer)).await })
+    }
+
+    fn fresh_image(&mut self) -> Made {
+        self.next += 1;
+        let reference = format!("longshore-test/kill-{}:{}", self.store, self.next);
+        let image = Made::new(&self.program, &reference, self.next, &LAYERS);
+        block_in_place(|| image.load_into(&self.host_engine.docker));
+        image
+    }
+
+    /// Leaves neither engine with the image, so that disks stay small.
+    fn forget(&self, image: &Made) {
+        block_in_place(|| {
+            for docker in [&self.inside(), &self.host_engine.docker] {
+                docker.must(&format!("image rm --force {}", image.reference));
+            }
+        });
+    }
+
+    fn inside(&self) -> Docker {
+        self.site.inside(RANGE)
+    }
+
+    /// The process to kill, as this machine numbers it; of no use for connections.
+    fn victim(&self, target: Target) -> i32 {
+        let range = || pid_of(&self.site.docker, &self.site.container(RANGE));
+        match target {
+            Target::HostAgent => self.site.agent.pid(),
+            Target::HostEngine => self.host_engine.pid(),
+            Target::Range => range(),
+            Target::InnerEngine => process_in(range(), |words| words[0].ends_with("dockerd")),
+            Target::DindAgent => {
+                process_in(range(), |words| words.iter().any(|word| word == "--supervised"))
+            }
+            Target::Connections => 0,
+        }
+    }
+}
+
+fn reported<E: fmt::Display>(
+    up: Result<Result<Result<Report, range::RangeError>, E>, tokio::time::error::Elapsed>,
+) -> Result<(), String> {
+    match up {
+        Err(_) => Err("nothing, for too long".to_owned()),
+        Ok(Err(panic)) => Err(panic.to_string()),
+        Ok(Ok(Err(error))) => Err(error.to_string()),
+        Ok(Ok(Ok(report))) if report.is_whole() => Ok(()),
+        Ok(Ok(Ok(report))) => {
+            let errors = report.ranges.iter().flat_map(|range| {
+                range.error.iter().chain(range.images.iter().filter_map(|i| i.error.as_ref()))
+            });
+            Err(errors.cloned().collect::<Vec<_>>().join("; "))
+        }
+    }
+}
+
+/// The process with these words on its command line, in the container whose first is `first`; 0
+/// where there is none.
+fn process_in(first: i32, is_meant: impl Fn(&[String]) -> bool) -> i32 {
+    let space = |pid: i32| std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+    let Some(container) = space(first) else { return 0 };
+    let pids = std::fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
+    pids.filter(|pid| space(*pid).as_ref() == Some(&container))
+        .find(|pid| is_meant(&command_line(Path::new(&format!("/proc/{pid}/cmdline")))))
+        .unwrap_or(0)
+}
+
+fn command_line(path: &Path) -> Vec<String> {
+    let text = std::fs::read(PathBuf::from(path)).unwrap_or_default();
+    text.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect()
+}

@@ -1,0 +1,166 @@
+//! Every kind of host with every kind of range: proven, and under the digests that they should have.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use range::StoreKind;
+use tokio::task::block_in_place;
+use transfer::Digest;
+
+use crate::docker::Docker;
+use crate::images::{Made, busybox, load};
+use crate::nested::Nested;
+use crate::oci::Layout;
+use crate::site::{Options, Site, range_image, variable};
+
+/// Bytes of noise in each layer.
+const LAYERS: [usize; 2] = [1 << 20, 2 << 20];
+
+/// Where a range's engine keeps blobs on the containerd store.
+const CONTENT: &str = "/var/lib/docker/containerd/daemon/io.containerd.content.v1.content/blobs";
+
+/// A kind of host.
+struct Source {
+    name: &'static str,
+    /// As the host agent takes it.
+    engine: String,
+    flags: Vec<String>,
+    /// Whether it has the image's own manifest and compressed layers, or only what a graphdriver
+    /// keeps.
+    original: bool,
+}
+
+/// A range of each kind.
+const RANGES: [(&str, &str, StoreKind); 3] = [
+    ("overlay2-26", "LONGSHORE_TEST_RANGE_OVERLAY2", StoreKind::Graphdriver),
+    ("overlay2-28", "LONGSHORE_TEST_RANGE_OVERLAY2_28", StoreKind::Graphdriver),
+    ("containerd-28", "LONGSHORE_TEST_RANGE_CONTAINERD", StoreKind::Containerd),
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+#[ignore = "needs a Docker engine and ranges: cargo xtask test runs it"]
+async fn dind_every_host_brings_every_range_an_image_under_the_right_digests() {
+    let folder = tempfile::Builder::new().prefix("lsm-").tempdir().unwrap();
+    let outer = Docker::at(variable("LONGSHORE_TEST_DOCKER"));
+    let reference = format!("longshore-test/matrix:{}", std::process::id());
+    let image = block_in_place(|| Made::new(&busybox(&outer), &reference, 5, &LAYERS));
+    let layout = Layout::of(&image);
+    let containerd = block_in_place(|| prepare(&outer, folder.path(), &image, &layout));
+    assert_eq!(
+        containerd.docker.image(&reference).unwrap().0,
+        layout.manifest.to_string(),
+        "the host on the containerd store is to have the original manifest"
+    );
+
+    let mut site = Site::start().await;
+    for (range, variable_name, _) in RANGES {
+        let report = site.up_from(&variable(variable_name), &[range], &[]).await;
+        assert!(report.is_whole(), "{report:#?}");
+    }
+    let mut made_up = BTreeSet::new();
+    let mut troubles = Vec::new();
+    for source in sources(&outer, &containerd, folder.path()) {
+        site.serve_again(&Options {
+            engine: source.engine.clone(),
+            flags: source.flags.clone(),
+            proxied: None,
+        })
+        .await;
+        let report = site.sync(&RANGES.map(|(range, ..)| range), &[&reference]).await;
+        for (told, (range, _, store)) in report.ranges.iter().zip(RANGES) {
+            let inside = site.inside(range);
+            let proven = told.error.is_none() && told.images.iter().all(|image| image.proven);
+            let outcome = match proven {
+                true => block_in_place(|| check(&inside, store, &source, &image, &layout)),
+                false => Err(format!("{:?} {:?}", told.error, told.images)),
+            };
+            println!("{:32} × {range:13} {outcome:?}", source.name);
+            match outcome {
+                Ok(id) if store == StoreKind::Containerd && !source.original => {
+                    made_up.insert(id);
+                }
+                Ok(_) => {}
+                Err(error) => troubles.push(format!("{} × {range}: {error}", source.name)),
+            }
+            drop(block_in_place(|| inside.run(&["image", "rm", "--force", &reference])));
+        }
+    }
+    outer.must(&format!("image rm --force {reference}"));
+    assert!(troubles.is_empty(), "{}", troubles.join("\n"));
+    assert_eq!(made_up.len(), 1, "a made-up manifest is the same from every host: {made_up:?}");
+}
+
+/// Puts the image where each source looks for it; the engine on the containerd store.
+fn prepare(outer: &Docker, folder: &Path, image: &Made, layout: &Layout) -> Nested {
+    image.load_into(outer);
+    let containerd = range_image(StoreKind::Containerd);
+    let containerd = Nested::start(outer, "matrix-host", &containerd, &folder.join("engine"));
+    load(&containerd.docker, &layout.archive());
+    layout.write(&folder.join("layout"));
+    std::fs::write(folder.join("docker.tar"), image.docker_archive()).unwrap();
+    std::fs::write(folder.join("oci.tar"), layout.archive()).unwrap();
+    containerd
+}
+
+fn sources(outer: &Docker, containerd: &Nested, folder: &Path) -> Vec<Source> {
+    let data_root = outer.must("info --format {{.DockerRootDir}}");
+    let source = |name, engine: String, original, flags: &[&str]| Source {
+        name,
+        engine,
+        flags: flags.iter().map(|flag| (*flag).to_owned()).collect(),
+        original,
+    };
+    let of = |kind: &str, name: &str| format!("{kind}:{}", folder.join(name).display());
+    let way = |way: &str| format!("--export-way={way}");
+    let (graphdriver, blobs) = (outer.host().to_owned(), containerd.docker.host().to_owned());
+    vec![
+        source("overlay2 by save", graphdriver.clone(), false, &[&way("save")]),
+        source(
+            "overlay2 by files",
+            graphdriver,
+            false,
+            &[&way("files"), &format!("--data-root={data_root}")],
+        ),
+        source("containerd by content service", blobs.clone(), true, &[&way("content-service")]),
+        source("containerd by save", blobs, true, &[&way("save")]),
+        source("OCI folder", of("oci", "layout"), true, &[]),
+        source("docker-archive", of("docker-archive", "docker.tar"), false, &[]),
+        source("OCI tar", of("oci-archive", "oci.tar"), true, &[]),
+    ]
+}
+
+/// Looks at the image in a range through the plain client: its files, and what it is called. The
+/// engine's name for it, or what is wrong.
+fn check(
+    inside: &Docker,
+    store: StoreKind,
+    source: &Source,
+    image: &Made,
+    layout: &Layout,
+) -> Result<String, String> {
+    image.check(inside)?;
+    let (id, _) = inside.image(&image.reference).ok_or("it is gone")?;
+    let expected = match (store, source.original) {
+        (StoreKind::Graphdriver, _) => Some(image.config_digest()),
+        (StoreKind::Containerd, true) => Some(layout.manifest.to_string()),
+        // Made up: it is compared with those of other hosts.
+        (StoreKind::Containerd, false) => None,
+    };
+    if expected.as_ref().is_some_and(|expected| *expected != id) {
+        return Err(format!("its ID is {id} and should be {expected:?}"));
+    }
+    if store == StoreKind::Containerd && source.original {
+        layout.blobs.iter().try_for_each(|blob| has_blob(inside, blob))?;
+    }
+    Ok(id)
+}
+
+/// Whether a range's content store has a blob, byte for byte.
+fn has_blob(inside: &Docker, blob: &[u8]) -> Result<(), String> {
+    let hex = Digest::of(blob).hex();
+    let printed = inside.command_around(&["sha256sum", &format!("{CONTENT}/sha256/{hex}")])?;
+    match printed.starts_with(&hex) {
+        true => Ok(()),
+        false => Err(format!("blob {hex} has become {printed}")),
+    }
+}
