@@ -1,4 +1,5 @@
 //! Layers from the files of a real engine: each bit as it went in, whatever a layer has inside.
+#![expect(clippy::print_stdout, reason = "figures for the log of a test run")]
 
 mod adversarial;
 

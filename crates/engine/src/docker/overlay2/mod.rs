@@ -9,8 +9,11 @@
 //! ```
 //! The engine is asked only what there is and what it is called. Nothing of a layer is read before
 //! its reader asks, nothing twice for one reader, nothing is kept, nothing is written: a read-only
-//! mount of the data-root is enough. What cannot be given exactly ends in an error: then there is
-//! still the engine's save.
+//! mount of the data-root is enough.
+//!
+//! What cannot be given exactly ends in an error: then there is still the engine's save. Seen so
+//! far are only archives with sparse files, of which tar-split loses the map, and of which `save`
+//! fails too. Archives that have a name twice are taken in by no engine.
 
 mod beneath;
 mod layerdb;

@@ -300,7 +300,10 @@ fn of_entry(
         ("setuid", mode & 0o4000 != 0),
         ("sticky folder", header[156] == b'5' && mode & 0o1000 != 0),
         ("empty file", file && content.is_empty() && !last.starts_with(b".wh.")),
-        ("file of whole blocks", file && !content.is_empty() && content.len() % BLOCK == 0),
+        (
+            "file of whole blocks",
+            file && !content.is_empty() && content.len().is_multiple_of(BLOCK),
+        ),
         ("sparse content", content.len() > 16 << 20 && content.iter().all(|byte| *byte == 0)),
         ("whiteout", last.starts_with(b".wh.") && last != b".wh..wh..opq"),
         ("opaque folder", last == b".wh..wh..opq"),
