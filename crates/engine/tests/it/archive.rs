@@ -12,7 +12,7 @@ use transfer::{
     BlobSource as _, Descriptor, Digest, Image, ImageSource, LayerForm, MediaType, SourceError,
 };
 
-use self::tar::{BLOCK, Tar, pax_records};
+use self::tar::{Tar, pax_records};
 use crate::{image_of, name};
 
 struct File {

@@ -117,7 +117,7 @@ async fn what_two_readers_could_read_differently_is_refused() {
         let started = std::time::Instant::now();
         match open(&bytes).await {
             Err(ArchiveError::Malformed { reason, .. }) => {
-                assert!(reason.len() < 400, "{what}: {reason}")
+                assert!(reason.len() < 400, "{what}: {reason}");
             }
             other => panic!("{what}: {other:?}"),
         }
@@ -164,7 +164,7 @@ async fn what_has_no_images_is_told_with_the_reason() {
     for (what, bytes) in cases {
         match open(&bytes).await {
             Err(ArchiveError::NoImages { reason, .. }) => {
-                assert!(reason.len() < 400, "{what}: {reason}")
+                assert!(reason.len() < 400, "{what}: {reason}");
             }
             other => panic!("{what}: {other:?}"),
         }

@@ -12,7 +12,7 @@ use transfer::metered::Metered;
 use transfer::pull::Puller;
 use transfer::store::MemoryStore;
 use transfer::{
-    BlobError, BlobSource as _, Descriptor, Digest, Event, Image, ImageSink as _, ImageSource as _,
+    BlobError, BlobSource, Descriptor, Digest, Event, Image, ImageSink as _, ImageSource as _,
     LoadError, Missing, Outcome,
 };
 
@@ -143,7 +143,7 @@ struct Stalling {
 }
 
 #[async_trait::async_trait]
-impl transfer::BlobSource for Stalling {
+impl BlobSource for Stalling {
     async fn stat(&self, digest: &Digest) -> Result<Option<u64>, BlobError> {
         self.store.stat(digest).await
     }
