@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use agent::completions::Completions;
-use agent::inspect::{Inspect, InspectError};
+use agent::inspect::{Inspect, InspectError, InspectFlags};
 use agent::telemetry::Telemetry;
 use agent::units;
 use clap::error::ErrorKind;
@@ -126,14 +126,9 @@ pub struct Serve {
     )]
     pub listen: PathBuf,
 
-    /// Serve on this TCP address as well, for grpcurl and its like; `off` for none. Whoever can
-    /// reach it sees what there is, and can have nothing brought in.
-    #[arg(long, value_name = "ADDRESS:PORT", env = "LONGSHORE_INSPECT", default_value = "off")]
-    pub inspect: Inspect,
-
-    /// Allow an inspection address that other machines can reach.
-    #[arg(long, env = "LONGSHORE_INSPECT_ANY")]
-    pub inspect_any: bool,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "a doc comment here would replace the command's own")]
+    pub inspect: InspectFlags,
 
     /// An image that is wanted from the start; may be given several times.
     #[arg(
@@ -280,9 +275,9 @@ impl Serve {
     /// Where to listen for inspection; `None` where it is switched off.
     ///
     /// # Errors
-    /// An address that other machines can reach, without [`inspect_any`](Self::inspect_any).
+    /// An address that other machines can reach, without `--inspect-any`.
     pub fn inspect_address(&self) -> Result<Option<SocketAddr>, InspectError> {
-        self.inspect.address(self.inspect_any)
+        self.inspect.address(Inspect::Off)
     }
 }
 

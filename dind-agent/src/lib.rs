@@ -31,7 +31,7 @@ use proto::Endpoint;
 pub use control::Control;
 pub use serve::serve;
 
-use config::{Command, Run};
+use config::{Command, Config, Run};
 
 /// What an agent may take beyond its drain's own limit before it is killed: the last file work, and
 /// the last spans on their way to a collector.
@@ -41,7 +41,9 @@ const AGENT_END: Duration = Duration::from_secs(5);
 #[must_use]
 pub fn threads(command: &Command) -> Threads {
     match command {
-        Command::Run(Run { supervised: false, .. }) | Command::Healthcheck(_) => Threads::One,
+        Command::Run(Run { supervised: false, .. })
+        | Command::Healthcheck(_)
+        | Command::Completions(_) => Threads::One,
         _ => Threads::Cores,
     }
 }
@@ -63,6 +65,7 @@ pub async fn run(command: Command, shutdown: Shutdown) -> anyhow::Result<Exit> {
             agent::health::check(&Endpoint::unix(&config.listen), config.timeout).await?;
             Ok(Exit::Ok)
         }
+        Command::Completions(completions) => completions.print::<Config>(),
     }
 }
 

@@ -1,14 +1,19 @@
 //! The host agent's command line: every flag with its unit, default and environment name.
 
-use std::net::SocketAddr;
+mod source;
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use agent::inspect::{Inspect, InspectError};
+use agent::completions::Completions;
+use agent::inspect::{Inspect, InspectError, InspectFlags};
 use agent::telemetry::Telemetry;
 use agent::units;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
+
+pub use source::{ExportWay, Source};
 
 /// Serves the images of this host's Docker engine to its ranges.
 ///
@@ -43,15 +48,16 @@ pub enum Command {
     Run(Run),
     /// Ask a running agent whether it is well: exit 0 when it is.
     Healthcheck(Healthcheck),
+    /// Print the script with which a shell completes this command line.
+    Completions(Completions),
 }
 
 /// A served agent.
 #[derive(Clone, Debug, Args)]
 pub struct Serve {
-    /// The engine whose images are served: `unix:///path` or `tcp://host:port`. `DOCKER_HOST` is the
-    /// default where it is set.
-    #[arg(long, value_name = "ADDRESS", env = "LONGSHORE_ENGINE", default_value_t = docker_host())]
-    pub engine: String,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "a doc comment here would replace the command's own")]
+    pub source: Source,
 
     /// Where the agent keeps its layers and makes its sockets.
     #[arg(
@@ -62,19 +68,9 @@ pub struct Serve {
     )]
     pub state_dir: PathBuf,
 
-    /// Serve on this TCP address as well, for grpcurl and its like; `off` for none. Whoever can
-    /// reach it sees what there is, and can read no layer and change nothing.
-    #[arg(
-        long,
-        value_name = "ADDRESS:PORT",
-        env = "LONGSHORE_INSPECT",
-        default_value = "127.0.0.1:7070"
-    )]
-    pub inspect: Inspect,
-
-    /// Allow an inspection address that other machines can reach.
-    #[arg(long, env = "LONGSHORE_INSPECT_ANY")]
-    pub inspect_any: bool,
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "a doc comment here would replace the command's own")]
+    pub inspect: InspectFlags,
 
     /// Allow remote ranges to be served on TCP addresses that other machines can reach; whoever
     /// reaches such an address is taken for that range, and may read the images of this host.
@@ -157,6 +153,9 @@ pub struct Healthcheck {
     pub timeout: Duration,
 }
 
+/// Where a host agent may be inspected unless something else is said.
+const INSPECT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7070);
+
 /// The default state folder.
 const STATE_DIR: &str = "/var/lib/longshore";
 
@@ -178,7 +177,7 @@ impl Config {
             Command::Serve(serve) | Command::Run(Run { serve, .. }) => {
                 serve.inspect_address().map(|_| ())
             }
-            Command::Healthcheck(_) => Ok(()),
+            Command::Healthcheck(_) | Command::Completions(_) => Ok(()),
         }
     }
 }
@@ -187,15 +186,10 @@ impl Serve {
     /// Where to listen for inspection; `None` where it is switched off.
     ///
     /// # Errors
-    /// An address that other machines can reach, without [`inspect_any`](Self::inspect_any).
+    /// An address that other machines can reach, without `--inspect-any`.
     pub fn inspect_address(&self) -> Result<Option<SocketAddr>, InspectError> {
-        self.inspect.address(self.inspect_any)
+        self.inspect.address(Inspect::At(INSPECT))
     }
-}
-
-fn docker_host() -> String {
-    let address = std::env::var("DOCKER_HOST").ok().filter(|address| !address.is_empty());
-    address.unwrap_or_else(|| "unix:///var/run/docker.sock".into())
 }
 
 #[cfg(test)]

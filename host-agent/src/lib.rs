@@ -32,7 +32,7 @@ use transfer::metered::MeteredStore;
 use transfer::store::FsStore;
 
 use admin::Admin;
-use config::{Command, Run, Serve};
+use config::{Command, Config, Run, Serve};
 use engine::HostEngine;
 use ranges::Ranges;
 use state::{StateDir, admin_socket};
@@ -61,6 +61,7 @@ pub async fn run(command: Command, shutdown: Shutdown) -> anyhow::Result<Exit> {
             agent::health::check(&admin, config.timeout).await?;
             Ok(Exit::Ok)
         }
+        Command::Completions(completions) => completions.print::<Config>(),
     }
 }
 
@@ -68,7 +69,9 @@ pub async fn run(command: Command, shutdown: Shutdown) -> anyhow::Result<Exit> {
 #[must_use]
 pub fn threads(command: &Command) -> Threads {
     match command {
-        Command::Run(Run { supervised: false, .. }) | Command::Healthcheck(_) => Threads::One,
+        Command::Run(Run { supervised: false, .. })
+        | Command::Healthcheck(_)
+        | Command::Completions(_) => Threads::One,
         _ => Threads::Cores,
     }
 }
@@ -132,7 +135,7 @@ async fn compose(
 ) -> anyhow::Result<Admin> {
     let metered = MeteredStore::new(store.clone());
     let ingests = metered.ingests().clone();
-    let engine = Arc::new(HostEngine::at(&config.engine, Arc::new(metered)).await?);
+    let engine = Arc::new(HostEngine::at(config.source.origin(), Arc::new(metered)).await);
     let terms = Terms {
         lease: config.lease,
         reads: config.reads.into(),
@@ -194,7 +197,7 @@ async fn watch_engine(admin: &Admin) {
             match answers {
                 Ok(()) => tracing::info!("the engine answers"),
                 Err(error) => {
-                    let error = format!("{:#}", anyhow::Error::from(error));
+                    let error = format!("{error:#}");
                     tracing::warn!(error, "the engine does not answer");
                 }
             }

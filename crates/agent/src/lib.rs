@@ -1,8 +1,9 @@
 //! What both agents' processes share, so that each of them is a page: logs and spans, signals and
-//! draining, exit codes, and the units that people write on a command line.
+//! draining, exit codes, units and completions of command lines.
 //!
 //! Beside the two processes this is the only crate that names clap or a log subscriber.
 
+pub mod completions;
 pub mod exit;
 pub mod inspect;
 pub mod units;
