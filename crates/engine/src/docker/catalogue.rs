@@ -42,8 +42,7 @@ async fn supported(docker: &Docker) -> Result<(), EngineError> {
         StoreKind::Graphdriver => Ok(()),
         StoreKind::Containerd => Err(EngineError::Unsupported {
             engine: docker.address().to_owned(),
-            what: "images are exported from the overlay2 store only; \
-                   this engine keeps them in the containerd store",
+            what: "its images are in the containerd store, not in that of a graphdriver",
         }),
     }
 }

@@ -15,7 +15,7 @@ use futures::StreamExt as _;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use transfer::image::{MAX_CONFIG, MAX_MANIFEST, Manifest, choose_manifest};
-use transfer::{BlobError, BlobSource, Digest, Image, ImageSummary, Platform};
+use transfer::{BlobError, BlobSource, ConfigDigest, Digest, Image, ImageSummary, Platform};
 
 use super::images::Inspected;
 
@@ -57,6 +57,39 @@ pub(super) async fn read(
         Err(Stop::Lacks(digest)) => Ok(Documents::Lacks(digest)),
         Err(Stop::Malformed(reason)) => Ok(Documents::Malformed(reason)),
         Err(Stop::Blob(error)) => Err(error),
+    }
+}
+
+/// The config and the layers that a manifest names; `None` where it is not there or is no manifest.
+///
+/// # Errors
+/// That it is there and could not be read.
+pub(super) async fn blobs_of(
+    blobs: &dyn BlobSource,
+    manifest: &Digest,
+) -> Result<Option<Vec<Digest>>, BlobError> {
+    match document(blobs, manifest, MAX_MANIFEST).await {
+        Ok(bytes) => Ok(Manifest::parse(&bytes).ok().map(|manifest| {
+            let layers = manifest.layers.iter().map(|layer| layer.digest);
+            layers.chain([manifest.config.digest]).collect()
+        })),
+        Err(Stop::Blob(error)) => Err(error),
+        Err(_) => Ok(None),
+    }
+}
+
+/// A config; `None` where there is none, or what is there is too large for one.
+///
+/// # Errors
+/// That it is there and could not be read.
+pub(super) async fn config(
+    blobs: &dyn BlobSource,
+    digest: &ConfigDigest,
+) -> Result<Option<Bytes>, BlobError> {
+    match document(blobs, &digest.0, MAX_CONFIG).await {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(Stop::Blob(error)) => Err(error),
+        Err(_) => Ok(None),
     }
 }
 

@@ -4,20 +4,34 @@
 //! and can neither select nor resume. So what one save can give is asked for once: requests that
 //! come while a save runs, or shortly before one, go together into one call, and what arrives is
 //! kept in the blob store, where all ranges read it. An image whose layers are all in the store is
-//! answered from there; the manifest is made up from config and sizes, the same for all times.
+//! answered from there.
+//!
+//! | | graphdriver | containerd store |
+//! |---|---|---|
+//! | layers in a save | uncompressed | as stored |
+//! | manifest | made up from config and sizes, the same for all times | the original |
+//! | config digest | the engine's name of the image | in the manifest: known once that was saved |
+//!
+//! So on the containerd store `resolve` of an image that was never exported takes as long as its
+//! export, and `list` has only images whose documents are in the store: to learn the others' config
+//! digests would be to save every image of the host. `content` and files have no such limits, and
+//! are the better ways; this is what always works.
 
-use std::sync::{Arc, Mutex};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio_util::task::AbortOnDropHandle;
 use transfer::{
     BlobError, BlobSource, BlobStore, BlobStream, ConfigDigest, Digest, Image, ImageSource,
-    ImageSummary, LayerForm, Reference, SourceError,
+    ImageSummary, LayerForm, Reference, SourceError, StoreKind,
 };
 
-use super::flight::{Failure, Pilot};
+use super::documents::{self, Documents};
+use super::flight::{Answer, Failure, Pilot};
 use super::save::{ExportStats, State};
+use super::target::{Root, Target};
 use super::{Docker, catalogue};
 
 /// How long an export waits for company: ranges that start together ask within this time, and each
@@ -43,6 +57,9 @@ impl std::fmt::Debug for Export {
 
 struct Inner {
     state: Arc<State>,
+    /// Where images of the containerd store are found by their configs. What a manifest says never
+    /// changes; targets that are gone are dropped.
+    targets: Mutex<HashMap<ConfigDigest, Target>>,
     /// The exporter, if one runs. It holds `state` and never `Inner`, so that it ends with it.
     task: Mutex<Option<AbortOnDropHandle<()>>>,
 }
@@ -54,6 +71,7 @@ impl Export {
         Self {
             inner: Arc::new(Inner {
                 state: Arc::new(State::new(docker, store)),
+                targets: Mutex::default(),
                 task: Mutex::new(None),
             }),
         }
@@ -75,11 +93,19 @@ impl Export {
 #[async_trait]
 impl ImageSource for Export {
     async fn list(&self) -> Result<Vec<ImageSummary>, SourceError> {
-        catalogue::list(self.docker()).await
+        let info = self.docker().info().await.map_err(|error| error.about("*"))?;
+        match info.store {
+            StoreKind::Graphdriver => catalogue::list(self.docker()).await,
+            StoreKind::Containerd => self.inner.list().await,
+        }
     }
 
     async fn resolve(&self, reference: &Reference) -> Result<ImageSummary, SourceError> {
-        catalogue::resolve(self.docker(), reference).await
+        let info = self.docker().info().await.map_err(|error| error.about(reference))?;
+        match info.store {
+            StoreKind::Graphdriver => catalogue::resolve(self.docker(), reference).await,
+            StoreKind::Containerd => self.inner.resolve(reference).await,
+        }
     }
 
     async fn image(
@@ -141,16 +167,95 @@ impl BlobSource for ImageBlobs {
 
 impl Inner {
     async fn image(&self, config_digest: &ConfigDigest) -> Result<Image, SourceError> {
-        let stored = self.state.assemble(config_digest).await;
-        if let Some(image) = stored.map_err(|failure| failure.about(config_digest))? {
+        let store = self.state.docker.store_kind().await;
+        let target = match store.map_err(|error| error.about(config_digest))? {
+            StoreKind::Graphdriver => Target::config(*config_digest),
+            StoreKind::Containerd => self.find(config_digest).await?,
+        };
+        let image = self.fetch(&target).await;
+        image.map_err(|failure| failure.about(config_digest))
+    }
+
+    /// The image from the store, or from an export that others may wait for as well.
+    async fn fetch(&self, target: &Target) -> Answer {
+        if let Some(image) = self.state.assemble(&target.root).await? {
             return Ok(image);
         }
-        let (answer, starts) = self.state.flight.join(*config_digest);
+        let (answer, starts) = self.state.flight.join(target.id);
         if starts {
             self.start();
         }
         let stopped = |_| Err(Failure::engine("the export was stopped"));
-        answer.await.unwrap_or_else(stopped).map_err(|failure| failure.about(config_digest))
+        answer.await.unwrap_or_else(stopped)
+    }
+
+    /// The image of the containerd store that `reference` names now, exported if need be.
+    async fn resolve(&self, reference: &Reference) -> Result<ImageSummary, SourceError> {
+        let inspected = self.state.docker.inspect_manifests(reference).await;
+        let inspected = inspected.map_err(|error| error.about(reference))?;
+        let Some(inspected) = inspected.filter(|inspected| inspected.is_named(reference)) else {
+            return Err(SourceError::NotFound { image: reference.to_string() });
+        };
+        let told = |failure: Failure| failure.about(reference);
+        let target = Target::choose(&inspected, &self.state.platform);
+        let target = target.map_err(|reason| told(Failure::Malformed(reason)))?;
+        let image = match self.documents(&target).await.map_err(told)? {
+            Some(image) => image,
+            None => self.fetch(&target).await.map_err(told)?,
+        };
+        self.targets().insert(image.config_digest, target);
+        Ok(documents::summary(&inspected, &image))
+    }
+
+    /// The images of the containerd store whose documents are in ours.
+    async fn list(&self) -> Result<Vec<ImageSummary>, SourceError> {
+        let told = |failure: Failure| failure.about(&"*");
+        let listed = self.state.docker.list_described().await;
+        let listed = listed.map_err(|error| error.about("*"))?;
+        let mut known = HashMap::new();
+        let mut summaries = Vec::new();
+        for inspected in &listed {
+            let Ok(target) = Target::choose(inspected, &self.state.platform) else { continue };
+            // A document that is none makes that one image unknown, not the list.
+            let image = match self.documents(&target).await {
+                Ok(image) => image,
+                Err(Failure::Malformed(_)) => None,
+                Err(failure) => return Err(told(failure)),
+            };
+            if let Some(image) = image {
+                summaries.push(documents::summary(inspected, &image));
+                known.insert(image.config_digest, target);
+            }
+        }
+        let unknown = listed.len() - known.len();
+        tracing::debug!(known = known.len(), unknown, "images of which a save is known are listed");
+        *self.targets() = known;
+        Ok(documents::sorted(summaries))
+    }
+
+    /// The image as its documents in the store tell it; `None` where one is not there.
+    async fn documents(&self, target: &Target) -> Result<Option<Image>, Failure> {
+        let Root::Manifest(manifest) = &target.root else { return Ok(None) };
+        match documents::read(&self.state.store, manifest, &self.state.platform).await {
+            Ok(Documents::Image(image)) => Ok(Some(*image)),
+            Ok(Documents::Lacks(_)) => Ok(None),
+            Ok(Documents::Malformed(reason)) => Err(Failure::Malformed(reason)),
+            Err(error) => Err(Failure::Blob(Arc::new(error))),
+        }
+    }
+
+    /// The target with this config, looked for among all where it is not known.
+    async fn find(&self, config_digest: &ConfigDigest) -> Result<Target, SourceError> {
+        let known = |inner: &Self| inner.targets().get(config_digest).cloned();
+        if let Some(target) = known(self) {
+            return Ok(target);
+        }
+        self.list().await?;
+        known(self).ok_or_else(|| SourceError::NotFound { image: config_digest.to_string() })
+    }
+
+    fn targets(&self) -> MutexGuard<'_, HashMap<ConfigDigest, Target>> {
+        self.targets.lock().expect("invariant: no one panics while holding the targets")
     }
 
     fn start(&self) {

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::oneshot;
 use transfer::blob::Cause;
-use transfer::{BlobError, ConfigDigest, Image, SourceError};
+use transfer::{BlobError, EngineImageId, Image, SourceError};
 
 /// Why an image could not be exported; told to each who waits for it.
 #[derive(Clone, Debug)]
@@ -45,38 +45,13 @@ impl Failure {
     }
 
     /// The failure as one caller's error about one image.
-    pub(super) fn about(self, image: &ConfigDigest) -> SourceError {
+    pub(super) fn about(self, image: &impl ToString) -> SourceError {
         let image = image.to_string();
         match self {
             Self::NotFound => SourceError::NotFound { image },
             Self::Malformed(reason) => SourceError::Malformed { image, reason },
-            Self::Blob(error) => SourceError::Export { image, source: again(&error) },
+            Self::Blob(error) => SourceError::Export { image, source: error.again() },
             Self::Engine(error) => SourceError::unavailable(image, Shared(error)),
-        }
-    }
-}
-
-/// The same error once more, for the next who waits.
-fn again(error: &Arc<BlobError>) -> BlobError {
-    match &**error {
-        BlobError::Storage { digest, path, source } => {
-            let source = match source.raw_os_error() {
-                Some(code) => std::io::Error::from_raw_os_error(code),
-                None => std::io::Error::new(source.kind(), source.to_string()),
-            };
-            BlobError::Storage { digest: *digest, path: path.clone(), source }
-        }
-        BlobError::DigestMismatch { expected, actual } => {
-            BlobError::DigestMismatch { expected: *expected, actual: *actual }
-        }
-        BlobError::SizeMismatch { digest, expected, actual } => {
-            BlobError::SizeMismatch { digest: *digest, expected: *expected, actual: *actual }
-        }
-        BlobError::NotFound { digest }
-        | BlobError::OffsetBeyondEnd { digest, .. }
-        | BlobError::LeaseLost { digest }
-        | BlobError::Unavailable { digest, .. } => {
-            BlobError::unavailable(*digest, Shared(error.clone()))
         }
     }
 }
@@ -90,15 +65,15 @@ pub(super) struct Flight(Mutex<Queue>);
 
 #[derive(Debug, Default)]
 struct Queue {
-    waiting: HashMap<ConfigDigest, Vec<oneshot::Sender<Answer>>>,
-    running: HashMap<ConfigDigest, Vec<oneshot::Sender<Answer>>>,
+    waiting: HashMap<EngineImageId, Vec<oneshot::Sender<Answer>>>,
+    running: HashMap<EngineImageId, Vec<oneshot::Sender<Answer>>>,
     /// Whether somebody exports, or is about to.
     active: bool,
 }
 
 impl Flight {
     /// Waits for an image; the second value says whether the caller has to start exporting.
-    pub(super) fn join(&self, image: ConfigDigest) -> (oneshot::Receiver<Answer>, bool) {
+    pub(super) fn join(&self, image: EngineImageId) -> (oneshot::Receiver<Answer>, bool) {
         let (sender, receiver) = oneshot::channel();
         let mut queue = self.lock();
         match queue.running.get_mut(&image) {
@@ -109,7 +84,7 @@ impl Flight {
     }
 
     /// The images for the next export; none, and the exporter is no longer active.
-    pub(super) fn take_off(&self) -> Vec<ConfigDigest> {
+    pub(super) fn take_off(&self) -> Vec<EngineImageId> {
         let mut queue = self.lock();
         queue.running = std::mem::take(&mut queue.waiting);
         queue.active = !queue.running.is_empty();
@@ -117,7 +92,7 @@ impl Flight {
     }
 
     /// Answers everyone who waits for an image of this export.
-    pub(super) fn settle(&self, image: &ConfigDigest, answer: &Answer) {
+    pub(super) fn settle(&self, image: &EngineImageId, answer: &Answer) {
         let waiters = self.lock().running.remove(image).unwrap_or_default();
         for waiter in waiters {
             // Whoever left does not want to know.
@@ -166,7 +141,7 @@ mod tests {
     #[test]
     fn one_starts_and_the_others_wait() {
         let flight = Flight::default();
-        let [a, b] = [b"a", b"b"].map(|bytes| ConfigDigest(Digest::of(bytes)));
+        let [a, b] = [b"a", b"b"].map(|bytes| EngineImageId(Digest::of(bytes)));
         let (_first, starts) = flight.join(a);
         assert!(starts);
         assert!(!flight.join(b).1);
@@ -185,7 +160,7 @@ mod tests {
     #[test]
     fn an_exporter_that_dies_leaves_no_one_waiting() {
         let flight = Arc::new(Flight::default());
-        let a = ConfigDigest(Digest::of(b"a"));
+        let a = EngineImageId(Digest::of(b"a"));
         let (mut waiter, _) = flight.join(a);
         drop(Pilot::new(flight.clone()));
         assert!(waiter.try_recv().is_err());

@@ -55,13 +55,34 @@ struct ManifestSummary {
     /// Whether config and every layer are in the content store.
     #[serde(default)]
     available: bool,
+    /// `image`, `attestation`, …; engines that do not say have images only.
+    kind: Option<String>,
     image_data: Option<ImageData>,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct ImageData {
+    platform: Option<ToldPlatform>,
     size: Option<ImageSize>,
+}
+
+/// As in OCI's documents, in lower case.
+#[derive(Clone, Debug, Deserialize)]
+struct ToldPlatform {
+    os: String,
+    architecture: String,
+    variant: Option<String>,
+}
+
+/// A manifest of an image on the containerd store that is an image, not about one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ToldManifest {
+    pub(super) digest: Digest,
+    /// Absent where the engine does not say.
+    pub(super) platform: Option<Platform>,
+    /// Whether config and every layer are in the content store.
+    pub(super) available: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -137,6 +158,22 @@ impl Inspected {
         let size = summary.image_data.as_ref()?.size.as_ref()?.unpacked?;
         // An image without layers has nothing to unpack.
         Some(summary.available && (0 < size || self.diff_ids().is_empty()))
+    }
+
+    /// The manifests that are images. `None` where the engine does not tell.
+    pub(super) fn images(&self) -> Option<Vec<ToldManifest>> {
+        let told = self.manifests.as_ref()?.iter();
+        let images = told.filter(|told| told.kind.as_deref().is_none_or(|kind| kind == "image"));
+        let images = images.map(|told| {
+            let platform = told.image_data.as_ref().and_then(|data| data.platform.clone());
+            let platform = platform.map(|told| Platform {
+                os: told.os,
+                architecture: told.architecture,
+                variant: told.variant.filter(|variant| !variant.is_empty()),
+            });
+            ToldManifest { digest: told.id, platform, available: told.available }
+        });
+        Some(images.collect())
     }
 
     /// Bytes that the unpacked layers of `manifest` take; 0 when the engine does not say.

@@ -4,6 +4,7 @@
 //! and what bollard's types do not carry go through `http.rs`, which knows progress instead of
 //! deadlines.
 
+mod assemble;
 mod catalogue;
 mod containers;
 mod content;
@@ -21,11 +22,13 @@ mod prove;
 mod save;
 mod spec;
 mod split;
+mod target;
 mod thin;
 mod verify;
 
 use std::fmt;
 use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use transfer::{EngineInfo, StoreKind};
@@ -54,6 +57,8 @@ pub struct Docker {
     address: String,
     client: bollard::Docker,
     http: http::Http,
+    /// How the engine keeps images, as it said last.
+    store: Arc<Mutex<Option<StoreKind>>>,
 }
 
 impl fmt::Debug for Docker {
@@ -87,7 +92,7 @@ impl Docker {
             .await
             .map_err(|_| EngineError::timed_out(&address, ACTION, UNARY_DEADLINE))?
             .map_err(failed)?;
-        Ok(Self { address, client, http })
+        Ok(Self { address, client, http, store: Arc::default() })
     }
 
     /// The socket or address that this engine answers at.
@@ -108,12 +113,28 @@ impl Docker {
         let containerd = status
             .iter()
             .any(|entry| matches!(entry.as_slice(), [key, value] if key == "driver-type" && value == "io.containerd.snapshotter.v1"));
+        let store = if containerd { StoreKind::Containerd } else { StoreKind::Graphdriver };
+        *self.last_store() = Some(store);
         Ok(EngineInfo {
             engine: format!("docker {}", info.server_version.unwrap_or_else(|| "?".into())),
-            store: if containerd { StoreKind::Containerd } else { StoreKind::Graphdriver },
+            store,
             driver: info.driver.unwrap_or_default(),
             id: info.id.unwrap_or_default(),
         })
+    }
+
+    /// How the engine keeps images, as it said when it was last asked who it is. Whoever begins
+    /// something with an image asks [`info`](Self::info), and so a change of the store is noticed.
+    pub(crate) async fn store_kind(&self) -> Result<StoreKind, EngineError> {
+        let last = *self.last_store();
+        match last {
+            Some(store) => Ok(store),
+            None => Ok(self.info().await?.store),
+        }
+    }
+
+    fn last_store(&self) -> MutexGuard<'_, Option<StoreKind>> {
+        self.store.lock().expect("invariant: storing a value does not panic")
     }
 
     /// Asks for a sign of life.

@@ -12,8 +12,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
 
 use futures::{StreamExt as _, TryStreamExt as _};
-use transfer::plan::{missing_above_prefix, missing_blobs, present_chains};
-use transfer::{DiffId, Digest, EngineImageId, Image, Missing, Proof, StoreKind};
+use transfer::plan::{missing_above_prefix, missing_blobs};
+use transfer::{ChainId, Digest, EngineImageId, Image, Missing, Proof, StoreKind};
 
 use super::images::{Inspected, Listed};
 use super::journal::Journal;
@@ -26,9 +26,9 @@ pub(super) const INSPECTIONS: usize = 8;
 #[derive(Debug, Default)]
 pub(super) struct Presence {
     journal: Journal,
-    /// The diff IDs of graphdriver images. An ID is the digest of the document that they come
-    /// from, so an entry is right for ever; images that are gone are dropped.
-    diff_ids: Mutex<HashMap<EngineImageId, Vec<DiffId>>>,
+    /// The chains of graphdriver images. An ID is the digest of the document that they come from,
+    /// so an entry is right for ever; images that are gone are dropped.
+    chains: Mutex<HashMap<EngineImageId, Vec<ChainId>>>,
 }
 
 impl Presence {
@@ -47,10 +47,9 @@ impl Presence {
         docker: &Docker,
         image: &Image,
     ) -> Result<Missing, EngineError> {
-        match docker.info().await?.store {
+        match docker.store_kind().await? {
             StoreKind::Graphdriver => {
-                let known = self.diff_ids(docker).await?;
-                let present = present_chains(known.values().map(Vec::as_slice));
+                let present = self.chains(docker).await?;
                 Ok(missing_above_prefix(image, &present))
             }
             StoreKind::Containerd => {
@@ -106,34 +105,34 @@ impl Presence {
         }
     }
 
-    /// The diff IDs of every image that a graphdriver has.
-    async fn diff_ids(
-        &self,
-        docker: &Docker,
-    ) -> Result<HashMap<EngineImageId, Vec<DiffId>>, EngineError> {
+    /// The chains of every image that a graphdriver has.
+    async fn chains(&self, docker: &Docker) -> Result<HashSet<ChainId>, EngineError> {
         let listed: HashSet<_> = docker.list_images().await?.iter().map(|image| image.id).collect();
         let mut known = self.lock().clone();
         known.retain(|id, _| listed.contains(id));
         let unknown: Vec<_> = listed.iter().filter(|id| !known.contains_key(id)).copied().collect();
         let inspections = unknown.into_iter().map(|id| async move {
             let inspected = docker.inspect(&id.to_string()).await?;
-            Ok::<_, EngineError>(inspected.map(|inspected| (id, inspected.diff_ids().to_vec())))
+            Ok::<_, EngineError>(
+                inspected.map(|inspected| (id, ChainId::chain(inspected.diff_ids()))),
+            )
         });
         let inspected: Vec<_> =
             futures::stream::iter(inspections).buffer_unordered(INSPECTIONS).try_collect().await?;
         known.extend(inspected.into_iter().flatten());
-        self.lock().clone_from(&known);
-        Ok(known)
+        let present = known.values().flatten().copied().collect();
+        *self.lock() = known;
+        Ok(present)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<EngineImageId, Vec<DiffId>>> {
-        self.diff_ids.lock().expect("invariant: no one panics while holding the diff IDs")
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<EngineImageId, Vec<ChainId>>> {
+        self.chains.lock().expect("invariant: no one panics while holding the chains")
     }
 }
 
 /// What the engine calls `image` when it has it.
 async fn target(docker: &Docker, image: &Image) -> Result<Digest, EngineError> {
-    Ok(match docker.info().await?.store {
+    Ok(match docker.store_kind().await? {
         StoreKind::Graphdriver => image.config_digest.0,
         StoreKind::Containerd => image.manifest_digest,
     })

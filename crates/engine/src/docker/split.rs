@@ -3,8 +3,9 @@
 //! ```text
 //! engines before 25                          from 25
 //!   <v1 id>/layer.tar   name not known         blobs/sha256/<hex>   layers, configs, and manifests
-//!   <v1 id>/layer.tar → a repeated layer       manifest.json        that the engine makes up
-//!   <hex>.json          a config               index.json …
+//!   <v1 id>/layer.tar → a repeated layer       manifest.json        that the engine makes up; on
+//!   <hex>.json          a config               index.json …         the containerd store all as
+//!                                                                   stored, in order of digests
 //! ```
 //!
 //! A layer is known by its hash and by nothing else: what the archive says of names and positions
@@ -39,6 +40,9 @@ pub(super) enum SplitError {
 pub(super) struct Wanted {
     pub(super) configs: HashSet<ConfigDigest>,
     pub(super) layers: HashSet<Digest>,
+    /// Every blob that has its digest for a name: which ones an image has is not known before its
+    /// manifest has come, and that may be the last.
+    pub(super) everything: bool,
 }
 
 /// What an entry of the archive is, by its path alone.
@@ -115,7 +119,7 @@ impl<'a, R: AsyncRead + Unpin + Send> Splitter<'a, R> {
         bytes: &mut (impl AsyncRead + Unpin + Send),
     ) -> Result<Option<Digest>, SplitError> {
         let is_config = self.wanted.configs.contains(&ConfigDigest(digest));
-        if !is_config && !self.wanted.layers.contains(&digest) {
+        if !is_config && !self.wanted.everything && !self.wanted.layers.contains(&digest) {
             return Ok(None);
         }
         if self.store.stat(&digest).await?.is_some() {

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use engine::EngineError;
 use engine::docker::{ContainerdContent, ContentWay};
+use engine::{EngineError, Export};
 use serde_json::json;
 use transfer::fixture::{bytes, contract, tar};
 use transfer::store::MemoryStore;
@@ -74,7 +74,9 @@ fn published(seed: u64) -> Published {
         ("", layers[2].clone()),
     ];
     let (amd64, config) = manifest("amd64", &layers, &stored);
-    let (arm64, arm64_config) = manifest("arm64", &layers, &stored);
+    let other = layer("arm", seed + 3, 2_000_000);
+    let (arm64, arm64_config) =
+        manifest("arm64", std::slice::from_ref(&other), &[("", other.clone())]);
     let statement = Bytes::from_static(b"{}");
     let attestation_config = json_bytes(&json!({
         "architecture": "unknown", "os": "unknown", "config": {},
@@ -103,7 +105,7 @@ fn published(seed: u64) -> Published {
     let mut blobs = vec![amd64, config];
     blobs.extend(stored.map(|(_, bytes)| bytes));
     let others =
-        vec![index.clone(), arm64, arm64_config, attestation, attestation_config, statement];
+        vec![index.clone(), arm64, arm64_config, other, attestation, attestation_config, statement];
     Published { index, image, blobs, layers, others }
 }
 
@@ -193,6 +195,14 @@ async fn docker_a_containerd_host_gives_original_bytes_by_every_way() {
         a_part_of_an_image_is_told_as_such(&content, &socket).await;
         range.docker.remove_image(&name("part:1")).await.unwrap();
     }
+
+    let export = Export::new(range.docker.clone(), Arc::new(MemoryStore::default()));
+    export.resolve(&name(NAME)).await.unwrap();
+    gives_the_original(Arc::new(export.clone()), &published, "save").await;
+    let stats = export.stats();
+    assert_eq!(stats.saves, 1);
+    let all: usize = all.iter().map(|blob| blob.len()).sum();
+    assert!(stats.bytes_read < all as u64, "other platforms are left out: {stats:?}");
     range.remove().await;
 }
 

@@ -1,13 +1,18 @@
 //! Images out of an engine: once, verified, and told clearly when that fails.
 
+use std::io::Write as _;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use engine::Export;
 use engine::fixture::{FakeDocker, Fault, SaveLayout};
 use futures::{StreamExt as _, TryStreamExt as _};
+use transfer::image::Manifest;
 use transfer::store::MemoryStore;
-use transfer::{BlobStore, Digest, Image, ImageSource, LayerForm, SourceError, StoreKind, fixture};
+use transfer::{
+    BlobStore, Descriptor, Digest, Image, ImageSource, LayerForm, MediaType, SourceError,
+    StoreKind, fixture,
+};
 
 use crate::{Blobs, name};
 
@@ -81,10 +86,8 @@ async fn everyone_who_asks_at_once_shares_one_save() {
     let asked = (0..20).map(|turn| {
         let (export, image) = (export.clone(), images[turn % 2].0.clone());
         async move {
-            assert_eq!(
-                export.image(&image.config_digest, LayerForm::AsStored).await.unwrap(),
-                image
-            )
+            let given = export.image(&image.config_digest, LayerForm::AsStored).await;
+            assert_eq!(given.unwrap(), image);
         }
     });
     futures::future::join_all(asked).await;
@@ -192,13 +195,87 @@ async fn images_are_listed_and_resolved_without_exporting() {
     assert_eq!(docker.saves(), 0);
 }
 
+/// An image whose layers are compressed, with their blobs.
+fn compressed(seed: u64) -> (Image, Blobs) {
+    let (plain, blobs) = fixture::image(seed, &[20_000, 30_000]);
+    let gzip = |(_, bytes): &(Descriptor, Bytes)| {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(bytes).unwrap();
+        let bytes: Bytes = encoder.finish().unwrap().into();
+        (Descriptor::of("application/vnd.docker.image.rootfs.diff.tar.gzip", &bytes), bytes)
+    };
+    let blobs: Blobs = blobs.iter().map(gzip).collect();
+    let manifest = Manifest {
+        config: Descriptor::of(MediaType::CONFIG, &plain.config),
+        layers: blobs.iter().map(|(blob, _)| blob.clone()).collect(),
+    };
+    // A space that nobody who makes manifests up would leave.
+    let manifest = manifest.encode().replace("\"layers\":", "\"layers\": ");
+    (Image::parse(manifest.into(), plain.config).unwrap(), blobs)
+}
+
 #[tokio::test]
-async fn a_host_on_the_containerd_store_is_refused_in_plain_words() {
+async fn a_containerd_host_is_exported_as_it_is_stored() {
     let docker = FakeDocker::start(StoreKind::Containerd);
-    let export = Export::new(docker.connect().await, Arc::new(MemoryStore::default()));
-    let error = export.list().await.unwrap_err();
-    let cause = std::error::Error::source(&error).unwrap().to_string();
-    assert!(cause.contains("overlay2 store only"), "{cause}");
+    let ((image, blobs), (other, other_blobs)) = (compressed(1), compressed(2));
+    docker.add(&image, &blobs, &name("app:1"));
+    docker.add(&other, &other_blobs, &name("app:2"));
+    let store = Arc::new(MemoryStore::default());
+    let export = Export::new(docker.connect().await, store.clone() as Arc<dyn BlobStore>);
+    assert_eq!(export.list().await.unwrap(), [], "nothing is exported to be listed");
+    assert_eq!(docker.saves(), 0);
+
+    // The config's digest is in the manifest, and that comes with a save.
+    let asked = (0..8).map(|_| {
+        let (export, reference) = (export.clone(), name("app:1"));
+        async move { export.resolve(&reference).await.unwrap() }
+    });
+    let summaries = futures::future::join_all(asked).await;
+    let summary = &summaries[0];
+    assert!(summaries.iter().all(|other| other == summary));
+    assert_eq!(summary.config_digest, image.config_digest);
+    assert_eq!(summary.references, [name("app:1")]);
+    assert_eq!(export.list().await.unwrap(), summaries[..1]);
+    let given = export.image(&image.config_digest, LayerForm::AsStored).await.unwrap();
+    assert_eq!(given, image);
+    let all = blobs.iter().map(|(_, bytes)| bytes.clone());
+    let all: Vec<_> = all.chain([image.config.clone(), image.manifest.clone()]).collect();
+    fixture::contract::source(&*export.blobs(&image.config_digest), &all).await;
+    assert_eq!(docker.saves(), 1);
+
+    // A restarted host knows what its store has; what is lost comes with one more save.
+    let export = Export::new(docker.connect().await, store.clone() as Arc<dyn BlobStore>);
+    let given = export.image(&image.config_digest, LayerForm::AsStored).await.unwrap();
+    assert_eq!(given, image);
+    assert_eq!(docker.saves(), 1);
+    store.remove(&image.layers[1].blob.digest).await.unwrap();
+    fixture::contract::source(&*export.blobs(&image.config_digest), &all).await;
+    let unknown = export.image(&other.config_digest, LayerForm::AsStored).await.unwrap_err();
+    assert!(matches!(unknown, SourceError::NotFound { .. }), "{unknown:?}");
+    assert_eq!(export.resolve(&name("app:2")).await.unwrap().config_digest, other.config_digest);
+}
+
+#[tokio::test]
+async fn what_a_containerd_hosts_export_lacks_is_told() {
+    let docker = FakeDocker::start(StoreKind::Containerd);
+    let (image, blobs) = compressed(1);
+    docker.add(&image, &blobs, &name("app:1"));
+    let connection = docker.connect().await;
+    let export = || Export::new(connection.clone(), Arc::new(MemoryStore::default()));
+    for digest in [image.layers[1].blob.digest, image.manifest_digest] {
+        docker.fault(Fault::SaveWithout(digest));
+        let error = export().resolve(&name("app:1")).await.unwrap_err();
+        assert!(error.to_string().contains(&digest.to_string()), "{error}");
+    }
+    docker.fault(Fault::CutSave(10_000));
+    let export = export();
+    let error = export.resolve(&name("app:1")).await.unwrap_err();
+    assert!(matches!(error, SourceError::Unavailable { .. }), "{error:?}");
+    docker.fault(Fault::NoManifests);
+    let error = export.resolve(&name("app:1")).await.unwrap_err();
+    assert!(error.to_string().contains("engines since 28"), "{error}");
+    docker.fault(Fault::None);
+    export.resolve(&name("app:1")).await.unwrap();
 }
 
 #[tokio::test]
