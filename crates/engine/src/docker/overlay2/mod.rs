@@ -76,8 +76,11 @@ struct Inner {
     docker: Docker,
     root: DataRoot,
     /// Sizes of tars in bytes. What a diff ID stands for never changes, and so its size.
-    sizes: Mutex<HashMap<DiffId, u64>>,
+    sizes: Mutex<HashMap<DiffId, Arc<Size>>>,
 }
+
+/// A size once it is known; locked while it is found out, so that all who ask wait for one.
+type Size = Mutex<Option<u64>>;
 
 impl Docker {
     /// Where the engine says that its data-root is, on its own host; `None` where it does not say.
@@ -207,17 +210,20 @@ impl Inner {
 
     /// The size of a layer's tar in bytes, which the engine itself keeps nowhere.
     fn size(&self, chain_id: &ChainId, diff_id: &DiffId) -> Result<u64, BlobError> {
-        let known = || self.sizes.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(size) = known().get(diff_id) {
-            return Ok(*size);
+        let known = {
+            let mut sizes = self.sizes.lock().unwrap_or_else(PoisonError::into_inner);
+            if MAX_SIZES <= sizes.len() {
+                sizes.clear();
+            }
+            sizes.entry(*diff_id).or_default().clone()
+        };
+        let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(size) = *known {
+            return Ok(size);
         }
         let size = self.root.layer(chain_id, diff_id).and_then(|layer| layer.size());
         let size = size.map_err(|error| error.about(diff_id.0))?;
-        let mut known = known();
-        if MAX_SIZES <= known.len() {
-            known.clear();
-        }
-        known.insert(*diff_id, size);
+        *known = Some(size);
         Ok(size)
     }
 }

@@ -51,6 +51,22 @@ async fn files_are_a_source_like_any_other() {
 }
 
 #[tokio::test]
+async fn all_who_ask_at_once_read_what_the_engine_keeps_of_a_layer_once() {
+    let (root, image, chain_id) = one_layer().await;
+    let files = root.open().await;
+    let before = files.stats().metadata_read;
+    let asked = (0..20).map(|_| files.image(&image.config_digest, LayerForm::AsStored));
+    for asked in futures::future::join_all(asked).await {
+        assert_eq!(asked.unwrap(), image);
+    }
+    let folder = std::fs::read_dir(root.layer(&chain_id)).unwrap();
+    let layer: u64 = folder.map(|entry| entry.unwrap().metadata().unwrap().len()).sum();
+    let read = files.stats().metadata_read - before;
+    assert_eq!(read, layer + 20 * image.config.len() as u64);
+    assert_eq!(files.stats().bytes_read, 0, "a layer was read");
+}
+
+#[tokio::test]
 async fn every_offset_gives_the_tail_of_the_whole() {
     let root = Root::new();
     let names: [&[u8]; 5] = [b"plain", b"./dot", b"/slash", b"new\nline/\xff\xfe", b"a/b/c/d"];
