@@ -74,7 +74,19 @@ pub enum BlobError {
         /// The blob asked for.
         digest: Digest,
     },
-    /// No space, no permission, a broken disk: a person has to act.
+    /// The store's file system has no room for the blob: a person has to act.
+    #[error("blob {digest} needs {need} bytes, and the file system of {path} has {free} free")]
+    NoSpace {
+        /// The blob that was to be taken in.
+        digest: Digest,
+        /// The store's folder.
+        path: String,
+        /// Bytes that it needs, those of others that are coming in included.
+        need: u64,
+        /// Bytes that are free.
+        free: u64,
+    },
+    /// No permission, no space after all, a broken disk: a person has to act.
     #[error("blob {digest} could not be stored or read: {path}")]
     Storage {
         /// The blob in question.
@@ -115,6 +127,9 @@ impl BlobError {
             }
             Self::DigestMismatch { expected, actual } => Self::DigestMismatch { expected, actual },
             Self::LeaseLost { digest } => Self::LeaseLost { digest },
+            Self::NoSpace { digest, ref path, need, free } => {
+                Self::NoSpace { digest, path: path.clone(), need, free }
+            }
             Self::Storage { digest, ref path, ref source } => Self::Storage {
                 digest,
                 path: path.clone(),
@@ -179,6 +194,15 @@ pub trait BlobStore: BlobSource {
     /// [`BlobError::Storage`] when there is no room or no permission.
     async fn ingest(&self) -> Result<Box<dyn Ingest>, BlobError>;
 
+    /// Begins taking in a blob whose name and size are known: so a store can refuse what it has no
+    /// room for before the first byte came.
+    ///
+    /// # Errors
+    /// [`BlobError::NoSpace`], [`BlobError::Storage`].
+    async fn ingest_of(&self, _expected: &Descriptor) -> Result<Box<dyn Ingest>, BlobError> {
+        self.ingest().await
+    }
+
     /// Forgets a blob. Forgetting what is not there is not an error; a leased blob stays.
     ///
     /// # Errors
@@ -238,6 +262,10 @@ impl<S: BlobSource + ?Sized> BlobSource for Arc<S> {
 impl<S: BlobStore + ?Sized> BlobStore for Arc<S> {
     async fn ingest(&self) -> Result<Box<dyn Ingest>, BlobError> {
         (**self).ingest().await
+    }
+
+    async fn ingest_of(&self, expected: &Descriptor) -> Result<Box<dyn Ingest>, BlobError> {
+        (**self).ingest_of(expected).await
     }
 
     async fn remove(&self, digest: &Digest) -> Result<(), BlobError> {

@@ -214,6 +214,11 @@ impl<S: BlobStore> BlobStore for MeteredStore<S> {
         Ok(Box::new(CountedIngest { ingest, counters: self.ingests.clone() }))
     }
 
+    async fn ingest_of(&self, expected: &Descriptor) -> Result<Box<dyn Ingest>, BlobError> {
+        let ingest = Some(self.store.source.ingest_of(expected).await?);
+        Ok(Box::new(CountedIngest { ingest, counters: self.ingests.clone() }))
+    }
+
     async fn remove(&self, digest: &Digest) -> Result<(), BlobError> {
         self.store.source.remove(digest).await
     }

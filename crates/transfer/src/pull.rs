@@ -67,6 +67,10 @@ impl PullError {
             | Self::Load(LoadError::Source(BlobError::Unavailable { .. })) => {
                 Some("check that the host agent runs and that its engine answers, then sync again")
             }
+            Self::Source(SourceError::Export { source: BlobError::NoSpace { .. }, .. })
+            | Self::Load(LoadError::Source(BlobError::NoSpace { .. })) => {
+                Some("free space on the host, or give its agent a --state-dir on a larger disk")
+            }
             Self::Load(LoadError::NoSpace { .. }) => {
                 Some("free space in the range's data-root, or give it a larger volume")
             }
@@ -78,6 +82,21 @@ impl PullError {
             ),
             _ => None,
         }
+    }
+
+    /// Whether somebody was away who may be back soon: the engine, the host agent or what is behind
+    /// it. All else stays as it is until a person acts.
+    #[must_use]
+    pub fn is_absence(&self) -> bool {
+        matches!(
+            self,
+            Self::Source(
+                SourceError::Unavailable { .. }
+                    | SourceError::Export { source: BlobError::Unavailable { .. }, .. }
+            ) | Self::Load(
+                LoadError::Unavailable { .. } | LoadError::Source(BlobError::Unavailable { .. })
+            )
+        )
     }
 
     /// The message with all its causes and the next step, on one line.
@@ -135,10 +154,19 @@ impl Puller {
 
     /// Brings one image in.
     pub async fn pull_one(&self, reference: Reference, observer: Arc<dyn Observer>) -> ImageReport {
+        self.attempt(reference, observer).await.0
+    }
+
+    /// The same, with the error beside the report where it failed: for who tries again by it.
+    pub async fn attempt(
+        &self,
+        reference: Reference,
+        observer: Arc<dyn Observer>,
+    ) -> (ImageReport, Option<PullError>) {
         let mut journey = Journey::begin(reference, observer);
         match self.travel(&mut journey).await {
-            Ok((outcome, proof)) => journey.arrived(outcome, &proof),
-            Err(error) => journey.failed(&error),
+            Ok((outcome, proof)) => (journey.arrived(outcome, &proof), None),
+            Err(error) => (journey.failed(&error), Some(error)),
         }
     }
 

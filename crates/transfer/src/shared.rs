@@ -76,7 +76,7 @@ impl Shared {
             entry.kept();
             return Ok(None);
         }
-        let ingest = self.store.ingest().await.map_err(|error| entry.fail(error))?;
+        let ingest = self.store.ingest_of(expected).await.map_err(|error| entry.fail(error))?;
         let mut ingest = SharedIngest::new(ingest, entry, expected);
         // Its own reader, so that it goes on when nobody follows.
         ingest.flight = Some(flight);
@@ -138,7 +138,8 @@ impl Shared {
         let mut stream = self.far.open(&digest, 0).await?;
         let media_type = MediaType::new("application/octet-stream");
         let expected = Descriptor { media_type, digest, size };
-        let mut ingest = SharedIngest::new(self.store.ingest().await?, entry, &expected);
+        let mut ingest =
+            SharedIngest::new(self.store.ingest_of(&expected).await?, entry, &expected);
         while let Some(frame) = stream.next().await {
             let frame = frame?;
             check_frame(&frame).map_err(|error| BlobError::unavailable(digest, error))?;
@@ -169,10 +170,11 @@ impl BlobSource for Shared {
     async fn open(&self, digest: &Digest, offset: u64) -> Result<BlobStream, BlobError> {
         let flight = match self.flights.join(digest) {
             Some(flight) => flight,
-            None if self.store.stat(digest).await?.is_some() => {
-                return self.store.open(digest, offset).await;
-            }
-            None => self.join_or_fetch(digest),
+            // Asked by opening it: between two questions it could be collected.
+            None => match self.store.open(digest, offset).await {
+                Err(BlobError::NotFound { .. }) => self.join_or_fetch(digest),
+                opened => return opened,
+            },
         };
         match flight.started().await? {
             State::Kept => self.store.open(digest, offset).await,

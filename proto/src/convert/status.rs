@@ -128,6 +128,10 @@ fn blob_answer(error: &BlobError) -> Answer {
         BlobError::LeaseLost { digest } => {
             Answer::new(Code::FailedPrecondition, "LEASE_LOST").about("blob", digest)
         }
+        BlobError::NoSpace { path, need, free, .. } => {
+            let answer = Answer::new(Code::Internal, "NO_SPACE").with("path", path);
+            answer.with("need", need).with("free", free)
+        }
         BlobError::Storage { path, source, .. } => {
             Answer::new(Code::Internal, "STORAGE").with("path", path).caused_by(source)
         }
@@ -214,6 +218,7 @@ fn digest_of(error: &BlobError) -> Digest {
         | BlobError::SizeMismatch { digest, .. }
         | BlobError::DigestMismatch { expected: digest, .. }
         | BlobError::LeaseLost { digest }
+        | BlobError::NoSpace { digest, .. }
         | BlobError::Storage { digest, .. }
         | BlobError::Unavailable { digest, .. } => *digest,
     }
@@ -267,6 +272,13 @@ pub(crate) fn to_blob_error(digest: Digest, failure: Failure) -> BlobError {
                 None => BlobError::unavailable(digest, failure),
             }
         }
+        (Code::Internal, "NO_SPACE") => match (number("need"), number("free")) {
+            (Some(need), Some(free)) => {
+                let path = fields.get("path").cloned().unwrap_or_default();
+                BlobError::NoSpace { digest, path, need, free }
+            }
+            _ => BlobError::unavailable(digest, failure),
+        },
         (Code::Internal, "STORAGE") => BlobError::Storage {
             digest,
             path: fields.get("path").cloned().unwrap_or_default(),

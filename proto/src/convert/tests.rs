@@ -36,6 +36,10 @@ fn every_blob_error_comes_back_as_itself() {
         ),
         (BlobError::LeaseLost { digest }, Code::FailedPrecondition),
         (
+            BlobError::NoSpace { digest, path: "/store".into(), need: u64::MAX, free: 0 },
+            Code::Internal,
+        ),
+        (
             BlobError::Storage {
                 digest,
                 path: "/store/blobs".into(),

@@ -85,6 +85,11 @@ impl Leases {
         LeaseGrant { id: lease.id.clone(), ttl: self.ttl, expires: SystemTime::now() + self.ttl }
     }
 
+    /// How many blobs the store removed so far.
+    pub(super) fn removals(&self) -> u64 {
+        self.kept.removals()
+    }
+
     /// The lease that the caller shows, renewed; `None` when it ran out or was never this caller's.
     pub(super) fn renew(&self, caller: &Caller, loan: &Loan) -> Option<Arc<Granted>> {
         let granted = self.granted.lock().unwrap_or_else(PoisonError::into_inner);

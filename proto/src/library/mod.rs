@@ -219,6 +219,14 @@ impl Library {
         if !self.access.may_read(caller, &config_digest) {
             return Err(SourceError::NotFound { image: config_digest.to_string() });
         }
+        let removals = self.leases.removals();
+        let image = self.images.image(&config_digest, form).await?;
+        let grant = self.leases.grant(caller, &image);
+        if removals == self.leases.removals() {
+            return Ok((image, grant));
+        }
+        // A blob was removed since the source looked for it, perhaps one of these. Now that all of
+        // them are leased, what the source finds or takes in stays.
         let image = self.images.image(&config_digest, form).await?;
         let grant = self.leases.grant(caller, &image);
         Ok((image, grant))

@@ -25,6 +25,7 @@ struct Table {
     granted: HashMap<String, Granted>,
     held: HashMap<u64, (String, Vec<Digest>)>,
     next_id: u64,
+    removals: u64,
 }
 
 #[derive(Debug)]
@@ -120,8 +121,19 @@ impl Leases {
         digest: &Digest,
         remove: impl FnOnce() -> T,
     ) -> Option<T> {
-        let table = self.table();
-        (!table.is_leased(digest)).then(remove)
+        let mut table = self.table();
+        if table.is_leased(digest) {
+            return None;
+        }
+        table.removals += 1;
+        Some(remove())
+    }
+
+    /// How many blobs were removed so far. Whoever finds blobs in place, then leases them, and sees
+    /// that the number is the same as before, has them for as long as the lease lives.
+    #[must_use]
+    pub fn removals(&self) -> u64 {
+        self.table().removals
     }
 
     /// The table without what has expired.

@@ -4,7 +4,9 @@ pub mod fs;
 pub mod lease;
 pub mod memory;
 
-pub use self::fs::{CheckReport, Collected, FsStore, Goal, Space, StoreError, Usage};
+pub use self::fs::{
+    Arrival, CheckReport, Collected, FsStore, Goal, Mark, Policy, Space, StoreError, Usage,
+};
 pub use self::lease::{Lease, Leases};
 pub use self::memory::MemoryStore;
 use crate::blob::BlobError;

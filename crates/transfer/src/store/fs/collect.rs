@@ -53,7 +53,94 @@ pub struct Space {
     pub free: u64,
 }
 
+/// An amount of bytes, or a share of the file system that the store lies on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mark {
+    /// So many bytes.
+    Bytes(u64),
+    /// So many hundredths of the file system's size.
+    Percent(u8),
+}
+
+impl Mark {
+    /// The mark in bytes on a file system of this size.
+    #[must_use]
+    pub fn of(self, size: u64) -> u64 {
+        match self {
+            Self::Bytes(bytes) => bytes,
+            Self::Percent(share) => size / 100 * u64::from(share.min(100)),
+        }
+    }
+}
+
+/// When a store is collected by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// The bytes of blobs above which it is, and those down to which. Absent: their number is no
+    /// reason.
+    pub water: Option<(Mark, Mark)>,
+    /// What is to be free on the file system, as far as removing blobs can bring that about; never
+    /// more than a tenth of it, or a store on a small disk would keep nothing.
+    pub reserve: Mark,
+}
+
+/// What is being exported is spared by [`Policy`] for so long after its last byte came.
+const SPARED: Duration = Duration::from_secs(60);
+
+/// How often a store looks after itself when nothing is taken in.
+const TIDY_EVERY: Duration = Duration::from_secs(60);
+
+impl Policy {
+    /// High and low water in bytes on a file system of this size; absent where there are none.
+    #[must_use]
+    pub fn marks(&self, size: u64) -> Option<(u64, u64)> {
+        let (high, low) = self.water?;
+        Some((high.of(size), low.of(size).min(high.of(size))))
+    }
+
+    /// Down to how many bytes a store must be collected; absent where it need not be.
+    #[must_use]
+    pub fn target(&self, stored: u64, space: Space) -> Option<u64> {
+        let water = self.marks(space.size).filter(|(high, _)| *high < stored).map(|(_, low)| low);
+        let short = self.reserve.of(space.size).min(space.size / 10).saturating_sub(space.free);
+        let reserve = (short != 0 && stored != 0).then(|| stored.saturating_sub(short));
+        match (water, reserve) {
+            (Some(water), Some(reserve)) => Some(water.min(reserve)),
+            (water, reserve) => water.or(reserve),
+        }
+    }
+}
+
 impl FsStore {
+    /// Looks after the store for ever: after each blob that was taken in, and from time to time.
+    /// `told` hears what was collected, and what went wrong.
+    pub async fn keep_within(
+        &self,
+        policy: Policy,
+        told: impl Fn(Result<Collected, StoreError>) + Send,
+    ) {
+        loop {
+            match self.tidy(&policy).await {
+                Ok(Collected { blobs: 0, .. }) => {}
+                result => told(result),
+            }
+            let taken_in = self.0.committed.notified();
+            let _either = tokio::time::timeout(TIDY_EVERY, taken_in).await;
+        }
+    }
+
+    /// Collects the store once, if `policy` wants that.
+    ///
+    /// # Errors
+    /// As [`collect`](Self::collect).
+    pub async fn tidy(&self, policy: &Policy) -> Result<Collected, StoreError> {
+        let (usage, space) = (self.usage().await?, self.space().await?);
+        match policy.target(usage.bytes, space) {
+            Some(target) => self.collect(Goal { target, spared: SPARED, dry_run: false }).await,
+            None => Ok(Collected::default()),
+        }
+    }
+
     /// Removes blobs that no lease keeps until `goal` is reached or nothing more may go.
     ///
     /// # Errors
@@ -103,6 +190,19 @@ impl Inner {
             .map_err(|error| StoreError::io("ask the space of", &self.root)(error.into()))?;
         let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
         Ok(Space { size: bytes(found.f_blocks), free: bytes(found.f_bavail) })
+    }
+
+    /// Removes as many bytes, or nothing when so much may not go: it would help nobody.
+    pub(super) fn make_room(&self, bytes: u64) -> Result<Collected, StoreError> {
+        let stored: u64 = self.list()?.iter().map(|(_, size)| size).sum();
+        let Some(target) = stored.checked_sub(bytes) else {
+            return Ok(Collected::default());
+        };
+        let goal = Goal { target, spared: SPARED, dry_run: true };
+        match self.collect(goal)? {
+            would if would.bytes < bytes => Ok(Collected::default()),
+            _ => self.collect(Goal { dry_run: false, ..goal }),
+        }
     }
 
     pub(super) fn collect(&self, goal: Goal) -> Result<Collected, StoreError> {
@@ -161,3 +261,6 @@ impl Inner {
         Ok(candidates)
     }
 }
+
+#[cfg(test)]
+mod tests;

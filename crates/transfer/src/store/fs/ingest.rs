@@ -19,6 +19,7 @@ use bytes::Bytes;
 use tempfile::TempPath;
 use tokio::task::JoinHandle;
 
+use super::arrivals::{Ticket, admit};
 use super::{Inner, blocking, join, read, storage, sync_folder};
 use crate::blob::{BlobError, Ingest, MAX_FRAME, Written};
 use crate::descriptor::Descriptor;
@@ -39,6 +40,7 @@ struct FsIngest {
     writing: Option<JoinHandle<io::Result<()>>>,
     /// Removes the file unless it was committed.
     temporary: TempPath,
+    ticket: Ticket,
 }
 
 /// The file of an ingest, and what is not in it yet.
@@ -54,7 +56,11 @@ struct Tail {
     frames: VecDeque<Bytes>,
 }
 
-pub(super) async fn begin(inner: Arc<Inner>) -> Result<Box<dyn Ingest>, BlobError> {
+pub(super) async fn begin(
+    inner: Arc<Inner>,
+    expected: Option<(Digest, u64)>,
+) -> Result<Box<dyn Ingest>, BlobError> {
+    let ticket = admit(inner.clone(), expected).await?;
     let folder = inner.ingest();
     let make = move || {
         let file = tempfile::Builder::new().prefix("").rand_bytes(16).tempfile_in(&folder);
@@ -69,6 +75,7 @@ pub(super) async fn begin(inner: Arc<Inner>) -> Result<Box<dyn Ingest>, BlobErro
         gathered: (Vec::new(), 0),
         writing: None,
         temporary,
+        ticket,
     }))
 }
 
@@ -99,6 +106,7 @@ impl Ingest for FsIngest {
             self.write_behind().await?;
         }
         self.hasher.update(&frame);
+        self.ticket.took(frame.len());
         self.size += frame.len() as u64;
         self.gathered.1 += frame.len();
         self.gathered.0.push(frame.clone());
@@ -122,12 +130,14 @@ impl Ingest for FsIngest {
         check_expected(expected, self.size, || self.digest())?;
         self.write_behind().await?;
         self.written_behind().await?;
-        let Self { inner, file, temporary, .. } = *self;
+        let Self { inner, file, temporary, ticket, .. } = *self;
         let digest = expected.digest;
         blocking(move || {
+            let _until_it_is_there = ticket;
             let path = inner.blob(&digest);
             file.file.sync_all().map_err(storage(digest, &temporary))?;
             temporary.persist(&path).map_err(|e| storage(digest, &path)(e.error))?;
+            inner.committed.notify_one();
             sync_folder(&inner.blobs()).map_err(|error| sync_failed(digest, error))
         })
         .await

@@ -18,6 +18,7 @@
 //! to quarantine, its reader gets [`BlobError::DigestMismatch`] in place of the last frame, and the
 //! next `stat` says that it is not here: so whoever needs it fetches it again.
 
+mod arrivals;
 mod check;
 mod collect;
 mod documents;
@@ -29,19 +30,23 @@ mod tests;
 use std::fmt;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use rustix::fs::{FlockOperation, flock};
+use tokio::sync::Notify;
 use tokio::task::{JoinError, JoinHandle};
 
+pub use self::arrivals::Arrival;
+use self::arrivals::Arrivals;
 pub use self::check::CheckReport;
-pub use self::collect::{Collected, Goal, Space, Usage};
+pub use self::collect::{Collected, Goal, Mark, Policy, Space, Usage};
 use super::lease::Leases;
 use crate::blob::{BlobError, BlobSource, BlobStore, BlobStream, Ingest};
+use crate::descriptor::Descriptor;
 use crate::digest::Digest;
 
 /// A store of files in one folder. Clones are the same store.
@@ -54,6 +59,10 @@ struct Inner {
     quarantined: AtomicU64,
     /// What was collected so far; locked while a collection is under way.
     collected: Mutex<Collected>,
+    /// What is being taken in.
+    arrivals: Arrivals,
+    /// Told of each blob that was taken in.
+    committed: Notify,
     /// Held for its lock.
     _lock: File,
 }
@@ -62,10 +71,12 @@ struct Inner {
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// Another process has it open; two writers would clean up after each other.
-    #[error("the store at {} is in use by another process", path.display())]
+    #[error("the store at {} is in use by {holder}", path.display())]
     InUse {
         /// The store's folder.
         path: PathBuf,
+        /// Who says that it has it: `process 123`, by its own count, or `another process`.
+        holder: String,
     },
     /// No space, no permission, a broken disk: a person has to act.
     #[error("could not {action} {}", path.display())]
@@ -111,6 +122,8 @@ impl FsStore {
             leases: Leases::default(),
             quarantined: AtomicU64::new(0),
             collected: Mutex::default(),
+            arrivals: Arrivals::default(),
+            committed: Notify::new(),
             _lock: lock,
         };
         for folder in [inner.blobs(), inner.ingest(), inner.quarantine(), inner.documents()] {
@@ -178,7 +191,11 @@ impl BlobSource for FsStore {
 #[async_trait]
 impl BlobStore for FsStore {
     async fn ingest(&self) -> Result<Box<dyn Ingest>, BlobError> {
-        ingest::begin(self.0.clone()).await
+        ingest::begin(self.0.clone(), None).await
+    }
+
+    async fn ingest_of(&self, expected: &Descriptor) -> Result<Box<dyn Ingest>, BlobError> {
+        ingest::begin(self.0.clone(), Some((expected.digest, expected.size))).await
     }
 
     async fn remove(&self, digest: &Digest) -> Result<(), BlobError> {
@@ -276,12 +293,30 @@ fn lock(root: &Path) -> Result<File, StoreError> {
     let file = OpenOptions::new()
         .create(true)
         .truncate(false)
+        .read(true)
         .write(true)
         .open(&path)
         .map_err(StoreError::io("open", &path))?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(StoreError::InUse { path: root.to_owned() }),
+        Ok(()) => {
+            // For whoever finds it locked; that it cannot be written is told by what follows.
+            let own = std::process::id().to_string();
+            let _for_people = file.set_len(0).and_then(|()| file.write_all_at(own.as_bytes(), 0));
+            Ok(file)
+        }
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            Err(StoreError::InUse { path: root.to_owned(), holder: holder(&file) })
+        }
         Err(error) => Err(StoreError::io("lock", &path)(error.into())),
+    }
+}
+
+/// Who wrote its number into the lock's file.
+fn holder(lock: &File) -> String {
+    let mut text = [0; 20];
+    let size = lock.read_at(&mut text, 0).unwrap_or(0);
+    match std::str::from_utf8(&text[..size]).map(str::parse::<u32>) {
+        Ok(Ok(number)) => format!("process {number}"),
+        _ => "another process".into(),
     }
 }

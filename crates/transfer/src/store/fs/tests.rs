@@ -52,7 +52,9 @@ async fn two_processes_do_not_share_a_store() {
     let (store, _folder) = store().await;
     let root = store.root().to_owned();
     let error = FsStore::open(&root).await.unwrap_err();
-    assert!(matches!(&error, StoreError::InUse { path } if *path == root), "{error:?}");
+    assert!(matches!(&error, StoreError::InUse { path, .. } if *path == root), "{error:?}");
+    let holder = format!("in use by process {}", std::process::id());
+    assert!(error.to_string().ends_with(&holder), "{error}");
     drop(store);
     FsStore::open(&root).await.unwrap();
 }
