@@ -40,8 +40,9 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Task {
     /// Shows the main job from a bare machine: sets up what is missing, fills three ranges on both
-    /// image stores, and runs a program of each image in each.
-    Demo,
+    /// image stores, and runs a program of each image in each. Without an engine and without root
+    /// it shows the same between folders.
+    Demo(demo::Options),
     /// Provisions ranges: up, ls, sync, exec, down.
     #[command(subcommand, after_help = range::EXAMPLES)]
     Range(range::Command),
@@ -57,7 +58,7 @@ enum Task {
 
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
-        Task::Demo => demo::run().map(ExitCode::from),
+        Task::Demo(options) => demo::run(&options).map(ExitCode::from),
         Task::Range(command) => range::run(&command).map(ExitCode::from),
         Task::Test(options) => test::run(options),
         Task::Codegen => codegen::run().map(|()| Exit::Ok.into()),

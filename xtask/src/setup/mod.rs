@@ -29,7 +29,7 @@ use anyhow::Result;
 
 pub(crate) use self::command::{command, find};
 pub(crate) use self::state::State;
-pub(crate) use self::teardown::teardown;
+pub(crate) use self::teardown::{stop_agents, teardown};
 
 /// The label of every container, volume and network that we make, so that teardown finds it again.
 pub(crate) const LABEL: &str = "dev.longshore=1";

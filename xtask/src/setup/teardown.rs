@@ -36,7 +36,7 @@ pub(crate) fn teardown() -> Result<()> {
         return Ok(());
     };
     let _lock = state.lock()?;
-    step("agents", || stop_agents(&state).map(|count| ((), format!("{count} stopped"))))?;
+    step("agents", || stop_agents(&state, "").map(|count| ((), format!("{count} stopped"))))?;
     for host in state.notes("hosts") {
         step(&format!("engine at {host}"), || Ok(((), clear_foreign(&state, &host)?)))?;
     }
@@ -55,12 +55,17 @@ pub(crate) fn teardown() -> Result<()> {
     Ok(())
 }
 
-/// Ends every process of ours that a pid file in the run folder names, and answers how many.
-fn stop_agents(state: &State) -> Result<usize> {
+/// Ends every process of ours that a pid file in the run folder names, if the file's own name begins
+/// with `prefix`, and answers how many.
+///
+/// # Errors
+/// When one does not end.
+pub(crate) fn stop_agents(state: &State, prefix: &str) -> Result<usize> {
     let mut count = 0;
     for entry in fs::read_dir(state.run()).context("reading the run folder")? {
         let path = entry.context("reading the run folder")?.path();
-        if path.extension().is_none_or(|extension| extension != "pid") {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if !name.starts_with(prefix) || !name.ends_with(".pid") {
             continue;
         }
         // The number may be anybody's by now: only a program of our name is ended.
