@@ -7,15 +7,19 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use engine::docker::{ContainerdContent, ContentWay};
-use engine::{EngineError, Export};
+use engine::{DockerSink, EngineError, Export};
 use serde_json::json;
 use transfer::fixture::{bytes, contract, tar};
 use transfer::store::MemoryStore;
 use transfer::uncompressed::Uncompressed;
-use transfer::{Descriptor, Digest, Image, ImageSource, LayerForm, MediaType, SourceError};
+use transfer::{
+    Descriptor, Digest, Image, ImageSink as _, ImageSource, LayerForm, MediaType, Missing,
+    SourceError,
+};
 
 use crate::name;
 use crate::real::{CONTAINERD, Range};
+use crate::sink::bring;
 
 /// An image as a registry has it: an index with two platforms and an attestation, layers in every
 /// form.
@@ -241,5 +245,44 @@ async fn docker_content_that_is_not_the_engines_is_refused_with_what_to_do() {
         let text = transfer::explain(&error);
         assert!(matches!(error, EngineError::Files { .. }) && text.contains(expected), "{text}");
     }
+    range.remove().await;
+}
+
+#[tokio::test]
+#[ignore = "needs a Docker engine: cargo xtask test runs it"]
+async fn docker_a_containerd_range_has_the_registrys_digests() {
+    let range = Range::start(CONTAINERD).await;
+    let sink = DockerSink::new(range.docker.clone());
+    let (one, store) = (published(1), MemoryStore::default());
+    // Another image on the same two compressed layers.
+    let stored: Vec<_> = one.image.layers.iter().zip(&one.blobs[2..]).take(2).collect();
+    let forms: Vec<_> = stored
+        .iter()
+        .map(|(layer, bytes)| {
+            (layer.blob.media_type.as_str().trim_start_matches(MediaType::LAYER), (*bytes).clone())
+        })
+        .collect();
+    let (manifest, config) = manifest("amd64", &one.layers[..2], &forms);
+    let other = Image::parse(manifest, config).unwrap();
+    for blob in &one.blobs {
+        store.insert(blob.clone());
+    }
+
+    assert_eq!(bring(&sink, &one.image, &store, NAME).await, Missing::all(&one.image));
+    let proof = sink.prove(&one.image).await.unwrap().unwrap();
+    assert_eq!(proof.engine_image_id.0, one.image.manifest_digest);
+    let by_digest = format!("published@{}", one.image.manifest_digest);
+    let content = ContainerdContent::open(range.docker.clone(), ContentWay::Service).await.unwrap();
+    let summary = content.resolve(&name(&by_digest)).await.unwrap();
+    assert_eq!(summary.config_digest, one.image.config_digest);
+    let given = content.image(&one.image.config_digest, LayerForm::AsStored).await.unwrap();
+    assert_eq!(given, one.image);
+    contract::source(&*content.blobs(&one.image.config_digest), &one.blobs).await;
+
+    // What is compressed is known by its blobs, and not sent twice.
+    assert_eq!(sink.missing(&other).await.unwrap().0, [false, false]);
+    bring(&sink, &other, &MemoryStore::default(), "docker.io/library/other:1").await;
+    let proof = sink.prove(&other).await.unwrap().unwrap();
+    assert_eq!(proof.engine_image_id.0, other.manifest_digest);
     range.remove().await;
 }
