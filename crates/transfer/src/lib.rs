@@ -52,3 +52,4 @@ pub use reference::Reference;
 pub use sink::{EngineInfo, ImageSink, LoadError, Missing, Proof, StoreKind};
 pub use source::{ImageSource, ImageSummary, SourceError};
 pub use stored::Stored;
+pub use uncompressed::Uncompressed;

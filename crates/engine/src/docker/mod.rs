@@ -25,6 +25,7 @@ mod split;
 mod target;
 mod thin;
 mod verify;
+pub mod way;
 
 use std::fmt;
 use std::future::Future;
