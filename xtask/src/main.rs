@@ -17,10 +17,12 @@ mod range;
 mod setup;
 mod test;
 
+use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use anyhow::Context as _;
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::exit::{Exit, Usage};
 
@@ -50,6 +52,11 @@ enum Task {
     Test(test::Options),
     /// Writes the protocol's bindings anew from its .proto files.
     Codegen,
+    /// Prints the script with which a shell completes `xtask`, an alias of `cargo xtask`.
+    Completions {
+        /// The shell that will read the script.
+        shell: clap_complete::Shell,
+    },
     /// Makes an engine, range images and the demo stack, as far as they are missing.
     Setup,
     /// Removes all that the other commands made on this machine, and nothing else.
@@ -62,6 +69,7 @@ fn main() -> ExitCode {
         Task::Range(command) => range::run(&command).map(ExitCode::from),
         Task::Test(options) => test::run(options),
         Task::Codegen => codegen::run().map(|()| Exit::Ok.into()),
+        Task::Completions { shell } => completions(shell).map(|()| Exit::Ok.into()),
         Task::Setup => setup::show().map(|()| Exit::Ok.into()),
         Task::Teardown => setup::teardown().map(|()| Exit::Ok.into()),
     };
@@ -69,6 +77,13 @@ fn main() -> ExitCode {
         eprintln!("error: {error:#}");
         if error.is::<Usage>() { ExitCode::from(2) } else { ExitCode::FAILURE }
     })
+}
+
+/// Prints completions for the one word that a shell can complete: an alias.
+fn completions(shell: clap_complete::Shell) -> anyhow::Result<()> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command().bin_name("xtask"), "xtask", &mut script);
+    std::io::stdout().lock().write_all(&script).context("writing the completions")
 }
 
 /// The root of the workspace that this was built from.

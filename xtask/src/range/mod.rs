@@ -1,9 +1,11 @@
 //! `cargo xtask range`: a thin front of the library `range`.
 
 mod arguments;
+mod dry_run;
 mod output;
 mod place;
 mod progress;
+mod wanted;
 
 use std::future::Future;
 use std::io::Write as _;
@@ -16,6 +18,7 @@ use range::{Label, RangeError, RangeName, Ranges, Reference, Settings, UpRequest
 
 use self::arguments::{Format, Names, RangeImage, RangeMode, Which};
 use self::progress::Progress;
+use self::wanted::{Images, references};
 use crate::exit::Exit;
 
 pub(crate) use self::output::reports;
@@ -51,6 +54,8 @@ Examples:
     cargo xtask range up --count 3 --image python:3.12 --image postgres:16
   Two more, on Docker's containerd store:
     cargo xtask range up --name blobs --count 2 --range-image containerd --image python:3.12
+  The images of a stack's services, seen beforehand:
+    cargo xtask range up --count 3 --compose compose.yaml --dry-run
   An image was built again: bring all ranges in step, for a script to read:
     cargo xtask range sync --format json
   Look inside:
@@ -67,10 +72,8 @@ Exit codes: 0 done, 1 failure, 2 usage, 3 some ranges or images failed, 130 inte
 pub(crate) struct Up {
     #[command(flatten)]
     names: Names,
-    /// An image that each range should have, as one would give it to `docker run`; may be given
-    /// several times. They replace those that a range was told before; without any, it keeps them.
-    #[arg(long = "image", value_name = "REFERENCE")]
-    images: Vec<Reference>,
+    #[command(flatten)]
+    images: Images,
     /// The Docker-in-Docker image that ranges are made from: `overlay2` or `containerd` for the
     /// ones that set-up makes, with that image store, or the name of one that the engine has.
     #[arg(long, value_name = "IMAGE", default_value = "overlay2")]
@@ -82,6 +85,8 @@ pub(crate) struct Up {
     /// How ranges are allowed to run an engine. Both ways, root inside is as strong as root here.
     #[arg(long, value_name = "MODE", default_value = "auto")]
     mode: RangeMode,
+    #[command(flatten)]
+    forecast: Forecast,
     #[command(flatten)]
     common: Common,
 }
@@ -100,10 +105,10 @@ pub(crate) struct Ls {
 pub(crate) struct Sync {
     #[command(flatten)]
     which: Which,
-    /// An image to bring in, and to keep in step from now on; may be given several times. Without
-    /// any, each range gets those it was told before.
-    #[arg(long = "image", value_name = "REFERENCE")]
-    images: Vec<Reference>,
+    #[command(flatten)]
+    images: Images,
+    #[command(flatten)]
+    forecast: Forecast,
     #[command(flatten)]
     common: Common,
 }
@@ -148,6 +153,14 @@ pub(crate) struct Down {
     /// Ranges worked on at once; as many as there are cores unless said.
     #[arg(long, value_name = "COUNT", value_parser = arguments::concurrency)]
     concurrency: Option<usize>,
+}
+
+/// What only looks ahead.
+#[derive(Debug, Args)]
+struct Forecast {
+    /// Only print which images are wanted, why, and what would move; change nothing.
+    #[arg(long)]
+    dry_run: bool,
 }
 
 /// What several of them take.
@@ -203,11 +216,15 @@ pub(crate) fn told(error: &RangeError) -> anyhow::Error {
 
 fn run_up(up: &Up) -> Result<Exit> {
     let names = up.names.list()?;
+    let wanted = up.images.wanted()?;
+    if up.forecast.dry_run {
+        return dry_run::up(&names, &wanted, up.common.format);
+    }
     let place = Place::for_up(&up.range_image)?;
     let request = UpRequest {
         names,
         range_image: place.range_image(&up.range_image)?,
-        images: up.images.clone(),
+        images: references(&wanted),
         labels: up.labels.iter().cloned().collect(),
     };
     let settings = Settings { mode: up.mode.into(), ..settings(&place, up.common.concurrency) };
@@ -223,6 +240,11 @@ fn run_up(up: &Up) -> Result<Exit> {
 }
 
 fn run_sync(sync: &Sync) -> Result<Exit> {
+    let wanted = sync.images.wanted()?;
+    if sync.forecast.dry_run {
+        return dry_run::sync(sync.which.selection(), &wanted, sync.common.format);
+    }
+    let images = references(&wanted);
     let place = Place::for_sync()?;
     let report = until_interrupted(async {
         let settings = settings(&place, sync.common.concurrency);
@@ -230,7 +252,7 @@ fn run_sync(sync: &Sync) -> Result<Exit> {
         let progress = Arc::new(Progress::start(sync.which.count()));
         let selection = sync.which.selection();
         let started = Instant::now();
-        let synced = ranges.sync(&selection, &sync.images, progress).await;
+        let synced = ranges.sync(&selection, &images, progress).await;
         Ok((synced.map_err(|error| told(&error))?, started.elapsed()))
     })?;
     finish(report, sync.common.format)

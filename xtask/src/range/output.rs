@@ -174,11 +174,7 @@ fn report_table(report: &Report) -> Table {
         "NOT MOVED",
         "SECONDS",
     ]);
-    for column in 6..9 {
-        if let Some(column) = table.column_mut(column) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
+    right(&mut table, 6..9);
     for range in &report.ranges {
         let (engine, store) = engine_words(range.engine.as_ref());
         if range.images.is_empty() {
@@ -270,8 +266,17 @@ fn yes(is: bool) -> String {
     if is { "yes" } else { "no" }.to_owned()
 }
 
+/// Numbers: these columns end at one edge.
+pub(super) fn right(table: &mut Table, columns: std::ops::Range<usize>) {
+    for column in columns {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+}
+
 /// Words in columns, without lines around them, as other container tools print theirs.
-fn table(head: &[&str]) -> Table {
+pub(super) fn table(head: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(head);

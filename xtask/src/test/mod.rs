@@ -51,6 +51,7 @@ pub(crate) fn run(options: Options) -> Result<ExitCode> {
     }
     if let Some((machine, agents)) = &machine {
         counts += on_real_engines(machine, agents)?;
+        counts += against_compose()?;
     }
     for check in &failed_checks {
         println!("check failed: {check}");
@@ -64,6 +65,13 @@ pub(crate) fn run(options: Options) -> Result<ExitCode> {
     );
     let green = counts.failed == 0 && counts.passed > 0 && failed_checks.is_empty();
     Ok(if green { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// The tests that ask Docker's compose what it makes of the same files.
+fn against_compose() -> Result<Counts> {
+    let environment = [("LONGSHORE_TEST_COMPOSE", tools::compose()?.display().to_string())];
+    let arguments = ["--package", "stack", "--no-fail-fast", "--", "--ignored", "--show-output"];
+    cargo::test(&arguments, &environment)
 }
 
 /// The tests that are marked as ignored where no engine is at hand: one at a time, since each
