@@ -1,95 +1,235 @@
-//! The host's engine as a source that may come up after the agent, and go away under it.
+//! Where this host's images come from: an engine that may come up after the agent, go away under it
+//! and come back as another, or a folder or archive of images.
+//!
+//! ```text
+//!   files, content service, folder, archive ──► Stored ──┐
+//!                                     it cannot ▼        ├──► Uncompressed ──► callers
+//!   engine ──────────────────────────► Export (save) ────┘
+//! ```
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use anyhow::Context as _;
 use async_trait::async_trait;
-use engine::{Docker, EngineError, Export, ExportStats};
-use tokio::sync::OnceCell;
+use engine::docker::way::{self, Places, Way};
+use engine::{Address, Archive, Docker, Export, ExportStats, OciLayout};
+use tokio::sync::Mutex;
 use tokio::time::timeout;
+use transfer::metered::Counters;
 use transfer::{
-    BlobSource, BlobStore, ConfigDigest, EngineInfo, Image, ImageSource, ImageSummary, LayerForm,
-    Reference, SourceError,
+    BlobSource, BlobStore, ConfigDigest, EngineInfo, Fallback, Image, ImageSource, ImageSummary,
+    LayerForm, Reference, SourceError, StoreKind, Stored, Uncompressed,
 };
 
 /// How long a start waits for the engine's first answer. What is slower is asked again later.
 const FIRST_LOOK: Duration = Duration::from_secs(2);
 
-/// An engine at an address: connected to when it first answers, and asked anew on each call until
-/// then.
+/// Where images come from, and how they are read.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    /// The engine, folder or archive.
+    pub address: Address,
+    /// The way in which an engine's layers are read; the first that can be gone when absent.
+    pub way: Option<Way>,
+    /// Where the engine's own files can be read.
+    pub places: Places,
+}
+
+/// The images of this host: opened when their origin first answers, and asked for anew on each call
+/// until then.
 pub struct HostEngine {
-    address: String,
+    origin: Origin,
     store: Arc<dyn BlobStore>,
-    export: OnceCell<Export>,
+    opened: RwLock<Option<Arc<Opened>>>,
+    /// Held by whoever opens it: one at a time.
+    opening: Mutex<()>,
+}
+
+/// An origin that answered.
+struct Opened {
+    images: Arc<dyn ImageSource>,
+    /// How layers are read, in a word.
+    way: &'static str,
+    /// Absent for a folder or an archive.
+    docker: Option<Docker>,
+    /// Who answered.
+    info: EngineInfo,
+    /// What was read in single layers, and by `save`.
+    read: Arc<Counters>,
+    export: Option<Export>,
 }
 
 impl std::fmt::Debug for HostEngine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("HostEngine").field("address", &self.address).finish_non_exhaustive()
+        f.debug_struct("HostEngine").field("origin", &self.origin).finish_non_exhaustive()
     }
 }
 
 impl HostEngine {
-    /// The engine at `address`, which need not be there yet; its layers are kept in `store`.
-    ///
-    /// # Errors
-    /// [`EngineError::Address`]: no engine will ever answer there.
-    pub async fn at(address: &str, store: Arc<dyn BlobStore>) -> Result<Self, EngineError> {
-        let engine = Self { address: address.into(), store, export: OnceCell::new() };
-        match timeout(FIRST_LOOK, engine.connect()).await {
-            Ok(Err(error @ EngineError::Address { .. })) => Err(error),
-            Ok(Err(error)) => {
-                let error = format!("{:#}", anyhow::Error::from(error));
-                tracing::warn!(engine = address, error, "no images until the engine answers");
-                Ok(engine)
-            }
-            Ok(Ok(_)) | Err(_) => Ok(engine),
+    /// The images of `origin`, which need not be there yet; layers are kept in `store`.
+    pub async fn at(origin: Origin, store: Arc<dyn BlobStore>) -> Self {
+        let images = Self { origin, store, opened: RwLock::default(), opening: Mutex::default() };
+        if let Ok(Err(error)) = timeout(FIRST_LOOK, images.open()).await {
+            let error = format!("{error:#}");
+            tracing::warn!(engine = %images.origin.address, error, "no images until it answers");
         }
+        images
     }
 
     /// Who the engine is, if it answers.
     ///
     /// # Errors
     /// It does not.
-    pub async fn info(&self) -> Result<EngineInfo, EngineError> {
-        self.connect().await?.docker().info().await
+    pub async fn info(&self) -> anyhow::Result<EngineInfo> {
+        let opened = self.open().await?;
+        match &opened.docker {
+            Some(docker) => Ok(docker.info().await?),
+            None => Ok(opened.info.clone()),
+        }
     }
 
     /// Asks for a sign of life.
     ///
     /// # Errors
     /// There is none.
-    pub async fn ping(&self) -> Result<(), EngineError> {
-        self.connect().await?.docker().ping().await
+    pub async fn ping(&self) -> anyhow::Result<()> {
+        match &self.open().await?.docker {
+            Some(docker) => Ok(docker.ping().await?),
+            None => Ok(()),
+        }
     }
 
-    /// What exporting has cost so far.
+    /// Looks whether what answers again is still the engine that it was; another one, or one that
+    /// keeps its images in another store now, is opened anew.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub async fn came_back(&self) -> anyhow::Result<()> {
+        let now = self.info().await?;
+        let mut place = self.opened.write().unwrap_or_else(PoisonError::into_inner);
+        if place.as_ref().is_some_and(|before| !same(&before.info, &now)) {
+            tracing::info!(engine = %self.origin.address, "another engine answers than before");
+            *place = None;
+        }
+        Ok(())
+    }
+
+    /// How layers are read, in a word; empty until the engine answered.
+    #[must_use]
+    pub fn way(&self) -> &'static str {
+        self.opened().map_or("", |opened| opened.way)
+    }
+
+    /// What reading from the engine has cost so far.
     #[must_use]
     pub fn stats(&self) -> ExportStats {
-        self.export.get().map(Export::stats).unwrap_or_default()
+        let Some(opened) = self.opened() else { return ExportStats::default() };
+        let saved = opened.export.as_ref().map(Export::stats).unwrap_or_default();
+        let single = opened.read.snapshot().bytes;
+        ExportStats { bytes_read: saved.bytes_read + single, ..saved }
     }
 
-    async fn connect(&self) -> Result<&Export, EngineError> {
-        let connect = || async {
-            let docker = Docker::connect(&self.address).await?;
-            Ok(Export::new(docker, self.store.clone()))
+    fn opened(&self) -> Option<Arc<Opened>> {
+        self.opened.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What the origin has, opened by the first caller.
+    async fn open(&self) -> anyhow::Result<Arc<Opened>> {
+        if let Some(opened) = self.opened() {
+            return Ok(opened);
+        }
+        let _opening = self.opening.lock().await;
+        if let Some(opened) = self.opened() {
+            return Ok(opened);
+        }
+        let opened = Arc::new(self.origin.open(&self.store).await?);
+        tracing::info!(engine = %self.origin.address, way = opened.way, "this is how layers are read");
+        *self.opened.write().unwrap_or_else(PoisonError::into_inner) = Some(opened.clone());
+        Ok(opened)
+    }
+
+    async fn images(&self, image: impl ToString) -> Result<Arc<dyn ImageSource>, SourceError> {
+        match self.open().await {
+            Ok(opened) => Ok(opened.images.clone()),
+            Err(error) => Err(SourceError::unavailable(image, error)),
+        }
+    }
+}
+
+/// Whether this is the same engine with the same images, whatever its version is by now.
+fn same(before: &EngineInfo, now: &EngineInfo) -> bool {
+    (before.store, &before.driver, &before.id) == (now.store, &now.driver, &now.id)
+}
+
+impl Origin {
+    async fn open(&self, store: &Arc<dyn BlobStore>) -> anyhow::Result<Opened> {
+        match &self.address {
+            Address::Docker(address) => self.open_engine(address, store).await,
+            Address::OciLayout(path) => {
+                let layout = OciLayout::open(path).await?;
+                Ok(Opened::files(Arc::new(layout), "layout", store))
+            }
+            Address::Archive(path) => {
+                let archive = Archive::open(path).await?;
+                Ok(Opened::files(Arc::new(archive), "archive", store))
+            }
+        }
+    }
+
+    async fn open_engine(
+        &self,
+        address: &str,
+        store: &Arc<dyn BlobStore>,
+    ) -> anyhow::Result<Opened> {
+        let docker = Docker::connect(address).await?;
+        let info = docker.info().await?;
+        let (way, direct) = match self.way {
+            Some(way) => {
+                let opened = way::open(&docker, way, &self.places).await;
+                (way, opened.with_context(|| format!("reading layers by --export-way {way}"))?)
+            }
+            None => way::open_best(&docker, &self.places).await?,
         };
-        self.export.get_or_try_init(connect).await
+        let export = Export::new(docker.clone(), store.clone());
+        let direct = direct.map(|direct| Stored::new(direct, store.clone()));
+        let read = direct.as_ref().map(|direct| direct.read().clone()).unwrap_or_default();
+        let images: Arc<dyn ImageSource> = match (direct, self.way) {
+            (None, _) => Arc::new(export.clone()),
+            // What was asked for is what is done.
+            (Some(direct), Some(_)) => Arc::new(direct),
+            (Some(direct), None) => Arc::new(Fallback::new(direct, export.clone())),
+        };
+        let images = Arc::new(Uncompressed::new(images, store.clone()));
+        let (docker, export) = (Some(docker), Some(export));
+        Ok(Opened { images, way: way.as_str(), docker, info, read, export })
     }
+}
 
-    async fn export(&self, image: impl ToString) -> Result<&Export, SourceError> {
-        self.connect().await.map_err(|error| SourceError::unavailable(image, error))
+impl Opened {
+    /// Images that lie in files of this machine.
+    fn files(images: Arc<dyn ImageSource>, kind: &'static str, store: &Arc<dyn BlobStore>) -> Self {
+        let stored = Stored::new(images, store.clone());
+        let read = stored.read().clone();
+        let info = EngineInfo {
+            engine: format!("oci {kind}"),
+            store: StoreKind::Containerd,
+            driver: kind.to_owned(),
+            id: String::new(),
+        };
+        let images = Arc::new(Uncompressed::new(Arc::new(stored), store.clone()));
+        Self { images, way: kind, docker: None, info, read, export: None }
     }
 }
 
 #[async_trait]
 impl ImageSource for HostEngine {
     async fn list(&self) -> Result<Vec<ImageSummary>, SourceError> {
-        self.export("*").await?.list().await
+        self.images("*").await?.list().await
     }
 
     async fn resolve(&self, reference: &Reference) -> Result<ImageSummary, SourceError> {
-        self.export(reference).await?.resolve(reference).await
+        self.images(reference).await?.resolve(reference).await
     }
 
     async fn image(
@@ -97,12 +237,12 @@ impl ImageSource for HostEngine {
         config_digest: &ConfigDigest,
         form: LayerForm,
     ) -> Result<Image, SourceError> {
-        self.export(config_digest).await?.image(config_digest, form).await
+        self.images(config_digest).await?.image(config_digest, form).await
     }
 
     fn blobs(&self, config_digest: &ConfigDigest) -> Arc<dyn BlobSource> {
-        match self.export.get() {
-            Some(export) => export.blobs(config_digest),
+        match self.opened() {
+            Some(opened) => opened.images.blobs(config_digest),
             // Nobody was given an image yet; what the store has can be read all the same.
             None => Arc::new(self.store.clone()),
         }

@@ -1,9 +1,11 @@
 //! The host agent: serves what this host's engine holds.
 //!
 //! ```text
-//!   engine ──one save──► Export ──► MeteredStore(FsStore) ──► Library ──► a listener per caller
-//!                                    counted, verified        granted,     admin.sock, TCP,
-//!                                                             leased       one socket a range
+//!   engine, folder, archive ──► HostEngine ──► Library ──► a listener per caller
+//!                                │    ▲         granted,    admin.sock, TCP,
+//!                                ▼    │         leased      one socket a range
+//!                            MeteredStore(FsStore)
+//!                            counted, verified, each layer once
 //! ```
 
 pub mod admin;
@@ -12,8 +14,10 @@ pub mod engine;
 pub mod ranges;
 pub mod record;
 pub mod state;
+pub mod store;
 
 mod notify;
+mod status;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -61,6 +65,7 @@ pub async fn run(command: Command, shutdown: Shutdown) -> anyhow::Result<Exit> {
             agent::health::check(&admin, config.timeout).await?;
             Ok(Exit::Ok)
         }
+        Command::Status(config) => status::status(config).await,
         Command::Completions(completions) => completions.print::<Config>(),
     }
 }
@@ -71,6 +76,7 @@ pub fn threads(command: &Command) -> Threads {
     match command {
         Command::Run(Run { supervised: false, .. })
         | Command::Healthcheck(_)
+        | Command::Status(_)
         | Command::Completions(_) => Threads::One,
         _ => Threads::Cores,
     }
@@ -101,7 +107,7 @@ pub async fn serve(config: Serve, shutdown: Shutdown) -> anyhow::Result<Exit> {
     let state = StateDir::open(&config.state_dir).with_context(|| {
         format!("opening the state folder {}; see --state-dir", config.state_dir.display())
     })?;
-    let store = FsStore::open(state.store()).await.context("is another host agent running?")?;
+    let store = store::open(&state).await?;
     let listeners = listen(&config, &state).await?;
     let admin = compose(&config, state, store, &shutdown).await?;
     admin.restore().await.context("reading which ranges there are")?;
@@ -150,6 +156,7 @@ async fn compose(
         )),
         engine,
         store,
+        policy: config.store.policy(),
         ingests,
         ranges: Arc::new(Ranges::new(state, shutdown.token(), config.remote_any)),
         health: Health::not_serving(&HOST_SERVICES).await,
@@ -179,6 +186,7 @@ async fn tend(admin: &Admin, shutdown: &Shutdown) {
     notify::tell(manager.as_deref(), notify::READY);
     tokio::select! {
         () = watch_engine(admin) => {}
+        () = store::keep(&admin.store, admin.policy) => {}
         () = shutdown.draining() => {
             notify::tell(manager.as_deref(), notify::STOPPING);
             admin.health.set(false).await;
@@ -195,7 +203,11 @@ async fn watch_engine(admin: &Admin) {
             answered = Some(answers.is_ok());
             admin.health.set(answers.is_ok()).await;
             match answers {
-                Ok(()) => tracing::info!("the engine answers"),
+                Ok(()) => {
+                    tracing::info!("the engine answers");
+                    // When it stops answering at this moment, the next look finds out.
+                    let _looked = admin.engine.came_back().await;
+                }
                 Err(error) => {
                     let error = format!("{error:#}");
                     tracing::warn!(error, "the engine does not answer");

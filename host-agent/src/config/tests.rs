@@ -1,5 +1,7 @@
 //! What the command line takes, and what it refuses.
 
+use transfer::store::{Mark, Policy};
+
 use super::*;
 
 fn parse(line: &str) -> Result<Config, clap::Error> {
@@ -33,7 +35,8 @@ fn flags_are_read_into_types() {
     let line = "serve --engine unix:///tmp/e.sock --state-dir /tmp/s --inspect off --reads 4 \
                 --reads-per-range 2 --lease 250ms --drain-timeout 1m";
     let serve = serve(line);
-    assert_eq!(serve.engine, "unix:///tmp/e.sock");
+    assert_eq!(serve.source.engine.to_string(), "unix:///tmp/e.sock");
+    assert_eq!(serve.source.export_way, ExportWay(None));
     assert_eq!(serve.inspect_address(), Ok(None));
     assert_eq!((serve.reads, serve.reads_per_range), (4, 2));
     assert_eq!(serve.lease, Duration::from_millis(250));
@@ -47,6 +50,18 @@ fn inspection_stays_on_this_machine_unless_somebody_insists() {
 }
 
 #[test]
+fn a_store_has_marks_unless_it_is_told_otherwise() {
+    let policy = serve("serve").store.policy();
+    assert_eq!(policy.water, Some((Mark::Percent(80), Mark::Percent(70))));
+    assert_eq!(policy.reserve, Mark::Bytes(1 << 30));
+    let line = "serve --store-high-water off --store-reserve off";
+    assert_eq!(serve(line).store.policy(), Policy { water: None, reserve: Mark::Bytes(0) });
+    let line = "serve --store-high-water 10GiB --store-low-water 20GiB";
+    let error = parse(line).unwrap().check().unwrap_err();
+    assert!(error.contains("--store-low-water 20GiB"), "{error}");
+}
+
+#[test]
 fn what_cannot_be_meant_is_a_usage_error() {
     let cases = [
         ("", ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand),
@@ -56,6 +71,9 @@ fn what_cannot_be_meant_is_a_usage_error() {
         ("serve --reads 0", ErrorKind::ValueValidation),
         ("serve --lease 10", ErrorKind::ValueValidation),
         ("serve --log-format xml", ErrorKind::InvalidValue),
+        ("serve --store-high-water 120%", ErrorKind::ValueValidation),
+        ("serve --store-reserve 1GB", ErrorKind::ValueValidation),
+        ("status --format xml", ErrorKind::InvalidValue),
         ("healthcheck --timeout soon", ErrorKind::ValueValidation),
     ];
     for (line, kind) in cases {
