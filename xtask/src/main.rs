@@ -52,6 +52,8 @@ enum Task {
     Test(test::Options),
     /// Writes the protocol's bindings anew from its .proto files.
     Codegen,
+    /// Builds both agents, statically linked, and an image with them for compose files and pods.
+    Image,
     /// Prints the script with which a shell completes `xtask`, an alias of `cargo xtask`.
     Completions {
         /// The shell that will read the script.
@@ -69,6 +71,7 @@ fn main() -> ExitCode {
         Task::Range(command) => range::run(&command).map(ExitCode::from),
         Task::Test(options) => test::run(options),
         Task::Codegen => codegen::run().map(|()| Exit::Ok.into()),
+        Task::Image => image().map(|()| Exit::Ok.into()),
         Task::Completions { shell } => completions(shell).map(|()| Exit::Ok.into()),
         Task::Setup => setup::show().map(|()| Exit::Ok.into()),
         Task::Teardown => setup::teardown().map(|()| Exit::Ok.into()),
@@ -77,6 +80,18 @@ fn main() -> ExitCode {
         eprintln!("error: {error:#}");
         if error.is::<Usage>() { ExitCode::from(2) } else { ExitCode::FAILURE }
     })
+}
+
+/// Builds the agents and the image with them, and says where they are.
+fn image() -> anyhow::Result<()> {
+    let agents = build::agents()?;
+    let binaries = [&agents.host_agent, &agents.dind_agent];
+    let reference = setup::agents_image(&binaries.map(|path| path.as_path()))?;
+    for path in binaries {
+        println!("binary  {}", path.display());
+    }
+    println!("image   {reference}");
+    Ok(())
 }
 
 /// Prints completions for the one word that a shell can complete: an alias.

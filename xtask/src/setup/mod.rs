@@ -12,6 +12,7 @@
 //! whole. So a second call is a handful of look-ups, and a call after a kill goes on where the last
 //! one stopped.
 
+mod agents;
 mod command;
 mod docker;
 mod engine;
@@ -27,6 +28,7 @@ mod teardown;
 
 use anyhow::Result;
 
+pub(crate) use self::agents::image as agents_image;
 pub(crate) use self::command::{command, find};
 pub(crate) use self::state::State;
 pub(crate) use self::teardown::{stop_agents, teardown};
@@ -98,6 +100,14 @@ impl std::fmt::Display for Store {
 /// What is missing and how to get it, or apt's own.
 pub(crate) fn ensure_compiler() -> Result<()> {
     packages::ensure(&State::open()?, packages::BUILD)
+}
+
+/// Makes sure that there is a second opinion on folders and archives of images.
+///
+/// # Errors
+/// What is missing and how to get it, or apt's own.
+pub(crate) fn ensure_skopeo() -> Result<()> {
+    packages::ensure(&State::open()?, packages::SKOPEO)
 }
 
 /// Makes sure that the schema's linter can be installed.
