@@ -19,7 +19,9 @@ pub(super) async fn assemble(
 ) -> Result<Option<Image>, Failure> {
     match root {
         Root::Config(config_digest) => from_config(store, config_digest).await,
-        Root::Manifest(manifest) => from_manifest(store, manifest, platform).await,
+        Root::Manifest { manifest, index } => {
+            from_target(store, index.as_ref().unwrap_or(manifest), platform).await
+        }
     }
 }
 
@@ -57,12 +59,12 @@ async fn keep_manifest(store: &dyn BlobStore, image: &Image) -> Result<(), BlobE
     ingest.commit(&Descriptor::of(MediaType::MANIFEST, &image.manifest)).await
 }
 
-async fn from_manifest(
+async fn from_target(
     store: &dyn BlobStore,
-    manifest: &Digest,
+    target: &Digest,
     platform: &Platform,
 ) -> Result<Option<Image>, Failure> {
-    let image = match documents::read(store, manifest, platform).await.map_err(blob)? {
+    let image = match documents::read(store, target, platform).await.map_err(blob)? {
         Documents::Image(image) => image,
         Documents::Lacks(_) => return Ok(None),
         Documents::Malformed(reason) => return Err(Failure::Malformed(reason)),

@@ -124,11 +124,16 @@ async fn walk(blobs: &dyn BlobSource, target: &Digest, platform: &Platform) -> R
     let top = document(blobs, target, MAX_MANIFEST).await?;
     let manifest = match is_index(&top) {
         true => child(blobs, &top, platform).await?,
-        false => top,
+        false => top.clone(),
     };
     let config = Manifest::parse(&manifest)?.config.digest;
     let config = document(blobs, &config, MAX_CONFIG).await?;
-    Ok(Image::parse(manifest, config)?)
+    let image = Image::parse(manifest, config)?;
+    // In an index of indexes the manifest is not its own child, and its target digest then.
+    match is_index(&top) {
+        true => Ok(image.clone().under(top).unwrap_or(image)),
+        false => Ok(image),
+    }
 }
 
 /// Whether a document lists manifests. What is an index and a manifest at once is refused by the

@@ -235,8 +235,9 @@ impl Inner {
 
     /// The image as its documents in the store tell it; `None` where one is not there.
     async fn documents(&self, target: &Target) -> Result<Option<Image>, Failure> {
-        let Root::Manifest(manifest) = &target.root else { return Ok(None) };
-        match documents::read(&self.state.store, manifest, &self.state.platform).await {
+        let Root::Manifest { manifest, index } = &target.root else { return Ok(None) };
+        let target = index.as_ref().unwrap_or(manifest);
+        match documents::read(&self.state.store, target, &self.state.platform).await {
             Ok(Documents::Image(image)) => Ok(Some(*image)),
             Ok(Documents::Lacks(_)) => Ok(None),
             Ok(Documents::Malformed(reason)) => Err(Failure::Malformed(reason)),

@@ -47,7 +47,11 @@ impl DockerSink {
             // The graphdriver registers an image only when each layer hashed to its diff ID.
             StoreKind::Graphdriver => (Some(ConfigDigest(image.id.0)), true),
             StoreKind::Containerd => {
-                (self.journal().config_of(&image.id.0), image.is_whole().unwrap_or(false))
+                let manifests = image.images().into_iter().flatten().map(|told| told.digest);
+                // The one that was brought; of an index only one is.
+                let mut known = manifests.chain([image.id.0]);
+                let config_digest = known.find_map(|id| self.journal().config_of(&id));
+                (config_digest, image.is_whole().unwrap_or(false))
             }
         };
         HeldImage {

@@ -17,6 +17,7 @@ use transfer::{ChainId, Digest, EngineImageId, Image, Missing, Proof, StoreKind}
 
 use super::images::{Inspected, Listed};
 use super::journal::Journal;
+use super::thin::published;
 use super::{Docker, EngineError};
 
 /// Images inspected at once: each opens a connection, and an engine serves all its clients.
@@ -81,7 +82,7 @@ impl Presence {
                 return Ok(None);
             }
         } else {
-            if inspected.is_unpacked(&target) != Some(true) {
+            if inspected.is_unpacked(&image.manifest_digest) != Some(true) {
                 return Ok(None);
             }
             self.journal.learn(image).await;
@@ -134,7 +135,7 @@ impl Presence {
 async fn target(docker: &Docker, image: &Image) -> Result<Digest, EngineError> {
     Ok(match docker.store_kind().await? {
         StoreKind::Graphdriver => image.config_digest.0,
-        StoreKind::Containerd => image.manifest_digest,
+        StoreKind::Containerd => published(image).map_or(image.manifest_digest, |i| Digest::of(i)),
     })
 }
 

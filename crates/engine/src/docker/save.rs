@@ -131,7 +131,12 @@ impl State {
 
     /// Adds what the store lacks of an image whose manifest it has; else the manifest itself.
     async fn expand(&self, wait: &mut Wait) -> Result<(), BlobError> {
-        let Root::Manifest(manifest) = wait.root else { return Ok(()) };
+        let Root::Manifest { manifest, index } = wait.root else { return Ok(()) };
+        if let Some(index) = index
+            && self.store.stat(&index).await?.is_none()
+        {
+            wait.lacks.insert(index);
+        }
         match documents::blobs_of(&self.store, &manifest).await? {
             None => drop(wait.lacks.insert(manifest)),
             Some(blobs) => {
@@ -197,7 +202,9 @@ impl State {
         self.settle_whole(lacking).await;
         while let Some(digest) = splitter.next().await.map_err(Failure::from)? {
             for wait in lacking.values_mut() {
-                if wait.lacks.remove(&digest) && wait.root == Root::Manifest(digest) {
+                let begins =
+                    matches!(wait.root, Root::Manifest { manifest, .. } if manifest == digest);
+                if wait.lacks.remove(&digest) && begins {
                     self.expand(wait).await.map_err(blob)?;
                 }
             }
@@ -228,7 +235,9 @@ fn wanted(lacking: &Lacking) -> Wanted {
     for wait in lacking.values() {
         match wait.root {
             Root::Config(config_digest) => drop(wanted.configs.insert(config_digest)),
-            Root::Manifest(manifest) => wanted.everything |= wait.lacks.contains(&manifest),
+            Root::Manifest { manifest, .. } => {
+                wanted.everything |= wait.lacks.contains(&manifest);
+            }
         }
         wanted.layers.extend(&wait.lacks);
     }

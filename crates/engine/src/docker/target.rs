@@ -32,8 +32,9 @@ pub(super) struct Target {
 pub(super) enum Root {
     /// The graphdriver has no manifests: one is made up.
     Config(ConfigDigest),
-    /// The containerd store has the original.
-    Manifest(Digest),
+    /// The containerd store has the original, and the index that it was published under where a
+    /// save gives that: not when other platforms have to be left out.
+    Manifest { manifest: Digest, index: Option<Digest> },
 }
 
 impl Target {
@@ -55,7 +56,8 @@ impl Target {
         let id = target.id;
         // A manifest that has a name of its own is taken whatever it runs on, as engines do.
         if manifests.iter().any(|manifest| manifest.digest == id.0 && manifest.available) {
-            return Ok(Self { id, root: Root::Manifest(id.0), platform: None });
+            let root = Root::Manifest { manifest: id.0, index: None };
+            return Ok(Self { id, root, platform: None });
         }
         let entries: Vec<_> = manifests
             .iter()
@@ -76,8 +78,12 @@ impl Target {
                 "the engine has only a part of it: pull the image again for {wanted}"
             ));
         }
+        if manifests.iter().filter(|manifest| manifest.available).count() == 1 {
+            let root = Root::Manifest { manifest: digest, index: Some(id.0) };
+            return Ok(Self { id, root, platform: None });
+        }
         let platform = chosen.platform.as_ref().map(query);
-        Ok(Self { id, root: Root::Manifest(digest), platform })
+        Ok(Self { id, root: Root::Manifest { manifest: digest, index: None }, platform })
     }
 }
 
@@ -142,7 +148,7 @@ mod tests {
         );
         let chosen = Target::choose(&index, &amd64()).unwrap();
         assert_eq!(chosen.id.0, digest("index"));
-        assert_eq!(chosen.root, Root::Manifest(digest("amd")));
+        assert_eq!(chosen.root, Root::Manifest { manifest: digest("amd"), index: None });
         let query = "%7B%22os%22%3A%22linux%22%2C%22architecture%22%3A%22amd64%22%7D";
         assert_eq!(chosen.platform.as_deref(), Some(query));
     }
@@ -151,7 +157,14 @@ mod tests {
     fn a_manifest_with_a_name_is_taken_whatever_it_runs_on() {
         let alone = target("arm", &[("arm", "image", "arm64", true)]);
         let chosen = Target::choose(&alone, &amd64()).unwrap();
-        assert_eq!((chosen.root, chosen.platform), (Root::Manifest(digest("arm")), None));
+        let root = Root::Manifest { manifest: digest("arm"), index: None };
+        assert_eq!((chosen.root, chosen.platform), (root, None));
+        // Of an index of which nothing else is there, all is asked for: the index comes with it.
+        let pulled =
+            target("index", &[("arm", "image", "arm64", false), ("amd", "image", "amd64", true)]);
+        let chosen = Target::choose(&pulled, &amd64()).unwrap();
+        let root = Root::Manifest { manifest: digest("amd"), index: Some(digest("index")) };
+        assert_eq!((chosen.root, chosen.platform), (root, None));
     }
 
     #[test]

@@ -2,10 +2,11 @@
 //!
 //! ```text
 //! oci-layout              {"imageLayoutVersion":"1.0.0"}
-//! index.json              one manifest, no name
+//! index.json              one manifest, or the index that it was published under; no name
 //! manifest.json           config and every layer's path, no RepoTags
 //! blobs/sha256/<config>
 //! blobs/sha256/<manifest>
+//! blobs/sha256/<index>    where it was published under one; other platforms stay away
 //! blobs/sha256/<layer>    only those that the engine lacks, each once, the base first
 //! ```
 //!
@@ -22,7 +23,9 @@ use std::collections::{HashSet, VecDeque};
 use bytes::{BufMut as _, Bytes, BytesMut};
 use futures::StreamExt as _;
 use serde::{Deserialize, Serialize};
-use transfer::{BlobError, BlobSource, BlobStream, Descriptor, Digest, Image, MediaType, Missing};
+use transfer::{
+    BlobError, BlobSource, BlobStream, Descriptor, Digest, Image, MediaType, Missing, Platform,
+};
 
 /// A tar archive consists of blocks of this many bytes.
 const BLOCK: usize = 512;
@@ -132,6 +135,9 @@ fn documents(image: &Image) -> Bytes {
     put("manifest.json", &legacy_manifest(image));
     put(&blob_path(&image.config_digest.0), &image.config);
     put(&blob_path(&image.manifest_digest), &image.manifest);
+    if let Some(index) = published(image) {
+        put(&blob_path(&Digest::of(index)), index);
+    }
     archive.freeze()
 }
 
@@ -150,25 +156,36 @@ fn index(image: &Image) -> Vec<u8> {
         digest: Digest,
         size: u64,
     }
+    let (target, or) = match published(image) {
+        Some(index) => (index, MediaType::INDEX),
+        None => (&image.manifest, MediaType::MANIFEST),
+    };
     let child = Child {
-        media_type: manifest_type(image),
-        digest: image.manifest_digest,
-        size: image.manifest.len() as u64,
+        media_type: media_type(target, or),
+        digest: Digest::of(target),
+        size: target.len() as u64,
     };
     json(&Index { schema_version: 2, media_type: MediaType::INDEX, manifests: [child] })
 }
 
-/// What the manifest says that it is; OCI's when it does not say.
-fn manifest_type(image: &Image) -> MediaType {
+/// The index that the image is loaded under, so that its digest is a registry's. An engine chooses
+/// by its own platform in an index, so one of another platform is loaded by its manifest.
+pub(super) fn published(image: &Image) -> Option<&Bytes> {
+    let (own, host) = (&image.platform, Platform::host());
+    image.index.as_ref().filter(|_| (&own.os, &own.architecture) == (&host.os, &host.architecture))
+}
+
+/// What a document says that it is; `or` when it does not say.
+fn media_type(document: &[u8], or: &str) -> MediaType {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Typed {
         media_type: Option<MediaType>,
     }
-    serde_json::from_slice::<Typed>(&image.manifest)
+    serde_json::from_slice::<Typed>(document)
         .ok()
         .and_then(|typed| typed.media_type)
-        .unwrap_or_else(|| MediaType::new(MediaType::MANIFEST))
+        .unwrap_or_else(|| MediaType::new(or))
 }
 
 fn legacy_manifest(image: &Image) -> Vec<u8> {

@@ -3,7 +3,10 @@
 use engine::DockerSink;
 use engine::fixture::{FakeDocker, Fault};
 use transfer::store::MemoryStore;
-use transfer::{BlobSource, Image, ImageSink, LoadError, Missing, StoreKind, fixture};
+use transfer::{
+    BlobSource, Digest, Image, ImageSink, LoadError, MediaType, Missing, Platform, StoreKind,
+    fixture,
+};
 
 use crate::{before_and_after, name, store_of};
 
@@ -43,6 +46,37 @@ async fn an_image_is_loaded_proven_and_named() {
         assert_eq!(docker.named(&name("app:1")), Some(proof.engine_image_id.0), "{kind}");
         assert!(docker.runs(&proof.engine_image_id.0), "{kind}");
         assert_eq!(sink.missing(&image).await.unwrap().0, [false; 3], "{kind}");
+    }
+}
+
+#[tokio::test]
+async fn an_image_that_was_published_under_an_index_has_its_digest() {
+    for kind in STORES {
+        let (docker, sink) = engine(kind).await;
+        let (image, _, blobs) = before_and_after();
+        let size = image.manifest.len();
+        let child = |digest: Digest, architecture: &str| {
+            serde_json::json!({
+                "mediaType": MediaType::MANIFEST, "digest": digest, "size": size,
+                "platform": { "os": "linux", "architecture": architecture },
+            })
+        };
+        let children = [child(fixture::unknown(), "s390x"), child(image.manifest_digest, "amd64")];
+        let index = serde_json::json!({
+            "schemaVersion": 2, "mediaType": MediaType::INDEX, "manifests": children,
+        });
+        let mut image = image.under(index.to_string().into()).unwrap();
+        image.platform = Platform::host();
+        bring(&sink, &image, &store_of(&blobs).await, "app:1").await;
+        let expected = match kind {
+            StoreKind::Graphdriver => image.config_digest.0,
+            StoreKind::Containerd => image.target_digest(),
+        };
+        assert_eq!(docker.named(&name("app:1")), Some(expected), "{kind}");
+        assert_eq!(sink.prove(&image).await.unwrap().unwrap().engine_image_id.0, expected);
+        assert_eq!(sink.missing(&image).await.unwrap().0, [false; 3], "{kind}");
+        let held = sink.images().await.unwrap();
+        assert_eq!(held[0].config_digest, Some(image.config_digest), "{kind}");
     }
 }
 

@@ -83,6 +83,9 @@ pub struct Image {
     pub layers: Vec<Layer>,
     /// What it runs on.
     pub platform: Platform,
+    /// The index under which the image was published, byte for byte: its digest is what a registry
+    /// calls an image for several platforms. Absent where the image came without one.
+    pub index: Option<Bytes>,
 }
 
 /// Documents that are no image, or that engines could read in two ways.
@@ -181,7 +184,29 @@ impl Image {
             config_digest: ConfigDigest(config_digest),
             manifest,
             config,
+            index: None,
         })
+    }
+
+    /// The same image under the index that names it.
+    ///
+    /// # Errors
+    /// [`InvalidImage`] when the index is too large, malformed or ambiguous, or does not have the
+    /// manifest among its own children.
+    pub fn under(mut self, index: Bytes) -> Result<Self, InvalidImage> {
+        let children = parse_index(&index)?;
+        if !children.iter().any(|child| child.descriptor.digest == self.manifest_digest) {
+            let reason = format!("it does not name manifest {}", self.manifest_digest);
+            return Err(InvalidImage::rule("index", reason));
+        }
+        self.index = Some(index);
+        Ok(self)
+    }
+
+    /// The digest that a registry calls the image by: the index's, else the manifest's.
+    #[must_use]
+    pub fn target_digest(&self) -> Digest {
+        self.index.as_deref().map_or(self.manifest_digest, Digest::of)
     }
 
     /// Makes the image of a config whose layers are kept uncompressed, `sizes` bytes long, base

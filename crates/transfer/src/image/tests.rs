@@ -312,3 +312,24 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn an_image_is_only_under_an_index_that_names_it() {
+    let (image, _) = crate::fixture::image(1, &[10]);
+    let index = |digest: Digest| -> Bytes {
+        let size = image.manifest.len();
+        serde_json::json!({
+            "schemaVersion": 2, "mediaType": MediaType::INDEX,
+            "manifests": [{ "mediaType": MediaType::MANIFEST, "digest": digest, "size": size }],
+        })
+        .to_string()
+        .into()
+    };
+    assert_eq!(image.target_digest(), image.manifest_digest);
+    let good = index(image.manifest_digest);
+    let under = image.clone().under(good.clone()).unwrap();
+    assert_eq!(under.target_digest(), Digest::of(&good));
+    let other = image.clone().under(index(crate::fixture::unknown())).unwrap_err();
+    assert!(other.to_string().contains("does not name manifest"), "{other}");
+    assert!(image.clone().under(image.manifest.clone()).is_err());
+}

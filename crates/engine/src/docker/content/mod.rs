@@ -261,6 +261,7 @@ impl ImageBlobs {
     async fn has(&self, digest: &Digest) -> Result<bool, BlobError> {
         match self.inner.find(&self.config_digest).await {
             Ok((_, image)) => Ok(*digest == image.manifest_digest
+                || *digest == image.target_digest()
                 || *digest == image.config_digest.0
                 || image.layers.iter().any(|layer| layer.blob.digest == *digest)),
             Err(SourceError::NotFound { .. }) => Ok(false),
