@@ -11,15 +11,16 @@ use proto::admin::{
     AdminError, HostAdmin, HostStats, Pruned, Pruning, ServedRange, StoreCheck, StoreStats,
 };
 use proto::server::{Health, Services};
-use proto::transfers::Transfer;
+use proto::transfers::{Transfer, TransferId, TransferKind};
 use proto::{Caller, Library, RangeName, WantedSet};
 use tokio::time::{Instant, timeout};
 use transfer::Reference;
 use transfer::metered::IngestCounters;
-use transfer::store::{FsStore, Goal};
+use transfer::store::{Arrival, FsStore, Goal, Policy};
 
 use crate::engine::HostEngine;
 use crate::ranges::Ranges;
+use crate::store;
 
 /// How long a question about the agent waits for its engine.
 const ANSWER_WITHIN: Duration = Duration::from_secs(3);
@@ -31,6 +32,8 @@ pub struct Admin {
     pub engine: Arc<HostEngine>,
     /// Where layers are kept.
     pub store: FsStore,
+    /// When they are collected.
+    pub policy: Policy,
     /// How often each was taken in.
     pub ingests: Arc<IngestCounters>,
     /// What callers read.
@@ -71,15 +74,26 @@ impl Admin {
     async fn store_stats(&self) -> StoreStats {
         let usage = self.store.usage().await.unwrap_or_default();
         let collected = self.store.collected();
+        let (high_water, low_water) = store::marks(&self.store, &self.policy).await;
         StoreStats {
             blobs: usage.blobs,
             bytes: usage.bytes,
-            high_water: 0,
-            low_water: 0,
+            high_water,
+            low_water,
             collected_blobs: collected.blobs,
             collected_bytes: collected.bytes,
             free: self.store.space().await.unwrap_or_default().free,
         }
+    }
+}
+
+fn shown(arrival: &Arrival) -> Transfer {
+    let (digest, size) = arrival.expected.unzip();
+    Transfer {
+        id: TransferId::Ingest(arrival.serial),
+        started: arrival.started,
+        bytes: arrival.bytes,
+        kind: TransferKind::Ingest { digest, size },
     }
 }
 
@@ -103,7 +117,7 @@ impl HostAdmin for Admin {
             bytes_served: served.bytes,
             quarantined: self.store.quarantined(),
             peak_rss_bytes: memory::peak_rss().unwrap_or(0),
-            export_way: "save".into(),
+            export_way: self.engine.way().into(),
             store: self.store_stats().await,
         }
     }
@@ -155,7 +169,8 @@ impl HostAdmin for Admin {
     }
 
     async fn transfers(&self, _caller: &Caller) -> Vec<Transfer> {
-        self.library.reading()
+        // Reads come before ingests, and both are in order.
+        self.library.reading().into_iter().chain(self.store.arrivals().iter().map(shown)).collect()
     }
 
     async fn prune(&self, _caller: &Caller, pruning: Pruning) -> Result<Pruned, AdminError> {

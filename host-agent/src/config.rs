@@ -1,6 +1,7 @@
 //! The host agent's command line: every flag with its unit, default and environment name.
 
 mod source;
+mod store;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -11,9 +12,10 @@ use agent::inspect::{Inspect, InspectError, InspectFlags};
 use agent::telemetry::Telemetry;
 use agent::units;
 use clap::error::ErrorKind;
-use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 pub use source::{ExportWay, Source};
+pub use store::{Amount, AmountError, StoreFlags};
 
 /// Serves the images of this host's Docker engine to its ranges.
 ///
@@ -37,7 +39,9 @@ Examples:
   Look at what it serves:
     grpcurl -plaintext 127.0.0.1:7070 longshore.v1.InventoryService/ListImages
     grpcurl -plaintext -unix /var/lib/longshore/admin.sock longshore.v1.AdminService/GetStats
-Exit codes: 0 done, 1 failure, 2 usage, 130 interrupted.";
+  See how it is:
+    longshore-host-agent status
+Exit codes: 0 done, 1 failure, 2 usage, 3 it runs and does not serve, 130 interrupted.";
 
 /// What the process is to be.
 #[derive(Clone, Debug, Subcommand)]
@@ -48,6 +52,8 @@ pub enum Command {
     Run(Run),
     /// Ask a running agent whether it is well: exit 0 when it is.
     Healthcheck(Healthcheck),
+    /// Print how a running agent is: exit 0 when it serves, 3 when it runs and does not.
+    Status(Status),
     /// Print the script with which a shell completes this command line.
     Completions(Completions),
 }
@@ -71,6 +77,10 @@ pub struct Serve {
     #[command(flatten)]
     #[expect(missing_docs, reason = "a doc comment here would replace the command's own")]
     pub inspect: InspectFlags,
+
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "a doc comment here would replace the command's own")]
+    pub store: StoreFlags,
 
     /// Allow remote ranges to be served on TCP addresses that other machines can reach; whoever
     /// reaches such an address is taken for that range, and may read the images of this host.
@@ -153,6 +163,36 @@ pub struct Healthcheck {
     pub timeout: Duration,
 }
 
+/// How a running agent is.
+#[derive(Clone, Debug, Args)]
+pub struct Status {
+    /// Where the agent keeps its state.
+    #[arg(
+        long,
+        value_name = "FOLDER",
+        env = "LONGSHORE_STATE_DIR",
+        default_value = STATE_DIR
+    )]
+    pub state_dir: PathBuf,
+
+    /// How the status is printed on stdout.
+    #[arg(long, value_name = "FORM", env = "LONGSHORE_FORMAT", default_value = "table")]
+    pub format: Format,
+
+    /// How long to wait for the answer.
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = units::duration)]
+    pub timeout: Duration,
+}
+
+/// How a status is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    Table,
+    /// One JSON object.
+    Json,
+}
+
 /// Where a host agent may be inspected unless something else is said.
 const INSPECT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7070);
 
@@ -172,12 +212,13 @@ impl Config {
     }
 
     /// What the flags must agree on.
-    fn check(&self) -> Result<(), InspectError> {
+    fn check(&self) -> Result<(), String> {
         match &self.command {
             Command::Serve(serve) | Command::Run(Run { serve, .. }) => {
-                serve.inspect_address().map(|_| ())
+                serve.inspect_address().map_err(|error| error.to_string())?;
+                serve.store.check().map_err(|error| error.to_string())
             }
-            Command::Healthcheck(_) | Command::Completions(_) => Ok(()),
+            Command::Healthcheck(_) | Command::Status(_) | Command::Completions(_) => Ok(()),
         }
     }
 }

@@ -136,6 +136,13 @@ pub fn admin_socket(root: &Path) -> PathBuf {
 /// What the folder of a range that is being removed begins with; no range's name does.
 const LEAVING: &str = ".leaving-";
 
+/// The socket that the agent in a range makes, in a folder that the range can write: to be opened
+/// without following a link.
+#[must_use]
+pub fn range_agent_socket(root: &Path, name: &RangeName) -> PathBuf {
+    root.join("ranges").join(name.as_str()).join("agent").join("agent.sock")
+}
+
 fn absent_is_fine(result: io::Result<()>) -> io::Result<()> {
     match result {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),

@@ -1,0 +1,176 @@
+//! The flags that say how much the blob store may hold.
+
+use std::fmt;
+use std::str::FromStr;
+
+use agent::units::{ByteSize, UnitError, byte_size};
+use clap::Args;
+use transfer::store::{Mark, Policy};
+
+/// How much the store may hold.
+#[derive(Clone, Copy, Debug, Args)]
+#[command(next_help_heading = "Store")]
+pub struct StoreFlags {
+    /// Bytes of layers above which those that were read least recently, and that no range is
+    /// reading, are removed: a size, a share of the store's file system, or `off`. They are taken
+    /// from the engine again when they are next needed.
+    #[arg(
+        long,
+        value_name = "SIZE|PERCENT|off",
+        env = "LONGSHORE_STORE_HIGH_WATER",
+        default_value_t = Amount::Share(80)
+    )]
+    pub store_high_water: Amount,
+
+    /// Bytes of layers down to which they are removed then.
+    #[arg(
+        long,
+        value_name = "SIZE|PERCENT",
+        env = "LONGSHORE_STORE_LOW_WATER",
+        default_value_t = Amount::Share(70)
+    )]
+    pub store_low_water: Amount,
+
+    /// What is to stay free on the store's file system, as far as removing layers can bring that
+    /// about, and never more than a tenth of it.
+    #[arg(
+        long,
+        value_name = "SIZE|PERCENT|off",
+        env = "LONGSHORE_STORE_RESERVE",
+        default_value_t = Amount::Size(ByteSize(1 << 30))
+    )]
+    pub store_reserve: Amount,
+}
+
+/// An amount of storage as people write it: `20GiB`, `80%`, `off`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Amount {
+    /// None: what it would bound is not bounded.
+    Off,
+    /// So many bytes.
+    Size(ByteSize),
+    /// So many hundredths of the file system, 1 to 100.
+    Share(u8),
+}
+
+/// Flags of the store that make no sense together, or a text that is no amount.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AmountError {
+    /// Neither a size nor a share.
+    #[error("expected a size such as 20GiB, a share of the file system such as 80%, or `off`")]
+    Text(#[source] UnitError),
+    /// A share that is none.
+    #[error("{text:?} is no share of the file system: expected 1% to 100%")]
+    Share {
+        /// What was given.
+        text: String,
+    },
+    /// Low water above high water, or none below high water.
+    #[error("--store-low-water {low} must not be above --store-high-water {high}")]
+    Order {
+        /// What was given.
+        low: Amount,
+        /// What was given.
+        high: Amount,
+    },
+}
+
+impl FromStr for Amount {
+    type Err = AmountError;
+
+    fn from_str(text: &str) -> Result<Self, AmountError> {
+        if text == "off" {
+            return Ok(Self::Off);
+        }
+        let Some(share) = text.strip_suffix('%') else {
+            return byte_size(text).map(Self::Size).map_err(AmountError::Text);
+        };
+        match share.parse() {
+            Ok(share @ 1..=100) => Ok(Self::Share(share)),
+            _ => Err(AmountError::Share { text: text.chars().take(40).collect() }),
+        }
+    }
+}
+
+impl fmt::Display for Amount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Off => f.write_str("off"),
+            Self::Size(size) => size.fmt(f),
+            Self::Share(share) => write!(f, "{share}%"),
+        }
+    }
+}
+
+impl Amount {
+    fn mark(self) -> Option<Mark> {
+        match self {
+            Self::Off => None,
+            Self::Size(ByteSize(bytes)) => Some(Mark::Bytes(bytes)),
+            Self::Share(share) => Some(Mark::Percent(share)),
+        }
+    }
+}
+
+impl StoreFlags {
+    /// What the flags must agree on; a size and a share are compared when the store is open.
+    ///
+    /// # Errors
+    /// [`AmountError::Order`].
+    pub fn check(&self) -> Result<(), AmountError> {
+        let (high, low) = (self.store_high_water, self.store_low_water);
+        let in_order = match (high, low) {
+            (Amount::Size(high), Amount::Size(low)) => low <= high,
+            (Amount::Share(high), Amount::Share(low)) => low <= high,
+            (high, low) => high == Amount::Off || low != Amount::Off,
+        };
+        if in_order { Ok(()) } else { Err(AmountError::Order { low, high }) }
+    }
+
+    /// When the store is collected.
+    #[must_use]
+    pub fn policy(&self) -> Policy {
+        let water = self.store_high_water.mark().zip(self.store_low_water.mark());
+        Policy { water, reserve: self.store_reserve.mark().unwrap_or(Mark::Bytes(0)) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_amount_is_a_size_a_share_or_off() {
+        for text in ["off", "0B", "20GiB", "1%", "100%"] {
+            assert_eq!(text.parse::<Amount>().unwrap().to_string(), text);
+        }
+        for text in ["", "on", "20", "%", "0%", "101%", "1.5%", "-1%", "20 GiB", "20GB", "1%%"] {
+            let is_bytes = text == "20";
+            assert_eq!(text.parse::<Amount>().is_ok(), is_bytes, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn low_water_lies_below_high_water() {
+        let flags = |high: &str, low: &str| StoreFlags {
+            store_high_water: high.parse().unwrap(),
+            store_low_water: low.parse().unwrap(),
+            store_reserve: Amount::Off,
+        };
+        for (high, low, fits) in [
+            ("80%", "70%", true),
+            ("80%", "80%", true),
+            ("70%", "80%", false),
+            ("1GiB", "2GiB", false),
+            ("1GiB", "70%", true),
+            ("80%", "off", false),
+            ("off", "70%", true),
+            ("off", "off", true),
+        ] {
+            assert_eq!(flags(high, low).check().is_ok(), fits, "{high} {low}");
+        }
+        assert_eq!(flags("off", "1GiB").policy().water, None);
+        let water = flags("80%", "1GiB").policy().water;
+        assert_eq!(water, Some((Mark::Percent(80), Mark::Bytes(1 << 30))));
+    }
+}

@@ -1,0 +1,268 @@
+//! `status`: how a running agent is, for people and for programs.
+//!
+//! What the agent knows is asked over the administrator's socket; whether a range is in step, only
+//! the agent in that range knows, and is asked over the socket that it made. That socket's folder is
+//! the range's own, so the socket is opened without following a link, and its word is shown as such.
+
+use std::io::Write as _;
+use std::path::Path;
+use std::time::{Duration, UNIX_EPOCH};
+
+use agent::exit::Exit;
+use agent::units::approximate;
+use anyhow::Context as _;
+use futures::future::join_all;
+use proto::admin::{HostStats, ServedRange};
+use proto::client::is_serving;
+use proto::control::{RangeStatus, Reach};
+use proto::transfers::{Transfer, TransferKind};
+use proto::{AdminClient, Endpoint, RangeClient};
+use serde_json::{Value, json};
+use tokio::time::timeout;
+
+use crate::config::{Format, Status};
+use crate::state::{admin_socket, range_agent_socket};
+
+/// How long a range may take to answer; one that does not is shown as unknown.
+const RANGE_ANSWERS_WITHIN: Duration = Duration::from_secs(3);
+
+/// Everything that is shown.
+struct Shown {
+    serving: bool,
+    stats: HostStats,
+    ranges: Vec<(ServedRange, Option<RangeStatus>)>,
+    transfers: Vec<Transfer>,
+}
+
+/// Prints how the agent is. [`Exit::SomeFailed`] when it runs and does not serve.
+///
+/// # Errors
+/// It does not answer.
+pub(crate) async fn status(config: Status) -> anyhow::Result<Exit> {
+    let shown = timeout(config.timeout, ask(&config.state_dir)).await.with_context(|| {
+        format!("the host agent did not answer within {} ms", config.timeout.as_millis())
+    })??;
+    let text = match config.format {
+        Format::Table => table(&shown),
+        Format::Json => format!("{}\n", as_json(&shown)),
+    };
+    std::io::stdout().write_all(text.as_bytes()).context("printing the status")?;
+    Ok(if shown.serving { Exit::Ok } else { Exit::SomeFailed })
+}
+
+async fn ask(state: &Path) -> anyhow::Result<Shown> {
+    let endpoint = Endpoint::unix(admin_socket(state));
+    let admin = AdminClient::new(endpoint.clone());
+    let serving = is_serving(&endpoint).await.with_context(|| {
+        format!("is the host agent with the state folder {} running?", state.display())
+    })?;
+    let (stats, ranges, transfers) = (admin.stats(), admin.ranges(), admin.transfers());
+    let (stats, ranges, transfers) = tokio::try_join!(stats, ranges, transfers)?;
+    let ranges = join_all(ranges.into_iter().map(|range| async {
+        let agent = RangeClient::new(Endpoint::unix(range_agent_socket(state, &range.name)));
+        let status = timeout(RANGE_ANSWERS_WITHIN, agent.status()).await;
+        (range, status.ok().and_then(Result::ok))
+    }));
+    Ok(Shown { serving, stats, ranges: ranges.await, transfers })
+}
+
+fn table(shown: &Shown) -> String {
+    let HostStats { engine, export_way, store, .. } = &shown.stats;
+    let engine = match engine {
+        Some(engine) => format!("{}, {} ({})", engine.engine, engine.driver, engine.store),
+        None => "does not answer".into(),
+    };
+    let marks = match store.high_water {
+        0 => "not collected".to_owned(),
+        high => format!("collected above {}", approximate(high)),
+    };
+    let way = if export_way.is_empty() { "not known yet" } else { export_way };
+    let mut text = format!(
+        "agent    {} {}, up {} s\nengine   {engine}\nlayers   by {way}, {} read\nstore    {} in {} \
+         blobs, {marks}, {} free\n",
+        shown.stats.version,
+        if shown.serving { "serves" } else { "does not serve" },
+        shown.stats.uptime.as_secs(),
+        approximate(shown.stats.engine_bytes_read),
+        approximate(store.bytes),
+        store.blobs,
+        approximate(store.free),
+    );
+    if !shown.ranges.is_empty() {
+        let header = ["RANGE", "WANTED", "IN STEP", "CONNECTIONS", "TCP"].map(String::from);
+        text += &columns(header, shown.ranges.iter().map(range_row));
+    }
+    if !shown.transfers.is_empty() {
+        let header = ["TRANSFER", "FOR", "BLOB", "AT", "OF"].map(String::from);
+        text += &columns(header, shown.transfers.iter().map(transfer_row));
+    }
+    text
+}
+
+fn range_row((range, status): &(ServedRange, Option<RangeStatus>)) -> [String; 5] {
+    [
+        range.name.to_string(),
+        range.wanted.to_string(),
+        status.as_ref().map_or("?", |status| if status.in_step { "yes" } else { "no" }).into(),
+        range.connections.to_string(),
+        range.tcp_endpoint.map_or("-".into(), |address| address.to_string()),
+    ]
+}
+
+fn transfer_row(transfer: &Transfer) -> [String; 5] {
+    let unknown = || "?".to_owned();
+    let (whom, blob, at, size) = match &transfer.kind {
+        TransferKind::Read { caller, digest, size, offset, .. } => {
+            (caller.clone(), digest.to_string(), *offset, Some(*size))
+        }
+        TransferKind::Ingest { digest, size } => {
+            let digest = digest.map_or_else(unknown, |digest| digest.to_string());
+            ("the store".to_owned(), digest, transfer.bytes, *size)
+        }
+    };
+    // As much of a digest as people compare.
+    let blob = blob.chars().take(19).collect();
+    let of = size.map_or_else(unknown, approximate);
+    [transfer.id.to_string(), whom, blob, approximate(at), of]
+}
+
+/// A table in text, with an empty line before it.
+fn columns(header: [String; 5], rows: impl Iterator<Item = [String; 5]>) -> String {
+    let rows: Vec<[String; 5]> = std::iter::once(header).chain(rows).collect();
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
+    let widths: Vec<usize> = (0..5).filter_map(width).collect();
+    let mut text = String::from("\n");
+    for row in &rows {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
+        text += cells.collect::<Vec<_>>().join("  ").trim_end();
+        text += "\n";
+    }
+    text
+}
+
+fn as_json(shown: &Shown) -> Value {
+    let HostStats { version, uptime, engine, export_way, store, .. } = &shown.stats;
+    let engine = engine.as_ref().map(
+        |engine| json!({ "engine": engine.engine, "driver": engine.driver, "store": engine.store }),
+    );
+    json!({
+        "serving": shown.serving,
+        "version": version,
+        "uptime_seconds": uptime.as_secs(),
+        "engine": engine,
+        "export_way": export_way,
+        "engine_bytes_read": shown.stats.engine_bytes_read,
+        "saves": shown.stats.saves,
+        "bytes_served": shown.stats.bytes_served,
+        "store": {
+            "blobs": store.blobs,
+            "bytes": store.bytes,
+            "high_water_bytes": store.high_water,
+            "low_water_bytes": store.low_water,
+            "collected_blobs": store.collected_blobs,
+            "collected_bytes": store.collected_bytes,
+            "free_bytes": store.free,
+            "quarantined": shown.stats.quarantined,
+        },
+        "ranges": shown.ranges.iter().map(range_json).collect::<Vec<_>>(),
+        "transfers": shown.transfers.iter().map(transfer_json).collect::<Vec<_>>(),
+    })
+}
+
+fn range_json((range, status): &(ServedRange, Option<RangeStatus>)) -> Value {
+    let error = status.as_ref().and_then(|status| match (&status.engine, &status.last_sync) {
+        (Reach::Down(why), _) => Some(why.clone()),
+        (_, Some(last)) => last.error.clone(),
+        _ => None,
+    });
+    json!({
+        "name": range.name,
+        "socket": range.socket_path,
+        "tcp": range.tcp_endpoint,
+        "connections": range.connections,
+        "wanted": range.wanted,
+        "in_step": status.as_ref().map(|status| status.in_step),
+        "error": error,
+    })
+}
+
+fn transfer_json(transfer: &Transfer) -> Value {
+    let started = transfer.started.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let mut value = json!({
+        "id": transfer.id.to_string(),
+        "started_unix_ms": u64::try_from(started.as_millis()).unwrap_or(u64::MAX),
+        "bytes": transfer.bytes,
+    });
+    let kind = match &transfer.kind {
+        TransferKind::Read { caller, config_digest, digest, size, offset } => json!({
+            "caller": caller,
+            "config_digest": config_digest.to_string(),
+            "digest": digest.to_string(),
+            "size": size,
+            "offset": offset,
+        }),
+        TransferKind::Ingest { digest, size } => {
+            json!({ "digest": digest.map(|digest| digest.to_string()), "size": size })
+        }
+    };
+    if let (Some(value), Value::Object(kind)) = (value.as_object_mut(), kind) {
+        value.extend(kind);
+    }
+    value
+}
+
+#[cfg(test)]
+mod tests {
+    use transfer::Digest;
+
+    use super::*;
+    use proto::transfers::TransferId;
+
+    fn shown() -> Shown {
+        let range = |name: &str, tcp: Option<&str>| ServedRange {
+            name: name.parse().unwrap(),
+            socket_path: "/s/host.sock".into(),
+            connections: 2,
+            wanted: 3,
+            tcp_endpoint: tcp.map(|address| address.parse().unwrap()),
+        };
+        let ingest = TransferKind::Ingest { digest: Some(Digest::of(b"layer")), size: None };
+        Shown {
+            serving: false,
+            stats: HostStats { version: "1.2.3".into(), ..HostStats::default() },
+            ranges: vec![(range("lab-1", None), None), (range("vm", Some("127.0.0.1:9")), None)],
+            transfers: vec![Transfer {
+                id: TransferId::Ingest(4),
+                started: UNIX_EPOCH,
+                bytes: 2048,
+                kind: ingest,
+            }],
+        }
+    }
+
+    #[test]
+    fn people_see_what_is_known_and_what_is_not() {
+        let text = table(&shown());
+        for line in [
+            "agent    1.2.3 does not serve, up 0 s",
+            "engine   does not answer",
+            "RANGE  WANTED  IN STEP  CONNECTIONS  TCP",
+            "lab-1  3       ?        2            -",
+            "vm     3       ?        2            127.0.0.1:9",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line:?} is not in\n{text}");
+        }
+        assert!(text.contains("ingest-4  the store  sha256:"), "{text}");
+    }
+
+    #[test]
+    fn programs_see_the_same() {
+        let value = as_json(&shown());
+        assert_eq!(value["serving"], false);
+        assert_eq!(value["engine"], Value::Null);
+        assert_eq!(value["ranges"][1]["tcp"], "127.0.0.1:9");
+        assert_eq!(value["ranges"][0]["in_step"], Value::Null);
+        assert_eq!(value["transfers"][0]["id"], "ingest-4");
+        assert_eq!(value["transfers"][0]["digest"], Digest::of(b"layer").to_string());
+    }
+}
