@@ -204,8 +204,11 @@ impl Site {
 
     fn end(self) {
         let Self { ranges, host } = self;
-        ranges.into_iter().for_each(|range| range.agent.end());
-        host.end();
+        // An agent waits for those who are connected: ours go first, then all end at once.
+        let agents: Vec<Agent> = ranges.into_iter().map(|range| range.agent).collect();
+        agents.iter().for_each(Agent::ask_to_end);
+        drop(agents);
+        drop(host);
     }
 }
 

@@ -92,15 +92,19 @@ impl Agent {
         Ok(())
     }
 
-    /// Asks it to end and waits until it has; kills it when that takes too long.
-    pub(super) fn end(self) {
-        drop(self);
+    /// Asks it to end. Until it is dropped, its process ID is nobody else's.
+    pub(super) fn ask_to_end(&self) {
+        let pid = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw);
+        if let Some(pid) = pid {
+            // One that has ended already is what was asked for.
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        }
     }
 
+    /// Waits until it has ended; kills it when that takes too long.
     fn stop(&mut self) -> Result<()> {
-        let pid = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw);
-        if let (Some(pid), None) = (pid, self.child.try_wait()?) {
-            rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
+        if self.child.try_wait()?.is_none() {
+            self.ask_to_end();
         }
         let asked = Instant::now();
         while self.child.try_wait()?.is_none() {
