@@ -66,8 +66,9 @@ pub(crate) const PROGRESS_TIMEOUT: Duration = Duration::from_secs(60);
 /// Largest request in bytes: a thousand references of the greatest length fit.
 pub(crate) const MAX_REQUEST: usize = 1 << 20;
 
-/// Largest response in bytes: an image's two documents at their own limits, with room for the rest.
-pub(crate) const MAX_RESPONSE: usize = 16 << 20;
+/// Largest response in bytes: an image's three documents at their own limits, with room for the
+/// rest.
+pub(crate) const MAX_RESPONSE: usize = 20 << 20;
 
 /// Most references in one request.
 pub(crate) const MAX_REFERENCES: usize = 1000;

@@ -71,6 +71,7 @@ impl From<&Image> for pb::Image {
             config: image.config.clone(),
             layers: image.layers.iter().map(Into::into).collect(),
             platform: Some((&image.platform).into()),
+            index: image.index.clone().unwrap_or_default(),
         }
     }
 }
@@ -89,7 +90,11 @@ impl TryFrom<pb::Image> for Image {
         if parse("config_digest", &message.config_digest) != Ok(image.config_digest) {
             return Err(Malformed::new("config_digest", "is not that of the config"));
         }
-        Ok(image)
+        if message.index.is_empty() {
+            return Ok(image);
+        }
+        let under = image.under(message.index);
+        under.map_err(|error| Malformed::new("index", super::status::explain(&error)))
     }
 }
 

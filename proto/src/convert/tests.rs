@@ -223,6 +223,17 @@ fn hostile_answers_are_refused() {
     lying.push(pb::Image { manifest: swapped.manifest.clone(), ..whole.clone() });
     lying.push(pb::Image { manifest_digest: text(), ..whole.clone() });
     lying.push(pb::Image { config_digest: text(), ..whole.clone() });
+    let index = |digest: Digest| {
+        let child = format!(
+            r#"{{"mediaType":"{}","digest":"{digest}","size":7}}"#,
+            transfer::MediaType::MANIFEST
+        );
+        bytes::Bytes::from(format!(r#"{{"schemaVersion":2,"manifests":[{child}]}}"#))
+    };
+    lying.push(pb::Image { index: index(swapped.manifest_digest), ..whole.clone() });
+    let published = given.clone().under(index(given.manifest_digest)).unwrap();
+    let told = pb::Image::from(&published);
+    assert_eq!(transfer::Image::try_from(told).unwrap(), published);
     for image in lying {
         assert!(transfer::Image::try_from(image.clone()).is_err(), "{image:?} was accepted");
     }

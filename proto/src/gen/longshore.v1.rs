@@ -73,6 +73,10 @@ pub struct Image {
     /// What the image runs on. Never absent.
     #[prost(message, optional, tag = "6")]
     pub platform: ::core::option::Option<Platform>,
+    /// The OCI or Docker index that the image was published under, byte for byte; at most 4 MiB. Its
+    /// digest is what a registry calls the image. Empty for an image that came without one.
+    #[prost(bytes = "bytes", tag = "7")]
+    pub index: ::prost::bytes::Bytes,
 }
 /// Keeps the blobs of one image readable for one caller. Every read renews it.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
