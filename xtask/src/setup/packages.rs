@@ -53,6 +53,9 @@ pub(super) const IMAGES: &[Need] = &[
 /// To compile the C in our dependencies: the agents' allocator and the TLS library.
 pub(super) const BUILD: &[Need] = &[need("cc", "gcc"), need("make", "make")];
 
+/// To have a second opinion on folders and archives of images.
+pub(super) const SKOPEO: &[Need] = &[need("skopeo", "skopeo")];
+
 /// To install the schema's linter.
 pub(super) const SCHEMA: &[Need] = &[need("npm", "npm")];
 

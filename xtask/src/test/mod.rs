@@ -77,6 +77,7 @@ fn against_compose() -> Result<Counts> {
 /// The tests that are marked as ignored where no engine is at hand: one at a time, since each
 /// starts engines of its own and some measure memory.
 fn on_real_engines(machine: &Machine, agents: &Agents) -> Result<Counts> {
+    setup::ensure_skopeo()?;
     let image = |store: Store| {
         let found = machine.range_images.iter().find(|image| image.store == store);
         found.map(|image| image.reference.clone()).unwrap_or_default()

@@ -139,7 +139,7 @@ fn named_digest(path: &str) -> Option<Digest> {
 fn document(archive: &Span, entries: &Entries, path: &str, limit: usize) -> Result<Bytes, String> {
     let (start, size) =
         entries.file(path).ok_or_else(|| format!("{} is not in the file", shown(path)))?;
-    if limit as u64 <= size.saturating_sub(1) {
+    if (limit as u64) < size {
         return Err(format!("{} has {size} bytes, at most {limit} are read", shown(path)));
     }
     let span = Span { file: archive.file.clone(), start, size };

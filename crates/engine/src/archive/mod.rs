@@ -255,7 +255,7 @@ impl Inner {
 
     fn small(&self, path: &str, limit: usize) -> io::Result<Option<Bytes>> {
         let Some((start, size)) = self.entries.file(path) else { return Ok(None) };
-        if limit as u64 <= size.saturating_sub(1) {
+        if (limit as u64) < size {
             let reason = format!("{path} has {size} bytes, at most {limit} are read");
             return Err(io::Error::new(io::ErrorKind::FileTooLarge, reason));
         }

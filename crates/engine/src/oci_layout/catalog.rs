@@ -231,7 +231,7 @@ fn document(
     limit: usize,
 ) -> Result<Bytes, String> {
     let Descriptor { digest, size, .. } = expected;
-    if limit as u64 <= size.saturating_sub(1) {
+    if (limit as u64) < *size {
         return Err(format!("blob {digest} has {size} bytes, at most {limit} are read"));
     }
     let read = documents.read(digest, limit);

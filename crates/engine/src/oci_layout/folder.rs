@@ -17,7 +17,8 @@ use super::lock::{self, Held};
 use super::prove::Hashed;
 use super::span::read_small;
 use super::{
-    LayoutError, MARK, MARK_CONTENT, blob_path, blobs_folder, check_mark, index, index_path, reach,
+    LayoutError, MARK, MARK_CONTENT, blob_path, blobs_folder, check_mark, document, index,
+    index_path, reach,
 };
 
 /// Free space that a load leaves in the file system, in bytes: for documents, and for others.
@@ -164,14 +165,13 @@ impl Folder {
     }
 
     pub(super) fn tag(&self, manifest: &Digest, reference: &Reference) -> Result<(), LoadError> {
-        let document = |digest: &Digest, limit| {
+        let needed = |digest: &Digest, limit| {
             let read = self.read(digest, limit).map_err(self.failed("reading a manifest"))?;
             read.ok_or_else(|| self.refused(&format!("blob {digest} is not there")))
         };
-        let bytes = document(manifest, MAX_MANIFEST)?;
+        let bytes = needed(manifest, MAX_MANIFEST)?;
         let invalid = |error| self.refused(&explain(&error));
-        let config =
-            document(&Manifest::parse(&bytes).map_err(invalid)?.config.digest, MAX_CONFIG)?;
+        let config = needed(&Manifest::parse(&bytes).map_err(invalid)?.config.digest, MAX_CONFIG)?;
         let platform = ConfigFile::parse(&config).map_err(invalid)?.platform;
         let target = Descriptor::of(&media_type(&bytes), &bytes);
         let _changing = lock::changing(&self.root).map_err(self.failed("locking the folder"))?;
@@ -209,11 +209,7 @@ impl Folder {
 
 impl Documents for Folder {
     fn read(&self, digest: &Digest, limit: usize) -> io::Result<Option<Bytes>> {
-        match read_small(&blob_path(&self.root, digest), limit) {
-            Ok((bytes, _)) => Ok(Some(bytes)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
-        }
+        document(&self.root, digest, limit)
     }
 }
 

@@ -26,6 +26,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
 use serde::Deserialize;
 use transfer::image::InvalidImage;
 use transfer::{Digest, EngineInfo, StoreKind};
@@ -118,6 +119,15 @@ fn blobs_folder(root: &Path) -> PathBuf {
 
 fn blob_path(root: &Path, digest: &Digest) -> PathBuf {
     blobs_folder(root).join(digest.hex())
+}
+
+/// A blob that should be a small document; `None` where there is none.
+fn document(root: &Path, digest: &Digest, limit: usize) -> io::Result<Option<Bytes>> {
+    match span::read_small(&blob_path(root, digest), limit) {
+        Ok((bytes, _)) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Who the folder is, as an engine: it keeps blobs as they came, as containerd does.

@@ -18,7 +18,7 @@ use transfer::{
 
 use super::catalog::{Catalog, Documents};
 use super::span::{Identity, Span, blocking, open_regular, read_small};
-use super::{LayoutError, blob_path, check_mark, index, index_path, info};
+use super::{LayoutError, blob_path, check_mark, document, index, index_path, info};
 
 /// An OCI image layout folder that images come from. Clones are the same folder.
 #[derive(Clone)]
@@ -170,11 +170,7 @@ impl Inner {
 
 impl Documents for Inner {
     fn read(&self, digest: &Digest, limit: usize) -> io::Result<Option<Bytes>> {
-        match read_small(&blob_path(&self.root, digest), limit) {
-            Ok((bytes, _)) => Ok(Some(bytes)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
-        }
+        document(&self.root, digest, limit)
     }
 }
 

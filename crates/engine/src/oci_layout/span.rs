@@ -66,7 +66,7 @@ pub(crate) fn read_small(path: &Path, limit: usize) -> io::Result<(Bytes, Identi
     let file = open_regular(path)?;
     let metadata = file.metadata()?;
     let size = metadata.len();
-    if limit as u64 <= size.saturating_sub(1) {
+    if (limit as u64) < size {
         let reason = format!("it has {size} bytes, at most {limit} are read");
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, reason));
     }

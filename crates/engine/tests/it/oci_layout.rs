@@ -1,6 +1,7 @@
 //! OCI layout folders: as a source, as a sink, and from one to the other.
 
 mod sink;
+mod skopeo;
 
 use std::collections::BTreeSet;
 use std::path::Path;

@@ -51,7 +51,7 @@ pub(super) fn make(folder: &Path, edition: Edition) -> Result<Made> {
         ("usr/bin/busybox", program(2, 2 << 20)),
     ])?;
     let runtime = packed(layer(&[
-        ("usr/lib/runtime/core.so", program(3, 8 << 20)),
+        ("usr/lib/runtime/core.so", program(3, 4 << 20)),
         ("usr/share/doc/runtime/README", "Of the runtime, many words.\n".repeat(40_000).into()),
     ])?)?;
     let (seed, version) = match edition {
