@@ -192,7 +192,7 @@ impl Lane {
         let report = up.await.unwrap().unwrap();
         assert!(report.is_whole(), "{report:#?}");
         block_in_place(|| image.check(&self.inside())).unwrap();
-        self.forget(&image);
+        self.forget(&image).await;
         let ended = watch.lock().unwrap().ended.expect("an image that is whole has ended");
         ended.saturating_duration_since(arrived)
     }
@@ -240,7 +240,7 @@ impl Lane {
             false => reported(tokio::time::timeout(WHOLE_AGAIN, up).await),
         };
         let moved = self.wire().moved() - moved;
-        self.forget(&image);
+        self.forget(&image).await;
         println!(
             "        whole again after {} ms, {moved} bytes moved, {:.2} of the image; told: {reported:?}",
             healed.as_millis(),
@@ -327,7 +327,9 @@ impl Lane {
     }
 
     /// Leaves neither engine with the image, so that disks stay small.
-    fn forget(&self, image: &Made) {
+    async fn forget(&self, image: &Made) {
+        // Else it would come back.
+        self.site.want_nothing(RANGE).await;
         block_in_place(|| {
             for docker in [&self.inside(), &self.host_engine.docker] {
                 docker.must(&format!("image rm --force {}", image.reference));

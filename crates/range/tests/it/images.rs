@@ -176,9 +176,13 @@ pub(crate) fn header(name: &str, size: u64) -> [u8; 512] {
     put(148, "        ");
     put(156, "0");
     put(257, "ustar\x0000");
-    // Base-256, since octal ends at 8 GiB.
-    header[124] = 0x80;
-    header[128..136].copy_from_slice(&size.to_be_bytes());
+    if size < 8 << 30 {
+        header[124..136].copy_from_slice(format!("{size:011o}\0").as_bytes());
+    } else {
+        // Base-256, since octal ends there.
+        header[124] = 0x80;
+        header[128..136].copy_from_slice(&size.to_be_bytes());
+    }
     let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
     header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
     header

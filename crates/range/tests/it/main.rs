@@ -15,6 +15,7 @@ mod proxy;
 mod rootfs;
 mod site;
 
+mod bad_input;
 mod counted;
 mod damage;
 mod delta;

@@ -25,6 +25,8 @@ struct Source {
     /// As the host agent takes it.
     engine: String,
     flags: Vec<String>,
+    /// The way that the host agent says it takes.
+    way: &'static str,
     /// Whether it has the image's own manifest and compressed layers, or only what a graphdriver
     /// keeps.
     original: bool,
@@ -66,6 +68,8 @@ async fn dind_every_host_brings_every_range_an_image_under_the_right_digests() {
             proxied: None,
         })
         .await;
+        let way = site.admin().stats().await.unwrap().export_way;
+        assert_eq!(way, source.way, "{}", source.name);
         let report = site.sync(&RANGES.map(|(range, ..)| range), &[&reference]).await;
         for (told, (range, _, store)) in report.ranges.iter().zip(RANGES) {
             let inside = site.inside(range);
@@ -82,6 +86,7 @@ async fn dind_every_host_brings_every_range_an_image_under_the_right_digests() {
                 Ok(_) => {}
                 Err(error) => troubles.push(format!("{} × {range}: {error}", source.name)),
             }
+            site.want_nothing(range).await;
             drop(block_in_place(|| inside.run(&["image", "rm", "--force", &reference])));
         }
     }
@@ -104,28 +109,26 @@ fn prepare(outer: &Docker, folder: &Path, image: &Made, layout: &Layout) -> Nest
 
 fn sources(outer: &Docker, containerd: &Nested, folder: &Path) -> Vec<Source> {
     let data_root = outer.must("info --format {{.DockerRootDir}}");
-    let source = |name, engine: String, original, flags: &[&str]| Source {
+    let source = |name, way: &'static str, engine: &str, original, flags: &[&str]| Source {
         name,
-        engine,
+        engine: engine.to_owned(),
         flags: flags.iter().map(|flag| (*flag).to_owned()).collect(),
+        way,
         original,
     };
     let of = |kind: &str, name: &str| format!("{kind}:{}", folder.join(name).display());
-    let way = |way: &str| format!("--export-way={way}");
-    let (graphdriver, blobs) = (outer.host().to_owned(), containerd.docker.host().to_owned());
+    let (graphdriver, blobs) = (outer.host(), containerd.docker.host());
+    let data_root = format!("--data-root={data_root}");
+    let [save, files, service] =
+        ["save", "files", "content-service"].map(|way| format!("--export-way={way}"));
     vec![
-        source("overlay2 by save", graphdriver.clone(), false, &[&way("save")]),
-        source(
-            "overlay2 by files",
-            graphdriver,
-            false,
-            &[&way("files"), &format!("--data-root={data_root}")],
-        ),
-        source("containerd by content service", blobs.clone(), true, &[&way("content-service")]),
-        source("containerd by save", blobs, true, &[&way("save")]),
-        source("OCI folder", of("oci", "layout"), true, &[]),
-        source("docker-archive", of("docker-archive", "docker.tar"), false, &[]),
-        source("OCI tar", of("oci-archive", "oci.tar"), true, &[]),
+        source("overlay2 by save", "save", graphdriver, false, &[&save]),
+        source("overlay2 by files", "files", graphdriver, false, &[&files, &data_root]),
+        source("containerd by content service", "content-service", blobs, true, &[&service]),
+        source("containerd by save", "save", blobs, true, &[&save]),
+        source("OCI folder", "layout", &of("oci", "layout"), true, &[]),
+        source("docker-archive", "archive", &of("docker-archive", "docker.tar"), false, &[]),
+        source("OCI tar", "archive", &of("oci-archive", "oci.tar"), true, &[]),
     ]
 }
 

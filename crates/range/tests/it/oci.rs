@@ -29,6 +29,11 @@ pub(crate) struct Layout {
 impl Layout {
     /// The layout of one image, under its reference.
     pub(crate) fn of(image: &Made) -> Self {
+        Self::with_padding(image, 0)
+    }
+
+    /// As [`of`](Self::of), with a manifest that is larger by so many bytes.
+    pub(crate) fn with_padding(image: &Made, padding: usize) -> Self {
         let layers: Vec<Vec<u8>> = image.layers.iter().map(|layer| gzip(layer)).collect();
         let descriptors: Vec<Value> = layers.iter().map(|layer| descriptor(LAYER, layer)).collect();
         let manifest = json!({
@@ -37,7 +42,7 @@ impl Layout {
             "config": descriptor(CONFIG, &image.config),
             "layers": descriptors,
             // A made-up manifest would not have these: only the original is this one.
-            "annotations": {"dev.longshore.test": "original"},
+            "annotations": {"dev.longshore.test": "original", "padding": " ".repeat(padding)},
         });
         let manifest = serde_json::to_vec(&manifest).unwrap();
         let mut top = descriptor(MANIFEST, &manifest);
@@ -54,6 +59,11 @@ impl Layout {
         files.push(("oci-layout".into(), br#"{"imageLayoutVersion": "1.0.0"}"#.to_vec()));
         files.push(("index.json".into(), serde_json::to_vec(&index).unwrap()));
         Self { manifest: digest, blobs, files }
+    }
+
+    /// Bytes of the layers, as they are stored.
+    pub(crate) fn layers_size(&self) -> u64 {
+        self.blobs[2..].iter().map(|layer| layer.len() as u64).sum()
     }
 
     /// Writes it as a folder.

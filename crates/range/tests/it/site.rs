@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use proto::client::{AdminClient, RangeClient};
-use range::{RangeEvent, Ranges, Reference, Report, Selection, Settings, StoreKind, UpRequest};
+use range::{
+    RangeEvent, RangeName, Ranges, Reference, Report, Selection, Settings, StoreKind, UpRequest,
+};
 use tempfile::TempDir;
 
 use crate::docker::Docker;
@@ -153,9 +155,24 @@ impl Site {
         self.ranges.sync(&selection, &references(images), observer).await.unwrap()
     }
 
+    /// Has a range want nothing more; what it has stays.
+    pub(crate) async fn want_nothing(&self, range: &str) {
+        let range: RangeName = range.parse().unwrap();
+        self.admin().set_wanted(&range, &[]).await.unwrap();
+    }
+
     /// The container of a range.
     pub(crate) fn container(&self, range: &str) -> String {
         format!("{}-{range}", self.project)
+    }
+
+    /// The labels of what belongs to a range.
+    pub(crate) fn labels(&self, range: &str) -> [String; 3] {
+        [
+            "dev.longshore=1".to_owned(),
+            format!("dev.longshore.project={}", self.project),
+            format!("dev.longshore.range={range}"),
+        ]
     }
 
     /// The engine inside a range, through the plain client.
