@@ -9,7 +9,7 @@ use agent::supervise::Note;
 use async_trait::async_trait;
 use engine::HeldImage;
 use futures::StreamExt as _;
-use futures::stream::{self, BoxStream};
+use futures::stream::BoxStream;
 use proto::control::{
     ControlError, ImagePlan, RangeControl, RangeImage, RangeStatus, Reach, SyncEvent, VerifyEvent,
 };
@@ -21,7 +21,8 @@ use transfer::{EngineInfo, Reference};
 use crate::engine::RangeEngine;
 use crate::plan::plan;
 use crate::syncs::Syncs;
-use crate::verify::verify;
+use crate::verify::Checks;
+use crate::wanted::Keeper;
 
 /// How long a status waits for the engine or the host agent before it calls them silent: a person
 /// who asks how things are should not wait for what is broken.
@@ -36,6 +37,10 @@ pub struct Control {
     pub host: Arc<RemoteHost>,
     /// Syncs under way.
     pub syncs: Arc<Syncs>,
+    /// Checks under way.
+    pub(crate) checks: Arc<Checks>,
+    /// What keeps the engine in step.
+    pub(crate) keeper: Arc<Keeper>,
     /// When the agent began.
     pub started: Instant,
     /// Where a supervisor says how the engine has fared; there need not be one.
@@ -98,16 +103,14 @@ impl RangeControl for Control {
         &self,
         _caller: &Caller,
         references: Vec<Reference>,
-        _deep: bool,
+        deep: bool,
     ) -> Result<BoxStream<'static, VerifyEvent>, ControlError> {
-        let began = Instant::now();
-        let held = self.engine.images().await;
-        let held = held.map_err(|error| ControlError::Unavailable(error.into()))?;
-        Ok(stream::iter(verify(held, &references, began)).boxed())
+        self.checks.begin(references, deep).await
     }
 
     async fn status(&self, _caller: &Caller) -> RangeStatus {
         let (engine, host) = tokio::join!(self.engine_reach(), self.host_reach());
+        let standing = self.keeper.standing();
         RangeStatus {
             agent_version: env!("CARGO_PKG_VERSION").into(),
             uptime: self.started.elapsed(),
@@ -115,9 +118,9 @@ impl RangeControl for Control {
             host,
             syncs: u32::try_from(self.syncs.under_way()).unwrap_or(u32::MAX),
             peak_rss_bytes: memory::peak_rss().unwrap_or(0),
-            wanted: 0,
-            in_step: false,
-            last_sync: None,
+            wanted: u32::try_from(standing.wanted).unwrap_or(u32::MAX),
+            in_step: standing.known && standing.complete && standing.engine_up,
+            last_sync: self.syncs.last(),
             engine_restarts: Note::read(&self.note).map_or(0, |note| note.restarts),
         }
     }

@@ -4,11 +4,16 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use engine::docker::Verification;
 use engine::{Address, Docker, DockerSink, EngineError, HeldImage, InvalidAddress, OciLayoutSink};
 use tokio::sync::OnceCell;
 use tokio::time::timeout;
 use transfer::blob::Cause;
-use transfer::{BlobSource, EngineInfo, Image, ImageSink, LoadError, Missing, Proof, Reference};
+use transfer::{
+    BlobSource, EngineImageId, EngineInfo, Image, ImageSink, LoadError, Missing, Proof, Reference,
+};
+
+use crate::space;
 
 /// How long a start waits for the engine's first answer. What is slower is asked again later.
 const FIRST_LOOK: Duration = Duration::from_secs(2);
@@ -27,7 +32,7 @@ pub struct RangeEngine {
 /// What takes images, by its kind.
 #[derive(Debug)]
 enum Sink {
-    Docker(DockerSink),
+    Docker(Box<DockerSink>),
     /// A folder in the place of an engine.
     Layout(OciLayoutSink),
 }
@@ -70,7 +75,7 @@ impl RangeEngine {
             }
             Address::Docker(_) | Address::Archive(_) => {
                 let docker = Docker::connect(&self.text).await?;
-                Ok(Sink::Docker(DockerSink::new(docker).with_journal(&self.journal)))
+                Ok(Sink::Docker(Box::new(DockerSink::new(docker).with_journal(&self.journal))))
             }
         }
     }
@@ -82,7 +87,7 @@ impl RangeEngine {
 
     async fn sink(&self) -> Result<&dyn ImageSink, LoadError> {
         Ok(match self.connect().await? {
-            Sink::Docker(sink) => sink,
+            Sink::Docker(sink) => &**sink,
             Sink::Layout(sink) => sink,
         })
     }
@@ -110,6 +115,37 @@ impl RangeEngine {
         match self.connect().await? {
             Sink::Docker(sink) => sink.docker().ping().await,
             Sink::Layout(_) => self.who().await.map(|_| ()),
+        }
+    }
+
+    /// Reads every file of an image through the engine; `None` where a folder is in its place.
+    ///
+    /// # Errors
+    /// Any [`EngineError`].
+    pub async fn verify(&self, image: EngineImageId) -> Result<Option<Verification>, EngineError> {
+        match self.connect().await? {
+            Sink::Docker(sink) => sink.docker().verify(image).await.map(Some),
+            Sink::Layout(_) => Ok(None),
+        }
+    }
+
+    /// Removes what verifications left in the engine when they were ended.
+    ///
+    /// # Errors
+    /// Any [`EngineError`].
+    pub async fn sweep_verifications(&self) -> Result<(), EngineError> {
+        match self.connect().await? {
+            Sink::Docker(sink) => sink.docker().sweep_verifications().await,
+            Sink::Layout(_) => Ok(()),
+        }
+    }
+
+    /// An error when a load does not fit on the engine's disk, where that is to be seen.
+    async fn check_space(&self, image: &Image, missing: &Missing) -> Result<(), LoadError> {
+        let Sink::Docker(sink) = self.connect().await? else { return Ok(()) };
+        match sink.docker().data_root().await? {
+            Some(root) => space::check(&root, image, missing),
+            None => Ok(()),
         }
     }
 
@@ -143,6 +179,7 @@ impl ImageSink for RangeEngine {
         missing: &Missing,
         blobs: &dyn BlobSource,
     ) -> Result<(), LoadError> {
+        self.check_space(image, missing).await?;
         self.sink().await?.load(image, missing, blobs).await
     }
 

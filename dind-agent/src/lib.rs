@@ -11,11 +11,13 @@ pub mod engine;
 pub mod syncs;
 
 mod control;
+mod flights;
 mod once;
 mod parts;
 mod plan;
 mod report;
 mod serve;
+mod space;
 mod verify;
 mod wanted;
 

@@ -3,30 +3,23 @@
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use agent::exit::Exit;
 use agent::shutdown::Shutdown;
 use agent::supervise::note_path;
 use anyhow::Context as _;
 use futures::future::try_join_all;
+use proto::RemoteHost;
 use proto::server::{Caps, Health, Listener, RANGE_SERVICES, ServeError, Server, Services};
-use tokio::time::{Instant, sleep};
-use transfer::Reference;
+use tokio::time::Instant;
 
 use crate::config::Serve;
 use crate::control::Control;
 use crate::engine::RangeEngine;
 use crate::parts::Parts;
 use crate::syncs::Syncs;
-use crate::wanted;
-
-/// How often an engine that does not answer yet is asked: a range is ready this much later than it
-/// could be.
-const UNTIL_UP: Duration = Duration::from_millis(200);
-
-/// How often an engine that answers is asked whether it still does.
-const WHILE_UP: Duration = Duration::from_secs(5);
+use crate::verify::Checks;
+use crate::wanted::Keeper;
 
 /// Serves until the end is asked for; then finishes what is under way, within the drain's time.
 ///
@@ -37,11 +30,15 @@ pub async fn serve(config: Serve, shutdown: Shutdown) -> anyhow::Result<Exit> {
     let Parts { engine, host } = Parts::make(&config.path).await?;
     let engine = Arc::new(engine);
     let syncs = Arc::new(Syncs::new(host.clone(), engine.clone(), config.path.concurrency.into()));
+    let checks = Arc::new(Checks::new(engine.clone()));
+    let keeper = Arc::new(Keeper::new(config.images));
     let health = Health::not_serving(&RANGE_SERVICES).await;
     let control = Arc::new(Control {
         engine: engine.clone(),
-        host,
+        host: host.clone(),
         syncs: syncs.clone(),
+        checks: checks.clone(),
+        keeper: keeper.clone(),
         started: Instant::now(),
         note: note_path(&config.path.state_dir),
     });
@@ -53,6 +50,7 @@ pub async fn serve(config: Serve, shutdown: Shutdown) -> anyhow::Result<Exit> {
     let served = async {
         try_join_all(servers).await?;
         syncs.finish().await;
+        checks.finish().await;
         Ok::<(), ServeError>(())
     };
     tokio::select! {
@@ -60,7 +58,7 @@ pub async fn serve(config: Serve, shutdown: Shutdown) -> anyhow::Result<Exit> {
             Some(result) => result?,
             None => tracing::warn!(limit = ?config.drain_timeout, "syncs under way were ended"),
         },
-        () = tend(&engine, &health, config.images, &syncs, &shutdown) => {}
+        () = tend(&engine, &host, &health, &keeper, &syncs, &shutdown) => {}
     }
     Ok(Exit::Ok)
 }
@@ -83,27 +81,19 @@ fn make_folder(folder: &Path) -> std::io::Result<()> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
-/// Brings in what is wanted from the start, and tells whether the range is well: it is once its
-/// engine answers and every wanted image is there, and as long as the engine answers. Never returns
-/// before draining began.
+/// Keeps the engine in step, and tells whether the range is well: it is once its engine answers and
+/// all that was wanted at first is there, and as long as the engine answers. Never returns before
+/// draining began.
 async fn tend(
     engine: &RangeEngine,
+    host: &RemoteHost,
     health: &Health,
-    wanted: Vec<Reference>,
+    keeper: &Keeper,
     syncs: &Syncs,
     shutdown: &Shutdown,
 ) {
     let tending = async {
-        until_up(engine).await;
-        wanted::bring_in(wanted, syncs).await;
-        loop {
-            health.set(true).await;
-            while_up(engine).await;
-            tracing::warn!(engine = engine.address(), "the engine does not answer");
-            health.set(false).await;
-            until_up(engine).await;
-            tracing::info!(engine = engine.address(), "the engine answers again");
-        }
+        tokio::join!(keeper.keep(engine, host, syncs), tell(keeper, health));
     };
     tokio::select! {
         () = tending => {}
@@ -114,14 +104,12 @@ async fn tend(
     }
 }
 
-async fn until_up(engine: &RangeEngine) {
-    while engine.ping().await.is_err() {
-        sleep(UNTIL_UP).await;
-    }
-}
-
-async fn while_up(engine: &RangeEngine) {
-    while engine.ping().await.is_ok() {
-        sleep(WHILE_UP).await;
+async fn tell(keeper: &Keeper, health: &Health) {
+    let mut standing = keeper.watch();
+    let mut was_complete = false;
+    while standing.changed().await.is_ok() {
+        let now = standing.borrow_and_update().clone();
+        was_complete |= now.complete;
+        health.set(was_complete && now.engine_up).await;
     }
 }

@@ -1,14 +1,16 @@
 //! Syncs under way: owned tasks that go on when whoever asked for them goes away.
 //!
-//! All of them share one puller, so a layer that two syncs lack goes in once: whoever comes second
-//! waits for the first and plans again. They share the count of images under way, too.
+//! All of them, and the agent that brings in what is wanted by itself, share one puller, so a layer
+//! that two lack goes in once, and an image that two ask for is loaded once. They share the count of
+//! images under way, too.
 
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
 
 use futures::StreamExt as _;
-use proto::control::{ControlError, SyncEvent, SyncSummary};
-use tokio::sync::{Semaphore, mpsc};
+use proto::control::{ControlError, LastSync, SyncEvent, SyncSummary};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
@@ -16,12 +18,15 @@ use transfer::event::{EventKind, ImageReport};
 use transfer::pull::Puller;
 use transfer::{Event, ImageSink, ImageSource, Observer, Outcome, Reference};
 
+use crate::flights::Flights;
+
 /// Most syncs under way at once; each is a task and a queue of events. A caller beyond this is a
 /// loop gone wild, and is told so.
 pub const MAX_SYNCS: usize = 32;
 
-/// Places in a sync's queue per image that are kept for events that must not be lost. An image's
-/// way has at most its stages, load and prove again when it heals, a plan for each, and its result.
+/// Places in a sync's queue per image that progress leaves to the stages of its way: at most all of
+/// them, load and prove again when it heals, and a plan for each. Where it takes more than one go,
+/// stages may be missed as well; results never.
 const EVENTS_PER_IMAGE: usize = 16;
 
 /// Places beyond those, for progress.
@@ -30,8 +35,8 @@ const PROGRESS_EVENTS: usize = 64;
 /// Brings images in, and remembers what is under way.
 #[derive(Debug)]
 pub struct Syncs {
-    puller: Arc<Puller>,
-    images_at_once: Arc<Semaphore>,
+    flights: Arc<Flights>,
+    last: Arc<Mutex<Option<LastSync>>>,
     places: Arc<Semaphore>,
     tasks: TaskTracker,
 }
@@ -40,10 +45,10 @@ impl Syncs {
     /// Brings images from `source` into `sink`, up to `concurrency` at once over all syncs.
     #[must_use]
     pub fn new(source: Arc<dyn ImageSource>, sink: Arc<dyn ImageSink>, concurrency: usize) -> Self {
-        let concurrency = concurrency.max(1);
+        let puller = Puller::new(source, sink, concurrency);
         Self {
-            puller: Arc::new(Puller::new(source, sink, concurrency)),
-            images_at_once: Arc::new(Semaphore::new(concurrency)),
+            flights: Arc::new(Flights::new(puller, concurrency)),
+            last: Arc::default(),
             places: Arc::new(Semaphore::new(MAX_SYNCS)),
             tasks: TaskTracker::new(),
         }
@@ -63,14 +68,38 @@ impl Syncs {
         };
         let references = distinct(references);
         let (teller, events) = Teller::new(references.len());
-        let puller = self.puller.clone();
-        let permits = self.images_at_once.clone();
+        let (flights, last) = (self.flights.clone(), self.last.clone());
         let sync = async move {
-            pull_all(&puller, &permits, references, Arc::new(teller)).await;
+            let reports = bring_all(&flights, references, Arc::new(teller)).await;
+            note(&last, reports.iter().find_map(|report| report.error.clone()));
             drop(place);
         };
         self.tasks.spawn(sync.in_current_span());
         Ok(events)
+    }
+
+    /// Brings one image in for nobody in particular; `None` when the agent ends meanwhile.
+    ///
+    /// Cancel safe: what is under way goes on, and is waited for by [`Syncs::finish`].
+    pub(crate) async fn bring_in(&self, reference: Reference) -> Option<ImageReport> {
+        let flights = self.flights.clone();
+        let (sender, receiver) = oneshot::channel();
+        let bring = async move {
+            let report = flights.bring(&reference, Arc::new(|_: Event| {}), || false).await;
+            log(&report);
+            // Whoever waited for it may have other things to do by now.
+            drop(sender.send(report));
+        };
+        self.tasks.spawn(bring.in_current_span());
+        let report = receiver.await.ok()?;
+        note(&self.last, report.error.clone());
+        Some(report)
+    }
+
+    /// How the last sync ended, whoever asked for it; `None` when there was none.
+    #[must_use]
+    pub fn last(&self) -> Option<LastSync> {
+        self.last.lock().expect("invariant: storing a result does not panic").clone()
     }
 
     /// How many are under way.
@@ -87,46 +116,63 @@ impl Syncs {
     }
 }
 
-async fn pull_all(
-    puller: &Puller,
-    permits: &Semaphore,
+async fn bring_all(
+    flights: &Flights,
     references: Vec<Reference>,
     teller: Arc<Teller>,
-) {
+) -> Vec<ImageReport> {
     let started = Instant::now();
-    let observer: Arc<dyn Observer> = teller.clone();
     let count = references.len().max(1);
     let reports: Vec<ImageReport> = futures::stream::iter(references)
-        .map(|reference| async {
-            let _permit = permits.acquire().await.expect("invariant: it is never closed");
-            let report = puller.pull_one(reference, observer.clone()).await;
-            log(&report);
-            report
+        .map(|reference| {
+            let teller = teller.clone();
+            async move {
+                let report = flights.bring(&reference, teller.clone(), || teller.is_heard()).await;
+                log(&report);
+                let kind = EventKind::Done(report.clone());
+                teller.tell(SyncEvent::Image(Event { reference, kind }));
+                report
+            }
         })
         .buffer_unordered(count)
         .collect()
         .await;
     teller.tell(SyncEvent::Finished(SyncSummary::of(&reports, started.elapsed())));
+    reports
+}
+
+fn note(last: &Mutex<Option<LastSync>>, error: Option<String>) {
+    let ended = LastSync { finished: SystemTime::now(), error };
+    *last.lock().expect("invariant: storing a result does not panic") = Some(ended);
 }
 
 /// Tells one sync's events to whoever asked for it, without ever waiting for them.
 struct Teller {
     events: mpsc::Sender<SyncEvent>,
-    /// Free places that progress must leave to the events that may not be lost.
-    kept: usize,
+    images: usize,
 }
 
 impl Teller {
     fn new(images: usize) -> (Self, mpsc::Receiver<SyncEvent>) {
-        let kept = images * EVENTS_PER_IMAGE + 1;
-        let (events, receiver) = mpsc::channel(kept + PROGRESS_EVENTS);
-        (Self { events, kept }, receiver)
+        let places = images * EVENTS_PER_IMAGE + 1 + PROGRESS_EVENTS;
+        let (events, receiver) = mpsc::channel(places);
+        (Self { events, images }, receiver)
+    }
+
+    fn is_heard(&self) -> bool {
+        !self.events.is_closed()
     }
 
     fn tell(&self, event: SyncEvent) {
-        let progress =
-            matches!(&event, SyncEvent::Image(Event { kind: EventKind::Moved { .. }, .. }));
-        if progress && self.events.capacity() <= self.kept {
+        // Free places that this event must leave to those that matter more.
+        let kept = match &event {
+            SyncEvent::Image(Event { kind: EventKind::Moved { .. }, .. }) => {
+                self.images * EVENTS_PER_IMAGE + 1
+            }
+            SyncEvent::Image(Event { kind: EventKind::Done(_), .. }) | SyncEvent::Finished(_) => 0,
+            SyncEvent::Image(_) => self.images + 1,
+        };
+        if self.events.capacity() <= kept && 0 < kept {
             return;
         }
         // Full cannot be, by the count above; closed means that nobody is interested any more.
@@ -170,14 +216,27 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_reader_that_falls_behind_misses_progress_and_nothing_else() {
+    async fn a_reader_that_falls_behind_misses_progress_and_no_result() {
         let (teller, mut events) = Teller::new(1);
         for bytes_moved in 0..10_000 {
             teller.tell(event(EventKind::Moved { bytes_moved }));
         }
-        for _ in 0..EVENTS_PER_IMAGE {
+        // More than there is room for, as when an image takes many goes.
+        for _ in 0..EVENTS_PER_IMAGE * 2 {
             teller.tell(event(EventKind::Entered(Stage::Load)));
         }
+        let report = transfer::event::ImageReport {
+            reference: "app:1".parse().unwrap(),
+            config_digest: None,
+            engine_image_id: None,
+            outcome: Outcome::Failed,
+            proven: false,
+            bytes_moved: 0,
+            bytes_saved: 0,
+            stages: Vec::new(),
+            error: None,
+        };
+        teller.tell(event(EventKind::Done(report.clone())));
         teller.tell(SyncEvent::Finished(SyncSummary::default()));
         drop(teller);
         let mut told = Vec::new();
@@ -185,7 +244,8 @@ mod tests {
             told.push(event);
         }
         let stage = event(EventKind::Entered(Stage::Load));
-        assert_eq!(told.iter().filter(|event| **event == stage).count(), EVENTS_PER_IMAGE);
+        assert_eq!(told.iter().filter(|event| **event == stage).count(), EVENTS_PER_IMAGE - 1);
+        assert_eq!(told[told.len() - 2], event(EventKind::Done(report)));
         assert_eq!(told.last(), Some(&SyncEvent::Finished(SyncSummary::default())));
         assert_eq!(told.len(), PROGRESS_EVENTS + EVENTS_PER_IMAGE + 1);
     }

@@ -1,39 +1,150 @@
-//! The engine's images, confirmed again.
+//! The engine's images, confirmed again: by its own word, and where asked file by file.
 
-use engine::HeldImage;
-use proto::control::{ImageCheck, VerifyEvent, VerifySummary};
+use std::sync::Arc;
+
+use engine::{EngineError, HeldImage};
+use futures::StreamExt as _;
+use futures::stream::BoxStream;
+use proto::control::{ControlError, ImageCheck, VerifyEvent, VerifySummary};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::Instant;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
 use transfer::Reference;
 
-/// What the engine's own word comes to, for every image that it has or for those that are named.
-pub(crate) fn verify(
-    held: Vec<HeldImage>,
-    references: &[Reference],
-    began: Instant,
-) -> Vec<VerifyEvent> {
-    let checks: Vec<ImageCheck> = if references.is_empty() {
-        held.iter().map(|image| check(image, image.references.first())).collect()
-    } else {
-        references.iter().map(|reference| find(&held, reference)).collect()
-    };
-    let mut summary = VerifySummary::default();
-    for check in &checks {
-        summary.add(check);
-    }
-    summary.duration = began.elapsed();
-    checks.into_iter().map(VerifyEvent::Checked).chain([VerifyEvent::Finished(summary)]).collect()
+use crate::engine::RangeEngine;
+
+/// Checks at once: each reads whole images through the engine, which has other work too.
+const MAX_CHECKS: usize = 1;
+
+/// Results that may wait for their reader; a check waits while it is full.
+const EVENTS: usize = 16;
+
+/// Checks under way: owned tasks that end with whoever asked for them.
+#[derive(Debug)]
+pub(crate) struct Checks {
+    engine: Arc<RangeEngine>,
+    turns: Arc<Semaphore>,
+    tasks: TaskTracker,
 }
 
-fn find(held: &[HeldImage], reference: &Reference) -> ImageCheck {
-    match held.iter().find(|image| image.references.contains(reference)) {
-        Some(image) => check(image, Some(reference)),
-        None => {
-            let mut absent =
-                ImageCheck { reference: Some(reference.clone()), ..ImageCheck::default() };
-            absent.problem("the engine has no such image".into());
-            absent
+impl Checks {
+    pub(crate) fn new(engine: Arc<RangeEngine>) -> Self {
+        let turns = Arc::new(Semaphore::new(MAX_CHECKS));
+        Self { engine, turns, tasks: TaskTracker::new() }
+    }
+
+    /// Begins a check of the named images, or of all that the engine has.
+    ///
+    /// # Errors
+    /// [`ControlError::Busy`]; [`ControlError::Unavailable`] when the engine does not answer.
+    pub(crate) async fn begin(
+        &self,
+        references: Vec<Reference>,
+        deep: bool,
+    ) -> Result<BoxStream<'static, VerifyEvent>, ControlError> {
+        let Ok(turn) = self.turns.clone().try_acquire_owned() else {
+            return Err(ControlError::Busy { limit: MAX_CHECKS });
+        };
+        let held = self.engine.images().await;
+        let held = held.map_err(|error| ControlError::Unavailable(error.into()))?;
+        let (events, told) = mpsc::channel(EVENTS);
+        let check = Check { engine: self.engine.clone(), deep, events, _turn: turn };
+        self.tasks.spawn(check.run(held, references).in_current_span());
+        Ok(ReceiverStream::new(told).boxed())
+    }
+
+    /// Returns once all that were begun have ended; each ends with its reader.
+    pub(crate) async fn finish(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
+/// One check under way.
+struct Check {
+    engine: Arc<RangeEngine>,
+    deep: bool,
+    events: mpsc::Sender<VerifyEvent>,
+    _turn: OwnedSemaphorePermit,
+}
+
+impl Check {
+    async fn run(self, held: Vec<HeldImage>, references: Vec<Reference>) {
+        tokio::select! {
+            () = self.check_all(held, &references) => {}
+            // What a check left in the engine goes with it; the next one looks for it too.
+            () = self.events.closed() => {}
+        }
+        if self.deep
+            && let Err(error) = self.engine.sweep_verifications().await
+        {
+            tracing::debug!(%error, "a container of a verification may be left");
         }
     }
+
+    async fn check_all(&self, held: Vec<HeldImage>, references: &[Reference]) {
+        let began = Instant::now();
+        let mut summary = VerifySummary::default();
+        for (mut check, image) in chosen(&held, references) {
+            if let Some(image) = image.filter(|_| self.deep) {
+                self.read(image, &mut check).await;
+            }
+            summary.add(&check);
+            if self.events.send(VerifyEvent::Checked(check)).await.is_err() {
+                return;
+            }
+        }
+        summary.duration = began.elapsed();
+        // Gone: nobody is interested any more.
+        let _gone = self.events.send(VerifyEvent::Finished(summary)).await;
+    }
+
+    /// Reads every file of an image.
+    async fn read(&self, image: &HeldImage, check: &mut ImageCheck) {
+        match self.engine.verify(image.engine_image_id).await {
+            Ok(Some(found)) => {
+                check.files = found.files;
+                check.bytes_read = found.bytes_read;
+                found.problems.into_iter().for_each(|problem| check.problem(problem));
+                check.more_problems += found.more_problems;
+            }
+            // A folder in an engine's place: its proof has read every blob.
+            Ok(None) => {}
+            Err(error) => check.problem(unread(&error)),
+        }
+    }
+}
+
+fn unread(error: &EngineError) -> String {
+    format!("it could not be read: {}", transfer::explain(error))
+}
+
+/// The images that are meant, each with what the engine itself says of it.
+fn chosen<'a>(
+    held: &'a [HeldImage],
+    references: &[Reference],
+) -> Vec<(ImageCheck, Option<&'a HeldImage>)> {
+    if references.is_empty() {
+        return held
+            .iter()
+            .map(|image| (check(image, image.references.first()), Some(image)))
+            .collect();
+    }
+    let find = |reference: &Reference| match held
+        .iter()
+        .find(|image| image.references.contains(reference))
+    {
+        Some(image) => (check(image, Some(reference)), Some(image)),
+        None => {
+            let reference = Some(reference.clone());
+            let mut absent = ImageCheck { reference, ..ImageCheck::default() };
+            absent.problem("the engine has no such image".into());
+            (absent, None)
+        }
+    };
+    references.iter().map(find).collect()
 }
 
 fn check(image: &HeldImage, reference: Option<&Reference>) -> ImageCheck {
@@ -64,22 +175,18 @@ mod tests {
         }
     }
 
-    fn summary(references: &[&str]) -> (usize, VerifySummary) {
-        let references: Vec<_> = references.iter().map(|name| name.parse().unwrap()).collect();
-        let images = vec![held("a:1", true), held("b:1", false)];
-        let events = verify(images, &references, Instant::now());
-        let Some(VerifyEvent::Finished(summary)) = events.last() else { panic!("{events:?}") };
-        (events.len(), *summary)
-    }
-
-    #[tokio::test]
-    async fn what_is_absent_or_not_confirmed_is_counted() {
-        for (references, images, failed) in
-            [(&[][..], 2, 1), (&["a:1"], 1, 0), (&["b:1", "c:1", "a:1"], 3, 2)]
-        {
-            let (events, summary) = summary(references);
-            assert_eq!((summary.images, summary.failed), (images, failed), "{references:?}");
-            assert_eq!(events, images as usize + 1);
+    #[test]
+    fn what_is_absent_or_not_confirmed_is_a_problem() {
+        let images = [held("a:1", true), held("b:1", false)];
+        for (references, well) in [
+            (&[][..], &[true, false][..]),
+            (&["a:1"], &[true]),
+            (&["b:1", "c:1", "a:1"], &[false, false, true]),
+        ] {
+            let references: Vec<_> = references.iter().map(|name| name.parse().unwrap()).collect();
+            let checks = chosen(&images, &references);
+            let found: Vec<_> = checks.iter().map(|(check, _)| check.is_well()).collect();
+            assert_eq!(found, well, "{references:?}");
         }
     }
 }
