@@ -258,3 +258,30 @@ async fn a_single_sync_goes_through_the_agent_that_is_there() {
     assert_eq!(world.run(Command::Sync(once)).await.unwrap(), Exit::SomeFailed);
     world.end(agent).await;
 }
+
+#[tokio::test]
+async fn what_the_host_keeps_as_wanted_comes_without_being_asked_for() {
+    let world = World::make(StoreKind::Containerd).await;
+    let (client, agent) = world.serve(&[]);
+    assert!(!client.status().await.unwrap().in_step, "nobody said yet what is wanted");
+    let admin = AdminClient::new(Endpoint::unix(world.folder.path().join("host/admin.sock")));
+    admin.set_wanted(&"lab-1".parse().unwrap(), &[app()]).await.unwrap();
+    let in_step = async {
+        loop {
+            let status = client.status().await.unwrap();
+            if status.in_step && status.wanted == 1 {
+                break status;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let status = in_step.await;
+    assert_eq!(status.last_sync.unwrap().error, None);
+    assert_eq!(world.range_engine.named(&app()), Some(world.image.manifest_digest));
+    // It came in while nobody listened, and is told as it came to who asks next.
+    let report = &sync(&client, &[app()]).await[0];
+    assert_eq!((report.outcome, report.bytes_moved), (Outcome::Synced, size(&world.image)));
+    assert_eq!(sync(&client, &[app()]).await[0].outcome, Outcome::Skipped);
+    assert_eq!(world.range_engine.loads().len(), 1);
+    world.end(agent).await;
+}
