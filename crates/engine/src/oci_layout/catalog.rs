@@ -211,14 +211,19 @@ fn read_image(
     wanted: &Platform,
     documents: &dyn Documents,
 ) -> Result<Image, String> {
-    let manifest = if entry.is_index() {
-        let index = document(documents, &entry.descriptor, MAX_MANIFEST)?;
-        let read = |child: &Descriptor| document(documents, child, MAX_MANIFEST).ok();
-        choose_manifest(&index, wanted, read).map_err(|error| explain(&error))?
-    } else {
-        entry.descriptor.clone()
-    };
-    let manifest = document(documents, &manifest, MAX_MANIFEST)?;
+    if !entry.is_index() {
+        return read_manifest(&entry.descriptor, documents);
+    }
+    let index = document(documents, &entry.descriptor, MAX_MANIFEST)?;
+    let read = |child: &Descriptor| document(documents, child, MAX_MANIFEST).ok();
+    let manifest = choose_manifest(&index, wanted, read).map_err(|error| explain(&error))?;
+    let image = read_manifest(&manifest, documents)?;
+    // Not under an index of indexes: that does not name the manifest itself.
+    Ok(image.clone().under(index).unwrap_or(image))
+}
+
+fn read_manifest(manifest: &Descriptor, documents: &dyn Documents) -> Result<Image, String> {
+    let manifest = document(documents, manifest, MAX_MANIFEST)?;
     let config = Manifest::parse(&manifest).map_err(|error| explain(&error))?.config;
     let config = document(documents, &config, MAX_CONFIG)?;
     Image::parse(manifest, config).map_err(|error| explain(&error))

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
 
 use bytes::Bytes;
-use transfer::image::{ConfigFile, MAX_CONFIG, MAX_MANIFEST, Manifest};
+use transfer::image::{ConfigFile, MAX_CONFIG, MAX_MANIFEST, Manifest, parse_index};
 use transfer::{
     BlobError, Descriptor, Digest, Image, LoadError, MediaType, Missing, Reference, explain,
 };
@@ -28,7 +28,7 @@ const RESERVE: u64 = 16 << 20;
 pub(super) struct Folder {
     pub(super) root: PathBuf,
     pub(super) hashed: Hashed,
-    /// The locks of loads whose images have no name yet, by manifest.
+    /// The locks of loads whose images have no name yet, by target.
     loads: Mutex<HashMap<Digest, Held>>,
 }
 
@@ -38,8 +38,9 @@ pub(super) fn blobs_of(image: &Image) -> HashMap<Digest, u64> {
         (image.manifest_digest, image.manifest.len() as u64),
         (image.config_digest.0, image.config.len() as u64),
     ];
+    let index = image.index.as_ref().map(|index| (image.target_digest(), index.len() as u64));
     let layers = image.layers.iter().map(|layer| (layer.blob.digest, layer.blob.size));
-    documents.into_iter().chain(layers).collect()
+    documents.into_iter().chain(index).chain(layers).collect()
 }
 
 /// Makes a layout of an empty folder, or finds that it is one.
@@ -136,9 +137,9 @@ impl Folder {
         Ok(())
     }
 
-    /// Config and manifest, which come with the image and not from a stream.
+    /// Config, manifest and index, which come with the image and not from a stream.
     pub(super) fn keep_documents(&self, image: &Image) -> Result<(), LoadError> {
-        for bytes in [&image.config, &image.manifest] {
+        for bytes in [&image.config, &image.manifest].into_iter().chain(&image.index) {
             let mut ingest =
                 Ingest::begin(&self.root).map_err(self.failed("keeping a document"))?;
             ingest.write(bytes).map_err(self.failed("keeping a document"))?;
@@ -164,18 +165,23 @@ impl Folder {
         LoadError::Refused { message: format!("{}: {why}", self.root.display()) }
     }
 
-    pub(super) fn tag(&self, manifest: &Digest, reference: &Reference) -> Result<(), LoadError> {
+    /// Names a manifest, or the index that an image was published under.
+    pub(super) fn tag(&self, target: &Digest, reference: &Reference) -> Result<(), LoadError> {
         let needed = |digest: &Digest, limit| {
             let read = self.read(digest, limit).map_err(self.failed("reading a manifest"))?;
             read.ok_or_else(|| self.refused(&format!("blob {digest} is not there")))
         };
-        let bytes = needed(manifest, MAX_MANIFEST)?;
         let invalid = |error| self.refused(&explain(&error));
-        let config = needed(&Manifest::parse(&bytes).map_err(invalid)?.config.digest, MAX_CONFIG)?;
-        let platform = ConfigFile::parse(&config).map_err(invalid)?.platform;
-        let target = Descriptor::of(&media_type(&bytes), &bytes);
+        let bytes = needed(target, MAX_MANIFEST)?;
+        let (target, platform) = if parse_index(&bytes).is_ok() {
+            (Descriptor::of(&media_type(&bytes, MediaType::INDEX), &bytes), None)
+        } else {
+            let config = Manifest::parse(&bytes).map_err(invalid)?.config.digest;
+            let file = ConfigFile::parse(&needed(&config, MAX_CONFIG)?).map_err(invalid)?;
+            (Descriptor::of(&media_type(&bytes, MediaType::MANIFEST), &bytes), Some(file.platform))
+        };
         let _changing = lock::changing(&self.root).map_err(self.failed("locking the folder"))?;
-        let index = index::with_name(&self.index()?, reference, &target, &platform);
+        let index = index::with_name(&self.index()?, reference, &target, platform.as_ref());
         let index = index.map_err(invalid)?;
         replace(&self.root, &index_path(&self.root), &index)
             .map_err(self.failed("writing index.json"))
@@ -185,7 +191,7 @@ impl Folder {
     /// since what comes in has no name yet.
     pub(super) fn discard(&self, image: &Image) -> Result<(), LoadError> {
         let failed = self.failed("discarding a failed load");
-        self.loads().remove(&image.manifest_digest);
+        self.loads().remove(&image.target_digest());
         let _changing = lock::changing(&self.root).map_err(&failed)?;
         let Some(_alone) = lock::without_loads(&self.root).map_err(&failed)? else {
             return Ok(());
@@ -213,14 +219,14 @@ impl Documents for Folder {
     }
 }
 
-/// What a manifest says to be; OCI's own where it does not say, as the specification allows.
-fn media_type(manifest: &[u8]) -> String {
+/// What a document says to be; `usual` where it does not say, as the specification allows.
+fn media_type(document: &[u8], usual: &str) -> String {
     #[derive(serde::Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Document {
         media_type: Option<String>,
     }
-    let document: Option<Document> = serde_json::from_slice(manifest).ok();
+    let document: Option<Document> = serde_json::from_slice(document).ok();
     let told = document.and_then(|document| document.media_type);
-    told.unwrap_or_else(|| MediaType::MANIFEST.to_owned())
+    told.unwrap_or_else(|| usual.to_owned())
 }

@@ -90,8 +90,8 @@ pub(crate) fn empty() -> Vec<u8> {
     index.as_bytes().to_vec()
 }
 
-/// The same `index.json` with `reference` naming the manifest `target` and nothing else. What others
-/// wrote into it stays.
+/// The same `index.json` with `reference` naming the manifest or index `target` and nothing else;
+/// an index runs on no single platform. What others wrote into it stays.
 ///
 /// # Errors
 /// As [`children`].
@@ -99,7 +99,7 @@ pub(crate) fn with_name(
     index: &[u8],
     reference: &Reference,
     target: &Descriptor,
-    platform: &Platform,
+    platform: Option<&Platform>,
 ) -> Result<Vec<u8>, InvalidImage> {
     parse_index(index)?;
     let json = |source| InvalidImage::Json { document: "index", source };
@@ -128,19 +128,21 @@ fn loses_its_last_name(child: &mut Value, reference: &Reference) -> bool {
     had && !named
 }
 
-fn named(reference: &Reference, target: &Descriptor, platform: &Platform) -> Value {
+fn named(reference: &Reference, target: &Descriptor, platform: Option<&Platform>) -> Value {
     let name = reference.canonical();
-    let mut runs_on = json!({ "architecture": platform.architecture, "os": platform.os });
-    if let Some(variant) = &platform.variant {
-        runs_on["variant"] = json!(variant);
-    }
-    json!({
+    let mut entry = json!({
         "mediaType": target.media_type.as_str(),
         "digest": target.digest,
         "size": target.size,
-        "platform": runs_on,
         "annotations": { IMAGE_NAME: name, REF_NAME: name },
-    })
+    });
+    if let Some(Platform { os, architecture, variant }) = platform {
+        entry["platform"] = json!({ "architecture": architecture, "os": os });
+        if let Some(variant) = variant {
+            entry["platform"]["variant"] = json!(variant);
+        }
+    }
+    entry
 }
 
 #[cfg(test)]
@@ -196,7 +198,7 @@ mod tests {
         let platform =
             Platform { os: "linux".into(), architecture: "arm".into(), variant: Some("v7".into()) };
         let set = |index: &[u8], text: &str, content: &[u8]| {
-            with_name(index, &name(text), &target(content), &platform).unwrap()
+            with_name(index, &name(text), &target(content), Some(&platform)).unwrap()
         };
         let (a, b) = (target(b"a").digest, target(b"b").digest);
         let index = set(&empty(), "x:1", b"a");

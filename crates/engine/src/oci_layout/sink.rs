@@ -62,7 +62,7 @@ impl OciLayoutSink {
         let mut held = Vec::new();
         for (summary, image) in layout.images().await.map_err(|e| unavailable(e.into()))? {
             held.push(HeldImage {
-                engine_image_id: EngineImageId(image.manifest_digest),
+                engine_image_id: EngineImageId(image.target_digest()),
                 references: summary.references,
                 config_digest: Some(summary.config_digest),
                 proven: self.is_whole(&image).await?,
@@ -165,7 +165,7 @@ impl ImageSink for OciLayoutSink {
         taken.try_for_each_concurrent(AT_ONCE, |layer| self.take_in(layer, blobs)).await?;
         let documents = image.clone();
         self.work(move |folder| folder.keep_documents(&documents)).await?;
-        self.0.loads().insert(image.manifest_digest, loading);
+        self.0.loads().insert(image.target_digest(), loading);
         Ok(())
     }
 
@@ -173,15 +173,15 @@ impl ImageSink for OciLayoutSink {
         if !self.is_whole(image).await? {
             return Ok(None);
         }
-        let manifest = image.manifest_digest;
-        let references = self.work(move |folder| folder.names_of(&manifest)).await?;
-        Ok(Some(Proof { engine_image_id: EngineImageId(manifest), references }))
+        let target = image.target_digest();
+        let references = self.work(move |folder| folder.names_of(&target)).await?;
+        Ok(Some(Proof { engine_image_id: EngineImageId(target), references }))
     }
 
     async fn tag(&self, proof: &Proof, reference: &Reference) -> Result<(), LoadError> {
-        let (manifest, reference) = (proof.engine_image_id.0, reference.clone());
-        self.work(move |folder| folder.tag(&manifest, &reference)).await?;
-        self.0.loads().remove(&manifest);
+        let (target, reference) = (proof.engine_image_id.0, reference.clone());
+        self.work(move |folder| folder.tag(&target, &reference)).await?;
+        self.0.loads().remove(&target);
         Ok(())
     }
 

@@ -251,3 +251,38 @@ async fn a_folder_that_has_it_all_asks_the_host_for_nothing() {
     sink.load(&image.0, &missing, &store).await.unwrap();
     assert_eq!(counters.snapshot().opens, 0);
 }
+
+#[tokio::test]
+async fn from_folder_to_folder_an_image_keeps_the_index_it_was_published_under() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let host = transfer::Platform::host();
+    let platform =
+        format!(r#","platform":{{"os":"{}","architecture":"{}"}}"#, host.os, host.architecture);
+    let (image, blobs) = fixture::image(4, &[500]);
+    let elsewhere = r#","platform":{"os":"plan9","architecture":"mips"}"#;
+    let index = format!(
+        r#"{{"schemaVersion":2,"manifests":[{},{}]}}"#,
+        entry(b"of another platform", "manifest", elsewhere),
+        entry(&image.manifest, "manifest", &platform)
+    );
+    by_hand(
+        from.path(),
+        &[index.as_bytes(), &image.manifest, &image.config, &blobs[0].1],
+        &[entry(index.as_bytes(), "index", &named("app:1"))],
+    );
+    let source = OciLayout::open(from.path()).await.unwrap();
+    let sink = OciLayoutSink::open(to.path()).await.unwrap();
+    let puller = Puller::new(Arc::new(source), Arc::new(sink.clone()), 1);
+    for outcome in [Outcome::Synced, Outcome::Skipped] {
+        let reports = puller.pull(&[name("app:1")], Arc::new(|_: Event| {})).await;
+        assert_eq!((reports[0].outcome, &reports[0].error), (outcome, &None));
+        assert_eq!(reports[0].engine_image_id.unwrap().0, Digest::of(index.as_bytes()));
+    }
+    assert_eq!(blobs_in(to.path()), blobs_in(from.path()));
+    let held = sink.images().await.unwrap();
+    assert_eq!((held.len(), held[0].proven), (1, true));
+    let read = OciLayout::open(to.path()).await.unwrap();
+    assert_eq!(read.resolve(&name("app:1")).await.unwrap().config_digest, image.config_digest);
+    sink.discard(&image).await.unwrap();
+    assert_eq!(blobs_in(to.path()), blobs_in(from.path()), "an index reaches what it has here");
+}
