@@ -301,3 +301,6 @@ fn told(status: Status) -> Cause {
 fn silent(limit: Duration) -> Cause {
     format!("the content service was silent for {} s", limit.as_secs()).into()
 }
+
+#[cfg(test)]
+mod tests;
