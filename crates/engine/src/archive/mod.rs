@@ -7,7 +7,7 @@
 //!   <id>/layer.tar                   manifest.json (Docker's alone)
 //!   <id>/layer.tar → ../<id>/…
 //! ```
-//! Opening reads every header once ([`header`] says what is refused) and remembers where each blob
+//! Opening reads every header once (`header.rs` says what is refused) and remembers where each blob
 //! lies; a blob is then read like a file of its own. Where a file has both tables of contents,
 //! `index.json` counts, since it keeps the digests of a registry, and `manifest.json` adds what that
 //! does not have.
