@@ -175,7 +175,7 @@ impl HostAdmin for Admin {
 
     async fn prune(&self, _caller: &Caller, pruning: Pruning) -> Result<Pruned, AdminError> {
         let Pruning { target, dry_run } = pruning;
-        let goal = Goal { target: target.unwrap_or(0), dry_run, ..Goal::default() };
+        let goal = Goal { target: target.unwrap_or(0), dry_run };
         let collected = self.store.collect(goal).await;
         let collected = collected.map_err(|error| AdminError::Store(error.into()))?;
         if !dry_run {

@@ -71,6 +71,7 @@ fn what_cannot_be_meant_is_a_usage_error() {
         ("serve --reads 0", ErrorKind::ValueValidation),
         ("serve --lease 10", ErrorKind::ValueValidation),
         ("serve --log-format xml", ErrorKind::InvalidValue),
+        ("serve --engine ssh://somewhere", ErrorKind::ValueValidation),
         ("serve --store-high-water 120%", ErrorKind::ValueValidation),
         ("serve --store-reserve 1GB", ErrorKind::ValueValidation),
         ("status --format xml", ErrorKind::InvalidValue),

@@ -2,101 +2,17 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use agent::exit::Exit;
-use agent::shutdown::Shutdown;
-use clap::Parser as _;
-use engine::fixture::FakeDocker;
 use futures::TryStreamExt as _;
 use futures::future::join_all;
-use host_agent::config::{Command, Config, Serve};
-use proto::client::{Manners, is_serving};
-use proto::{AdminClient, Endpoint, RangeName, RemoteHost};
-use tempfile::TempDir;
-use tokio::task::JoinHandle;
-use transfer::{
-    BlobSource as _, Image, ImageSource as _, LayerForm, Reference, StoreKind, fixture,
-};
+use proto::client::is_serving;
+use proto::{AdminClient, Endpoint, RangeName};
+use transfer::{BlobSource as _, ImageSource as _, LayerForm, StoreKind};
 
-/// An agent in this process, with its state in a folder of the test's.
-struct HostAgent {
-    state: PathBuf,
-    shutdown: Shutdown,
-    task: JoinHandle<anyhow::Result<Exit>>,
-}
-
-impl HostAgent {
-    fn start(state: &Path, engine: &str) -> Self {
-        let config = config(state, engine);
-        let shutdown = Shutdown::default();
-        let task = tokio::spawn(host_agent::serve(config, shutdown.clone()));
-        Self { state: state.to_owned(), shutdown, task }
-    }
-
-    fn admin_socket(&self) -> PathBuf {
-        self.state.join("admin.sock")
-    }
-
-    fn admin(&self) -> AdminClient {
-        AdminClient::new(Endpoint::unix(self.admin_socket()))
-    }
-
-    /// Adds a range, and gives the host as that range sees it.
-    async fn range(&self, name: &str) -> RemoteHost {
-        let range = self.admin().add_range(&name.parse().unwrap()).await.unwrap();
-        RemoteHost::new(Endpoint::unix(range.socket_path), Manners::default())
-    }
-
-    async fn stop(self) -> anyhow::Result<Exit> {
-        self.shutdown.drain();
-        self.task.await.unwrap()
-    }
-}
-
-fn config(state: &Path, engine: &str) -> Serve {
-    let line = ["host", "serve", "--inspect", "off", "--drain-timeout", "1s", "--engine", engine];
-    let line = line.into_iter().map(Into::into);
-    let config =
-        Config::parse_from(line.chain(["--state-dir".into(), state.as_os_str().to_owned()]));
-    match config.command {
-        Command::Serve(serve) => serve,
-        command => unreachable!("the line says serve: {command:?}"),
-    }
-}
-
-/// An engine with one image under the name `app:1`.
-fn engine() -> (FakeDocker, Image) {
-    let docker = FakeDocker::start(StoreKind::Graphdriver);
-    let (image, blobs) = fixture::image(1, &[10, 70_000, 3 << 20]);
-    docker.add(&image, &blobs, &app());
-    (docker, image)
-}
-
-fn app() -> Reference {
-    "app:1".parse().unwrap()
-}
-
-fn folder() -> TempDir {
-    tempfile::tempdir().unwrap()
-}
-
-/// Reads every layer of an image to its end; each stream verifies what it gives.
-async fn read_all(host: &RemoteHost, image: &Image) -> anyhow::Result<u64> {
-    let image = host.image(&image.config_digest, LayerForm::AsStored).await?;
-    let blobs = host.blobs(&image.config_digest);
-    let mut size = 0;
-    for layer in &image.layers {
-        let frames: Vec<_> = blobs.open(&layer.blob.digest, 0).await?.try_collect().await?;
-        size += frames.iter().map(|frame| frame.len() as u64).sum::<u64>();
-    }
-    Ok(size)
-}
-
-fn size(image: &Image) -> u64 {
-    image.layers.iter().map(|layer| layer.blob.size).sum()
-}
+use crate::host::{HostAgent, app, engine, folder, read_all, size};
 
 #[tokio::test]
 async fn ranges_are_served_on_sockets_of_their_own_also_after_a_restart() {
@@ -199,14 +115,6 @@ async fn two_agents_never_share_a_store() {
     assert!(error.contains("in use") && error.contains("store"), "{error}");
     first.admin().stats().await.unwrap();
     first.stop().await.unwrap();
-}
-
-#[tokio::test]
-async fn an_address_where_no_engine_can_ever_be_is_a_failure() {
-    let folder = folder();
-    let config = config(folder.path(), "ssh://somewhere");
-    let error = host_agent::serve(config, Shutdown::default()).await.unwrap_err();
-    assert!(format!("{error:#}").contains("ssh://somewhere"), "{error:#}");
 }
 
 #[tokio::test]

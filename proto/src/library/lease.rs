@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use transfer::store::Leases as Kept;
+use transfer::store::{Arriving, Lease as KeptBlob, Leases as Kept};
 use transfer::{ConfigDigest, Digest, Image};
 
 use super::{LeaseGrant, Loan};
@@ -83,6 +83,16 @@ impl Leases {
             }
         };
         LeaseGrant { id: lease.id.clone(), ttl: self.ttl, expires: SystemTime::now() + self.ttl }
+    }
+
+    /// Keeps a blob until the guard is dropped.
+    pub(super) fn hold(&self, caller: &Caller, digest: &Digest) -> KeptBlob {
+        self.kept.hold(format!("{caller} opening"), [*digest])
+    }
+
+    /// Keeps what is taken in from now on until the guard is dropped.
+    pub(super) fn hold_arrivals(&self) -> Arriving {
+        self.kept.hold_arrivals()
     }
 
     /// How many blobs the store removed so far.

@@ -220,13 +220,14 @@ impl Library {
             return Err(SourceError::NotFound { image: config_digest.to_string() });
         }
         let removals = self.leases.removals();
-        let image = self.images.image(&config_digest, form).await?;
-        let grant = self.leases.grant(caller, &image);
+        let _until_leased = self.leases.hold_arrivals();
+        let asked = self.images.image(&config_digest, form).await;
+        let granted = asked.map(|image| (self.leases.grant(caller, &image), image));
         if removals == self.leases.removals() {
-            return Ok((image, grant));
+            return granted.map(|(grant, image)| (image, grant));
         }
-        // A blob was removed since the source looked for it, perhaps one of these. Now that all of
-        // them are leased, what the source finds or takes in stays.
+        // A blob was removed since the source looked for it, perhaps one of these. What it finds or
+        // takes in now stays: all of it is leased, or arrives while arrivals are held.
         let image = self.images.image(&config_digest, form).await?;
         let grant = self.leases.grant(caller, &image);
         Ok((image, grant))
@@ -267,8 +268,12 @@ impl Library {
         if size < offset {
             return Err(BlobError::OffsetBeyondEnd { digest: *digest, size, offset }.into());
         }
+        // Waiting for a turn may take longer than a lease without a read lives. Once the blob is
+        // open, its removal does not matter any more.
+        let until_open = self.leases.hold(caller, digest);
         let turn = self.turnstile.enter(caller).await?;
         let stream = self.images.blobs(&loan.config_digest).open(digest, offset).await?;
+        drop(until_open);
         self.meter.reads.fetch_add(1, Ordering::Relaxed);
         let line = self.reads.begin(Read {
             caller: caller.clone(),

@@ -4,13 +4,14 @@
 //!   hold(holder, digests)          lives until the guard is dropped
 //!   grant(holder, digests, ttl)    lives until `ttl` after the last renew(holder, ttl)
 //!                                  granted again by the same holder: the new digests replace the old
+//!   hold_arrivals()                whatever comes in until the guard is dropped
 //! ```
 //! A granted lease is known by its holder, for instance `range/image`: so a caller that asks again
 //! and again has one lease, not thousands.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
@@ -24,6 +25,8 @@ pub struct Leases(Arc<Mutex<Table>>);
 struct Table {
     granted: HashMap<String, Granted>,
     held: HashMap<u64, (String, Vec<Digest>)>,
+    /// Since when arrivals are held, by guard.
+    arrivals: HashMap<u64, SystemTime>,
     next_id: u64,
     removals: u64,
 }
@@ -41,6 +44,23 @@ pub struct Lease {
     leases: Leases,
     id: u64,
 }
+
+/// Keeps what arrives while it lives.
+#[must_use = "arrivals are held no longer when it is dropped"]
+#[derive(Debug)]
+pub struct Arriving {
+    leases: Leases,
+    id: u64,
+}
+
+impl Drop for Arriving {
+    fn drop(&mut self) {
+        self.leases.table().arrivals.remove(&self.id);
+    }
+}
+
+/// How much earlier than the clock a file system may say that a file was written.
+const CLOCK_GRAIN: Duration = Duration::from_secs(1);
 
 impl Drop for Lease {
     fn drop(&mut self) {
@@ -60,6 +80,16 @@ impl Leases {
         table.next_id += 1;
         table.held.insert(id, (holder.into(), digests.into_iter().collect()));
         Lease { leases: self.clone(), id }
+    }
+
+    /// Keeps whatever arrives, or is read, from now on until the guard is dropped: for an image that
+    /// is being exported, whose blobs nobody can name yet.
+    pub fn hold_arrivals(&self) -> Arriving {
+        let mut table = self.table();
+        let id = table.next_id;
+        table.next_id += 1;
+        table.arrivals.insert(id, SystemTime::now() - CLOCK_GRAIN);
+        Arriving { leases: self.clone(), id }
     }
 
     /// Keeps `digests` for `ttl` from now: for a caller that may vanish. What the same holder was
@@ -123,6 +153,21 @@ impl Leases {
     ) -> Option<T> {
         let mut table = self.table();
         if table.is_leased(digest) {
+            return None;
+        }
+        table.removals += 1;
+        Some(remove())
+    }
+
+    /// As [`unless_leased`](Self::unless_leased), for a blob that arrived or was read at `time`.
+    pub(super) fn unless_held<T>(
+        &self,
+        digest: &Digest,
+        time: SystemTime,
+        remove: impl FnOnce() -> T,
+    ) -> Option<T> {
+        let mut table = self.table();
+        if table.is_leased(digest) || table.arrivals.values().any(|since| *since <= time) {
             return None;
         }
         table.removals += 1;
@@ -196,6 +241,22 @@ mod tests {
         assert_eq!(leases.holders(), ["export"]);
         drop(second);
         assert!(!leases.is_leased(&digest));
+    }
+
+    #[tokio::test]
+    async fn what_arrives_is_held_from_its_guards_beginning_to_its_end() {
+        let leases = Leases::default();
+        let (digest, before) = (Digest::of(b"layer"), SystemTime::now() - MINUTE);
+        let removed = |time| leases.unless_held(&digest, time, || ()).is_some();
+        let guard = leases.hold_arrivals();
+        assert!(removed(before));
+        assert!(!removed(SystemTime::now()));
+        let second = leases.hold_arrivals();
+        drop(guard);
+        assert!(!removed(SystemTime::now()));
+        drop(second);
+        assert!(removed(SystemTime::now()));
+        assert_eq!(leases.removals(), 2);
     }
 
     #[tokio::test]

@@ -7,7 +7,7 @@ pub mod memory;
 pub use self::fs::{
     Arrival, CheckReport, Collected, FsStore, Goal, Mark, Policy, Space, StoreError, Usage,
 };
-pub use self::lease::{Lease, Leases};
+pub use self::lease::{Arriving, Lease, Leases};
 pub use self::memory::MemoryStore;
 use crate::blob::BlobError;
 use crate::descriptor::Descriptor;

@@ -17,9 +17,6 @@ use crate::digest::Digest;
 pub struct Goal {
     /// Bytes of blobs that may stay: collection ends once there are no more.
     pub target: u64,
-    /// What was read or taken in within this time stays: an image that is being exported has no lease
-    /// before its last layer is there.
-    pub spared: Duration,
     /// Only says what would be removed.
     pub dry_run: bool,
 }
@@ -31,7 +28,7 @@ pub struct Collected {
     pub blobs: u64,
     /// What they took, in bytes.
     pub bytes: u64,
-    /// Blobs that were their turn and stayed, since a lease keeps them.
+    /// Blobs whose turn it was and that stayed, since a lease keeps them or an image is being taken in.
     pub kept_leased: u64,
 }
 
@@ -84,9 +81,6 @@ pub struct Policy {
     pub reserve: Mark,
 }
 
-/// What is being exported is spared by [`Policy`] for so long after its last byte came.
-const SPARED: Duration = Duration::from_secs(60);
-
 /// How often a store looks after itself when nothing is taken in.
 const TIDY_EVERY: Duration = Duration::from_secs(60);
 
@@ -136,7 +130,7 @@ impl FsStore {
     pub async fn tidy(&self, policy: &Policy) -> Result<Collected, StoreError> {
         let (usage, space) = (self.usage().await?, self.space().await?);
         match policy.target(usage.bytes, space) {
-            Some(target) => self.collect(Goal { target, spared: SPARED, dry_run: false }).await,
+            Some(target) => self.collect(Goal { target, dry_run: false }).await,
             None => Ok(Collected::default()),
         }
     }
@@ -198,7 +192,7 @@ impl Inner {
         let Some(target) = stored.checked_sub(bytes) else {
             return Ok(Collected::default());
         };
-        let goal = Goal { target, spared: SPARED, dry_run: true };
+        let goal = Goal { target, dry_run: true };
         match self.collect(goal)? {
             would if would.bytes < bytes => Ok(Collected::default()),
             _ => self.collect(Goal { dry_run: false, ..goal }),
@@ -211,11 +205,9 @@ impl Inner {
         let mut candidates = self.candidates()?;
         let mut stored: u64 = candidates.iter().map(|candidate| candidate.size).sum();
         candidates.sort_by_key(|candidate| (candidate.read, candidate.digest));
-        let spared = SystemTime::now().checked_sub(goal.spared);
         let mut collected = Collected::default();
         for candidate in candidates {
-            let is_spared = !goal.spared.is_zero() && spared.is_none_or(|t| t < candidate.read);
-            if stored <= goal.target || is_spared {
+            if stored <= goal.target {
                 break;
             }
             if self.let_go(&candidate, goal.dry_run)? {
@@ -236,11 +228,8 @@ impl Inner {
 
     /// Removes the blob unless it is leased; whether it is gone.
     fn let_go(&self, candidate: &Candidate, dry_run: bool) -> Result<bool, StoreError> {
-        if dry_run {
-            return Ok(!self.leases.is_leased(&candidate.digest));
-        }
-        let remove = || std::fs::remove_file(&candidate.path);
-        match self.leases.unless_leased(&candidate.digest, remove) {
+        let remove = || if dry_run { Ok(()) } else { std::fs::remove_file(&candidate.path) };
+        match self.leases.unless_held(&candidate.digest, candidate.read, remove) {
             None => Ok(false),
             Some(Err(error)) if error.kind() != io::ErrorKind::NotFound => {
                 Err(StoreError::io("remove", &candidate.path)(error))

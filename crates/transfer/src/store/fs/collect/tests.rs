@@ -82,9 +82,14 @@ async fn what_is_leased_or_was_just_taken_in_stays() {
     assert_eq!(collected, Collected { blobs: 2, bytes: 20, kept_leased: 2 });
     assert_eq!(left(&store, &all).await, [0, 2]);
     drop(lease);
-    let spared = Goal { spared: HOUR * 3, ..to(0) };
-    assert_eq!(store.collect(spared).await.unwrap().blobs, 1);
-    assert_eq!(left(&store, &all).await, [2]);
+    let arriving = store.leases().hold_arrivals();
+    let new = keep(&store, b"new").await.digest;
+    drain(store.open(&all[0], 0).await.unwrap()).await.1.unwrap();
+    assert_eq!(store.collect(to(0)).await.unwrap().kept_leased, 2);
+    assert_eq!(left(&store, &all).await, [0], "what was read a moment ago is as new");
+    assert_eq!(store.stat(&new).await.unwrap(), Some(3));
+    drop(arriving);
+    assert_eq!(store.collect(to(0)).await.unwrap().blobs, 2);
 }
 
 #[tokio::test]
