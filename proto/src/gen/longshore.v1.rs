@@ -424,7 +424,8 @@ pub mod inventory_service_client {
         /// NOT_FOUND: no such image, or not for this caller.
         /// FAILED_PRECONDITION: the image is malformed, or went away while it was being exported.
         /// DATA_LOSS: what the engine gave is not what the image is made of.
-        /// INTERNAL, reason STORAGE: the host cannot write to its store; a person has to act.
+        /// INTERNAL, reason STORAGE: the host cannot write to its store; reason NO_SPACE: its file system
+        /// has no room for a layer. A person has to act.
         pub async fn get_image(
             &mut self,
             request: impl tonic::IntoRequest<super::GetImageRequest>,
@@ -543,7 +544,8 @@ pub mod inventory_service_server {
         /// NOT_FOUND: no such image, or not for this caller.
         /// FAILED_PRECONDITION: the image is malformed, or went away while it was being exported.
         /// DATA_LOSS: what the engine gave is not what the image is made of.
-        /// INTERNAL, reason STORAGE: the host cannot write to its store; a person has to act.
+        /// INTERNAL, reason STORAGE: the host cannot write to its store; reason NO_SPACE: its file system
+        /// has no room for a layer. A person has to act.
         async fn get_image(
             &self,
             request: tonic::Request<super::GetImageRequest>,
@@ -966,7 +968,8 @@ pub mod blob_service_client {
     /// FAILED_PRECONDITION, reason LEASE_LOST: ask for the image again.
     /// RESOURCE_EXHAUSTED: the caller has too many reads under way.
     /// UNAVAILABLE: the host cannot read at the moment; try again.
-    /// INTERNAL, reason STORAGE: the host cannot read its store; a person has to act.
+    /// INTERNAL, reason STORAGE: the host cannot read or write its store; reason NO_SPACE: its file system
+    /// has no room for the blob. A person has to act.
     ///
     /// Every error carries a google.rpc.ErrorInfo of domain "longshore.dev".
     #[derive(Debug, Clone)]
@@ -1160,7 +1163,8 @@ pub mod blob_service_server {
     /// FAILED_PRECONDITION, reason LEASE_LOST: ask for the image again.
     /// RESOURCE_EXHAUSTED: the caller has too many reads under way.
     /// UNAVAILABLE: the host cannot read at the moment; try again.
-    /// INTERNAL, reason STORAGE: the host cannot read its store; a person has to act.
+    /// INTERNAL, reason STORAGE: the host cannot read or write its store; reason NO_SPACE: its file system
+    /// has no room for the blob. A person has to act.
     ///
     /// Every error carries a google.rpc.ErrorInfo of domain "longshore.dev".
     #[derive(Debug)]
