@@ -14,11 +14,11 @@ use range::{ExecOutput, RangeName, Ranges, Reference, Report, UpRequest};
 use crate::build;
 use crate::exit::Exit;
 use crate::range::{Place, Shown, reports, settings, told, until_interrupted};
-use crate::setup::{self, Machine, Needs, State};
+use crate::setup::{self, Machine, Needs, Ranges as Kinds, State};
 use crate::text::count;
 
-/// The ranges of the demo: two of one store and one of the other, where set-up has both.
-const RANGES: [(&str, usize); 3] = [("demo-1", 0), ("demo-2", 1), ("demo-3", 0)];
+/// The ranges of the demo: one of each range image that set-up makes.
+const RANGES: [(&str, usize); 3] = [("demo-1", 0), ("demo-2", 1), ("demo-3", 2)];
 
 /// How long a program of an image may take in a range, an engine busy with others included.
 const PROGRAM_LIMIT: Duration = Duration::from_secs(120);
@@ -59,7 +59,7 @@ fn with_engines() -> Result<Exit> {
     let started = Instant::now();
     // The agents are built while packages are fetched and images made.
     let build = build::begin()?;
-    let machine = setup::ensure(&Needs { ranges: true, stack: true })?;
+    let machine = setup::ensure(&Needs { ranges: Kinds::Usual, stack: true })?;
     let place = Place::on(&machine, &build.finish()?)?;
     let shown = until_interrupted(show(&machine, &place))?;
     let Some(whole) = shown else { return Ok(Exit::Interrupted) };

@@ -25,6 +25,7 @@ use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::exit::{Exit, Usage};
+use crate::setup::Ranges;
 
 #[derive(Debug, Parser)]
 #[command(
@@ -60,7 +61,11 @@ enum Task {
         shell: clap_complete::Shell,
     },
     /// Makes an engine, range images and the demo stack, as far as they are missing.
-    Setup,
+    Setup {
+        /// The range image with the oldest supported engine, 20.10, too.
+        #[arg(long)]
+        all: bool,
+    },
     /// Removes all that the other commands made on this machine, and nothing else.
     Teardown,
 }
@@ -73,7 +78,8 @@ fn main() -> ExitCode {
         Task::Codegen => codegen::run().map(|()| Exit::Ok.into()),
         Task::Image => image().map(|()| Exit::Ok.into()),
         Task::Completions { shell } => completions(shell).map(|()| Exit::Ok.into()),
-        Task::Setup => setup::show().map(|()| Exit::Ok.into()),
+        Task::Setup { all: false } => setup::show(Ranges::Usual).map(|()| Exit::Ok.into()),
+        Task::Setup { all: true } => setup::show(Ranges::All).map(|()| Exit::Ok.into()),
         Task::Teardown => setup::teardown().map(|()| Exit::Ok.into()),
     };
     done.unwrap_or_else(|error| {
@@ -86,7 +92,7 @@ fn main() -> ExitCode {
 fn image() -> anyhow::Result<()> {
     let agents = build::agents()?;
     let binaries = [&agents.host_agent, &agents.dind_agent];
-    let reference = setup::agents_image(&binaries.map(|path| path.as_path()))?;
+    let reference = setup::agents_image(&binaries.map(std::path::PathBuf::as_path))?;
     for path in binaries {
         println!("binary  {}", path.display());
     }

@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use range::{Label, Mode, RangeName, Selection, numbered};
 
 use crate::exit::Usage;
-use crate::setup::Store;
+use crate::setup::{Ranges, Store};
 
 /// What ranges are called when nobody says.
 const DEFAULT_PREFIX: &str = "range";
@@ -49,8 +49,10 @@ impl From<RangeMode> for Mode {
 /// The image that ranges are made from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum RangeImage {
-    /// The one that set-up makes, with this image store.
+    /// The usual one of those that set-up makes, with this image store.
     Made(Store),
+    /// The one that set-up makes under this name, and what that needs.
+    Recipe(String, Ranges),
     /// One that the engine has.
     Named(String),
 }
@@ -62,7 +64,10 @@ impl FromStr for RangeImage {
         Ok(match text {
             "overlay2" => Self::Made(Store::Overlay2),
             "containerd" => Self::Made(Store::Containerd),
-            name => Self::Named(name.to_owned()),
+            name => match Ranges::needed_for(name) {
+                Some(ranges) => Self::Recipe(name.to_owned(), ranges),
+                None => Self::Named(name.to_owned()),
+            },
         })
     }
 }
@@ -194,6 +199,8 @@ mod tests {
         let parse = |text: &str| text.parse::<RangeImage>().unwrap();
         assert_eq!(parse("overlay2"), RangeImage::Made(Store::Overlay2));
         assert_eq!(parse("containerd"), RangeImage::Made(Store::Containerd));
+        let old = RangeImage::Recipe("20.10-overlay2".to_owned(), Ranges::All);
+        assert_eq!(parse("20.10-overlay2"), old);
         assert_eq!(parse("docker:28-dind"), RangeImage::Named("docker:28-dind".to_owned()));
     }
 

@@ -75,7 +75,9 @@ pub(crate) struct Up {
     #[command(flatten)]
     images: Images,
     /// The Docker-in-Docker image that ranges are made from: `overlay2` or `containerd` for the
-    /// ones that set-up makes, with that image store, or the name of one that the engine has.
+    /// usual ones that set-up makes, with that image store; `26.1-overlay2`, `28.5-overlay2`,
+    /// `28.5-containerd` or `20.10-overlay2` for one of them in particular; or the name of one that
+    /// the engine has.
     #[arg(long, value_name = "IMAGE", default_value = "overlay2")]
     range_image: RangeImage,
     /// A label to tell the ranges apart by later; may be given several times. They replace those that

@@ -7,7 +7,7 @@ use range::Settings;
 
 use super::arguments::RangeImage;
 use crate::build::Agents;
-use crate::setup::{self, Machine, Needs, State};
+use crate::setup::{self, Machine, Needs, Ranges, State};
 use crate::{build, host_agent};
 
 /// Where a command works.
@@ -38,7 +38,11 @@ impl Place {
     /// # Errors
     /// Those of set-up, of building the agents and of starting the host agent.
     pub(crate) fn for_up(range_image: &RangeImage) -> Result<Self> {
-        let ranges = matches!(range_image, RangeImage::Made(_));
+        let ranges = match range_image {
+            RangeImage::Made(_) => Ranges::Usual,
+            RangeImage::Recipe(_, ranges) => *ranges,
+            RangeImage::Named(_) => Ranges::None,
+        };
         let build = build::begin()?;
         let machine = setup::ensure(&Needs { ranges, stack: false })?;
         Self::on(&machine, &build.finish()?)
@@ -119,6 +123,7 @@ impl Place {
     pub(crate) fn range_image(&self, image: &RangeImage) -> Result<String> {
         match image {
             RangeImage::Named(name) => Ok(name.clone()),
+            RangeImage::Recipe(name, _) => Ok(format!("longshore/range:{name}")),
             RangeImage::Made(store) => {
                 let made = self.range_images.iter().find(|image| image.store == *store);
                 let made = made.with_context(|| {

@@ -1,4 +1,5 @@
-//! Range images: one for each of Docker's image stores, from a registry or from Debian packages.
+//! Range images: engines of several ages on each of Docker's image stores, from a registry or from
+//! Debian packages.
 
 use std::fs;
 use std::net::{TcpStream, ToSocketAddrs as _};
@@ -10,7 +11,7 @@ use super::docker::Docker;
 use super::packages;
 use super::state::State;
 use super::step::{fingerprint, join, step};
-use super::{RangeImage, Store, probe, rootfs};
+use super::{RangeImage, Ranges, Store, probe, rootfs};
 
 /// Starts the engine in a range; the entry point of every range image.
 const RANGE_ENGINE: &str = include_str!("range-engine.sh");
@@ -20,8 +21,11 @@ const RANGE_ENGINE_PLACE: &str = "usr/local/bin/range-engine";
 const DAEMON_JSON_PLACE: &str = "etc/longshore/daemon.json";
 
 /// What a Debian root needs to be a range.
-const PACKAGES: [&str; 6] =
-    ["docker.io", "docker-cli", "iptables", "iproute2", "ca-certificates", "procps"];
+const PACKAGES: &[&str] =
+    &["docker.io", "docker-cli", "iptables", "iproute2", "ca-certificates", "procps"];
+
+/// The same in the days when the client was not a package of its own.
+const OLD_PACKAGES: &[&str] = &["docker.io", "iptables", "iproute2", "ca-certificates", "procps"];
 
 /// The registry that the public images come from.
 const REGISTRY: &str = "registry-1.docker.io:443";
@@ -34,31 +38,81 @@ const REACH_LIMIT: Duration = Duration::from_secs(3);
 struct Recipe {
     /// The part of the name after `longshore/range:`.
     name: &'static str,
-    /// The image to build on where it can be had.
-    public_image: &'static str,
-    /// Debian suites with that engine, the one that moves least first.
-    suites: &'static [&'static str],
+    /// Where the engine comes from.
+    origin: Origin,
     /// The engine's configuration: its store, said outright.
     daemon_json: &'static str,
     store: Store,
 }
 
-const RECIPES: [Recipe; 2] = [
+/// Where the engine in a range image comes from.
+#[derive(Debug)]
+enum Origin {
+    /// From packages or a registry.
+    Made {
+        /// The image to build on where it can be had.
+        public_image: &'static str,
+        /// Debian suites with that engine, the one that moves least first.
+        suites: &'static [&'static str],
+        packages: &'static [&'static str],
+    },
+    /// From the range image with this name, whose engine is configured otherwise.
+    Like(&'static str),
+}
+
+/// The usual ones, each after the one that it is like.
+const RECIPES: [Recipe; 3] = [
     Recipe {
         name: "26.1-overlay2",
-        public_image: "docker:26.1-dind",
-        suites: &["trixie"],
-        daemon_json: "{\"storage-driver\": \"overlay2\", \"features\": {\"containerd-snapshotter\": false}}\n",
+        origin: Origin::Made {
+            public_image: "docker:26.1-dind",
+            suites: &["trixie"],
+            packages: PACKAGES,
+        },
+        daemon_json: OVERLAY2,
         store: Store::Overlay2,
     },
     Recipe {
         name: "28.5-containerd",
-        public_image: "docker:28.5-dind",
-        suites: &["forky", "sid"],
+        origin: Origin::Made {
+            public_image: "docker:28.5-dind",
+            suites: &["forky", "sid"],
+            packages: PACKAGES,
+        },
         daemon_json: "{\"features\": {\"containerd-snapshotter\": true}}\n",
         store: Store::Containerd,
     },
+    Recipe {
+        name: "28.5-overlay2",
+        origin: Origin::Like("28.5-containerd"),
+        daemon_json: OVERLAY2,
+        store: Store::Overlay2,
+    },
 ];
+
+/// The oldest engine that is supported; made only for who asks for it.
+const OLDEST: Recipe = Recipe {
+    name: "20.10-overlay2",
+    origin: Origin::Made {
+        public_image: "docker:20.10-dind",
+        suites: &["bookworm"],
+        packages: OLD_PACKAGES,
+    },
+    daemon_json: OVERLAY2,
+    store: Store::Overlay2,
+};
+
+const OVERLAY2: &str =
+    "{\"storage-driver\": \"overlay2\", \"features\": {\"containerd-snapshotter\": false}}\n";
+
+/// What has to be made for the range image with this name, the part after `longshore/range:`; `None`
+/// for a name that is no recipe's.
+pub(super) fn needed_for(name: &str) -> Option<Ranges> {
+    match name {
+        name if name == OLDEST.name => Some(Ranges::All),
+        name => RECIPES.iter().any(|recipe| recipe.name == name).then_some(Ranges::Usual),
+    }
+}
 
 impl Recipe {
     fn reference(&self) -> String {
@@ -66,22 +120,53 @@ impl Recipe {
     }
 
     fn fingerprint(&self) -> String {
-        let fixed = [RANGE_ENGINE, self.name, self.public_image, self.daemon_json];
-        fingerprint(&[&fixed[..], self.suites, &PACKAGES[..]].concat())
+        match &self.origin {
+            Origin::Made { public_image, suites, packages } => {
+                let fixed = [RANGE_ENGINE, self.name, public_image, self.daemon_json];
+                fingerprint(&[&fixed[..], suites, packages].concat())
+            }
+            Origin::Like(other) => {
+                let other = find(other).map(Self::fingerprint).unwrap_or_default();
+                fingerprint(&[RANGE_ENGINE, self.name, &other, self.daemon_json])
+            }
+        }
     }
+}
+
+fn find(name: &str) -> Option<&'static Recipe> {
+    static ALL: [Recipe; 3] = RECIPES;
+    ALL.iter().find(|recipe| recipe.name == name)
 }
 
 /// Finds or makes the range images, and asks the engine in each who it is.
 ///
 /// # Errors
 /// When an image can be had from nowhere, or the engine inside does not run or is another than meant.
-pub(super) fn ensure(docker: &Docker, state: &State) -> Result<Vec<RangeImage>> {
+pub(super) fn ensure(docker: &Docker, state: &State, ranges: Ranges) -> Result<Vec<RangeImage>> {
+    let recipes: Vec<Recipe> = match ranges {
+        Ranges::None => return Ok(Vec::new()),
+        Ranges::Usual => RECIPES.into(),
+        Ranges::All => RECIPES.into_iter().chain([OLDEST]).collect(),
+    };
     let is_missing =
         |recipe: &Recipe| !docker.has_image(&recipe.reference(), &recipe.fingerprint());
     // One question for all, asked only when there is something to get.
-    let can_pull = RECIPES.iter().any(is_missing) && reaches_registry();
+    let can_pull = recipes.iter().any(is_missing) && reaches_registry();
+    let (own, like): (Vec<&Recipe>, Vec<&Recipe>) =
+        recipes.iter().partition(|recipe| matches!(recipe.origin, Origin::Made { .. }));
+    let made = all(docker, state, &own, can_pull)?;
+    Ok(made.into_iter().chain(all(docker, state, &like, can_pull)?).collect())
+}
+
+/// Several at once.
+fn all(
+    docker: &Docker,
+    state: &State,
+    recipes: &[&Recipe],
+    can_pull: bool,
+) -> Result<Vec<RangeImage>> {
     std::thread::scope(|scope| {
-        let makers: Vec<_> = RECIPES
+        let makers: Vec<_> = recipes
             .iter()
             .map(|recipe| scope.spawn(move || one(docker, state, recipe, can_pull)))
             .collect();
@@ -109,16 +194,23 @@ fn one(docker: &Docker, state: &State, recipe: &Recipe, can_pull: bool) -> Resul
 
 /// Makes the image and says where it came from.
 fn make(docker: &Docker, state: &State, recipe: &Recipe, can_pull: bool) -> Result<&'static str> {
-    let public = recipe.public_image;
+    let (public, suites, packages) = match &recipe.origin {
+        Origin::Made { public_image, suites, packages } => (*public_image, *suites, *packages),
+        Origin::Like(other) => {
+            let other = format!("longshore/range:{other}");
+            build_on(docker, state, recipe, &other)?;
+            return Ok("built on its sibling");
+        }
+    };
     let was_there = docker.inspect_image(public, "{{.Id}}").is_some();
     if was_there || (can_pull && docker.can_pull(public)) {
         if !was_there {
             state.note("pulled", &format!("{} {public}", docker.host()))?;
         }
-        return build_on(docker, state, recipe).map(|()| "built on the public image");
+        return build_on(docker, state, recipe, public).map(|()| "built on the public image");
     }
     packages::ensure(state, packages::IMAGES)?;
-    let root = rootfs::bootstrap(state, recipe.name, recipe.suites, &PACKAGES)?;
+    let root = rootfs::bootstrap(state, recipe.name, suites, packages)?;
     rootfs::write(&root, RANGE_ENGINE_PLACE, RANGE_ENGINE, 0o755)?;
     rootfs::write(&root, DAEMON_JSON_PLACE, recipe.daemon_json, 0o644)?;
     let changes = [
@@ -137,14 +229,13 @@ fn make(docker: &Docker, state: &State, recipe: &Recipe, can_pull: bool) -> Resu
     Ok("made from Debian packages")
 }
 
-fn build_on(docker: &Docker, state: &State, recipe: &Recipe) -> Result<()> {
+fn build_on(docker: &Docker, state: &State, recipe: &Recipe, base: &str) -> Result<()> {
     let context = state.build().join(format!("{}.context", recipe.name));
     rootfs::remove(&context)?;
     rootfs::write(&context, "root/usr/local/bin/range-engine", RANGE_ENGINE, 0o755)?;
     rootfs::write(&context, "root/etc/longshore/daemon.json", recipe.daemon_json, 0o644)?;
     let dockerfile = format!(
-        "FROM {}\nCOPY root/ /\nVOLUME /var/lib/docker\nENTRYPOINT [\"/usr/local/bin/range-engine\"]\nCMD []\n",
-        recipe.public_image
+        "FROM {base}\nCOPY root/ /\nVOLUME /var/lib/docker\nENTRYPOINT [\"/usr/local/bin/range-engine\"]\nCMD []\n"
     );
     fs::write(context.join("Dockerfile"), dockerfile).context("writing a Dockerfile")?;
     let log = state.build().join(format!("{}.log", recipe.name));
@@ -167,13 +258,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_store_has_one_recipe_that_says_it_outright() {
-        for recipe in &RECIPES {
+    fn each_recipe_says_its_store_outright_and_comes_after_what_it_is_like() {
+        let mut before: Vec<&str> = Vec::new();
+        let mut fingerprints = std::collections::HashSet::new();
+        for recipe in RECIPES.iter().chain([&OLDEST]) {
             let config: serde_json::Value = serde_json::from_str(recipe.daemon_json).unwrap();
             let says_containerd = config["features"]["containerd-snapshotter"].as_bool();
             assert_eq!(says_containerd, Some(recipe.store == Store::Containerd), "{recipe:?}");
             assert!(recipe.name.ends_with(&recipe.store.to_string()), "{recipe:?}");
+            if let Origin::Like(other) = recipe.origin {
+                assert!(before.contains(&other), "{recipe:?}");
+            }
+            before.push(recipe.name);
+            assert!(fingerprints.insert(recipe.fingerprint()), "{recipe:?}");
         }
-        assert_ne!(RECIPES[0].fingerprint(), RECIPES[1].fingerprint());
+    }
+
+    #[test]
+    fn the_oldest_engine_is_made_only_for_who_asks_for_it() {
+        assert_eq!(needed_for("28.5-overlay2"), Some(Ranges::Usual));
+        assert_eq!(needed_for("20.10-overlay2"), Some(Ranges::All));
+        assert_eq!(needed_for("docker:dind"), None);
     }
 }

@@ -45,10 +45,29 @@ const RECIPE_LABEL: &str = "dev.longshore.recipe";
 /// What a command needs of the machine, besides an engine.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Needs {
-    /// Range images, one for each image store.
-    pub(crate) ranges: bool,
+    /// Range images.
+    pub(crate) ranges: Ranges,
     /// The demo stack in the engine that images come from.
     pub(crate) stack: bool,
+}
+
+/// Which range images are needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ranges {
+    /// None that set-up makes.
+    None,
+    /// One for each engine and image store of these days.
+    Usual,
+    /// With the oldest engine that is supported, too.
+    All,
+}
+
+impl Ranges {
+    /// What the range image with this name needs, such as `28.5-overlay2`; absent for a name that set-up
+    /// does not know.
+    pub(crate) fn needed_for(name: &str) -> Option<Self> {
+        images::needed_for(name)
+    }
 }
 
 /// A machine that is set up.
@@ -58,7 +77,7 @@ pub(crate) struct Machine {
     pub(crate) docker_host: String,
     /// Whether that engine is ours: then teardown stops it and removes all that it holds.
     pub(crate) private_engine: bool,
-    /// One image for each store; empty when [`Needs::ranges`] was not asked for.
+    /// Those of [`Needs::ranges`], the first of each store the one to take when nobody says.
     pub(crate) range_images: Vec<RangeImage>,
     /// References of the demo stack; empty when [`Needs::stack`] was not asked for.
     pub(crate) stack: Vec<String>,
@@ -140,10 +159,7 @@ pub(crate) fn ensure(needs: &Needs) -> Result<Machine> {
     let (range_images, stack) = std::thread::scope(|scope| -> Result<_> {
         // The stack's base is a Debian root too: bootstrapped beside the ranges', not after them.
         let base = needs.stack.then(|| scope.spawn(|| stack::ensure_base(&engine.docker, &state)));
-        let range_images = match needs.ranges {
-            true => images::ensure(&engine.docker, &state)?,
-            false => Vec::new(),
-        };
+        let range_images = images::ensure(&engine.docker, &state, needs.ranges)?;
         let Some(base) = base else { return Ok((range_images, Vec::new())) };
         step::join(base)?;
         Ok((range_images, stack::ensure(&engine.docker, &state)?))
@@ -161,8 +177,8 @@ pub(crate) fn ensure(needs: &Needs) -> Result<Machine> {
 /// # Errors
 /// Those of [`ensure`].
 #[expect(clippy::print_stdout, reason = "the command's result")]
-pub(crate) fn show() -> Result<()> {
-    let machine = ensure(&Needs { ranges: true, stack: true })?;
+pub(crate) fn show(ranges: Ranges) -> Result<()> {
+    let machine = ensure(&Needs { ranges, stack: true })?;
     let whose = if machine.private_engine { "private" } else { "already there" };
     println!("engine  {} ({whose})", machine.docker_host);
     for image in &machine.range_images {

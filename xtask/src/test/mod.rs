@@ -17,7 +17,7 @@ use anyhow::Result;
 
 use self::cargo::Counts;
 use crate::build::{self, Agents};
-use crate::setup::{self, Machine, Needs, Store};
+use crate::setup::{self, Machine, Needs, Ranges};
 
 /// What of the whole is to run.
 #[derive(Clone, Copy, Debug, clap::Args)]
@@ -42,7 +42,7 @@ pub(crate) fn run(options: Options) -> Result<ExitCode> {
     } else {
         // The agents are built while packages are fetched and images made.
         let build = build::begin()?;
-        let machine = setup::ensure(&Needs { ranges: true, stack: true })?;
+        let machine = setup::ensure(&Needs { ranges: Ranges::Usual, stack: true })?;
         Some((machine, build.finish()?))
     };
     let failed_checks = if options.engines_only { Vec::new() } else { checks::run()? };
@@ -78,14 +78,15 @@ fn against_compose() -> Result<Counts> {
 /// starts engines of its own and some measure memory.
 fn on_real_engines(machine: &Machine, agents: &Agents) -> Result<Counts> {
     setup::ensure_skopeo()?;
-    let image = |store: Store| {
-        let found = machine.range_images.iter().find(|image| image.store == store);
+    let image = |name: &str| {
+        let found = machine.range_images.iter().find(|image| image.reference.ends_with(name));
         found.map(|image| image.reference.clone()).unwrap_or_default()
     };
     let environment = [
         ("LONGSHORE_TEST_DOCKER", machine.docker_host.clone()),
-        ("LONGSHORE_TEST_RANGE_OVERLAY2", image(Store::Overlay2)),
-        ("LONGSHORE_TEST_RANGE_CONTAINERD", image(Store::Containerd)),
+        ("LONGSHORE_TEST_RANGE_OVERLAY2", image("26.1-overlay2")),
+        ("LONGSHORE_TEST_RANGE_OVERLAY2_28", image("28.5-overlay2")),
+        ("LONGSHORE_TEST_RANGE_CONTAINERD", image("28.5-containerd")),
         ("LONGSHORE_TEST_STACK", machine.stack.join(",")),
         ("LONGSHORE_TEST_HOST_AGENT", agents.host_agent.display().to_string()),
         ("LONGSHORE_TEST_DIND_AGENT", agents.dind_agent.display().to_string()),
