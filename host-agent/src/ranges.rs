@@ -120,8 +120,10 @@ impl Ranges {
         }
         let range = all.get_mut(&name).expect("invariant: it was put in just now");
         if let Some((address, listener)) = remote {
-            let record = Record::new(&range.wanted.borrow(), Some(address));
-            self.remember(&name, &record)?;
+            if range.address != Some(address) {
+                let record = Record::new(&range.wanted.borrow(), Some(address));
+                self.remember(&name, &record)?;
+            }
             let serving = self.serve(&name, Server::new(listener, services, Caps::default()));
             range.address = Some(address);
             if let Some(before) = range.remote.replace(serving) {

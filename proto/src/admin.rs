@@ -88,7 +88,8 @@ pub struct Pruned {
     pub blobs: u64,
     /// What they took, in bytes.
     pub bytes: u64,
-    /// Blobs that stayed since a lease keeps them.
+    /// Blobs that stayed since a lease keeps them, or since they are new and an image is being
+    /// exported.
     pub kept_leased: u64,
 }
 

@@ -1641,7 +1641,8 @@ pub struct PruneResponse {
     /// Bytes of those blobs.
     #[prost(uint64, tag = "2")]
     pub bytes: u64,
-    /// Blobs that were looked at and stayed, since a lease keeps them.
+    /// Blobs that were looked at and stayed, since a lease keeps them or they came in, or were read,
+    /// while an image is being exported.
     #[prost(uint64, tag = "3")]
     pub kept_leased: u64,
 }
