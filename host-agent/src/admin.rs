@@ -70,6 +70,15 @@ impl Admin {
         Ok(())
     }
 
+    /// Serves a range that the command line names; one that was restored is served already.
+    ///
+    /// # Errors
+    /// As [`HostAdmin::add_range`].
+    pub async fn serve_from_the_start(&self, name: &RangeName) -> Result<(), AdminError> {
+        let services = self.services(Caller::Range(name.clone()));
+        self.ranges.add(name.clone(), services, None).await.map(drop)
+    }
+
     /// How full the store is; zeros where the system does not say, which a status can do without.
     async fn store_stats(&self) -> StoreStats {
         let usage = self.store.usage().await.unwrap_or_default();

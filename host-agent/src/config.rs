@@ -14,6 +14,8 @@ use agent::units;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
+use proto::RangeName;
+
 pub use source::{ExportWay, Source};
 pub use store::{Amount, AmountError, StoreFlags};
 
@@ -81,6 +83,11 @@ pub struct Serve {
     #[command(flatten)]
     #[expect(missing_docs, reason = "a doc comment here would replace the command's own")]
     pub store: StoreFlags,
+
+    /// Serve this range from the start, beside those that were added before; may be given several
+    /// times, or with commas between. Its socket is `ranges/NAME/host/host.sock` in the state folder.
+    #[arg(long = "range", value_name = "NAME", env = "LONGSHORE_RANGES", value_delimiter = ',')]
+    pub ranges: Vec<RangeName>,
 
     /// Allow remote ranges to be served on TCP addresses that other machines can reach; whoever
     /// reaches such an address is taken for that range, and may read the images of this host.

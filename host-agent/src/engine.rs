@@ -13,13 +13,13 @@ use std::time::Duration;
 use anyhow::Context as _;
 use async_trait::async_trait;
 use engine::docker::way::{self, Places, Way};
-use engine::{Address, Archive, Docker, Export, ExportStats, OciLayout};
+use engine::{Address, Archive, ArchiveError, Docker, Export, ExportStats, OciLayout};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 use transfer::metered::Counters;
 use transfer::{
     BlobSource, BlobStore, ConfigDigest, EngineInfo, Fallback, Image, ImageSource, ImageSummary,
-    LayerForm, Reference, SourceError, StoreKind, Stored, Uncompressed,
+    LayerForm, Reference, SourceError, Stored, Uncompressed,
 };
 
 /// How long a start waits for the engine's first answer. What is slower is asked again later.
@@ -51,13 +51,29 @@ struct Opened {
     images: Arc<dyn ImageSource>,
     /// How layers are read, in a word.
     way: &'static str,
-    /// Absent for a folder or an archive.
-    docker: Option<Docker>,
+    place: Place,
     /// Who answered.
     info: EngineInfo,
     /// What was read in single layers, and by `save`.
     read: Arc<Counters>,
     export: Option<Export>,
+}
+
+/// What is asked for a sign of life.
+enum Place {
+    Docker(Docker),
+    Layout(OciLayout),
+    Archive(Archive),
+}
+
+impl Place {
+    async fn info(&self) -> anyhow::Result<EngineInfo> {
+        Ok(match self {
+            Self::Docker(docker) => docker.info().await?,
+            Self::Layout(layout) => layout.info().await?,
+            Self::Archive(archive) => archive.info().await?,
+        })
+    }
 }
 
 impl std::fmt::Debug for HostEngine {
@@ -82,22 +98,22 @@ impl HostEngine {
     /// # Errors
     /// It does not.
     pub async fn info(&self) -> anyhow::Result<EngineInfo> {
-        let opened = self.open().await?;
-        match &opened.docker {
-            Some(docker) => Ok(docker.info().await?),
-            None => Ok(opened.info.clone()),
-        }
+        self.open().await?.place.info().await
     }
 
-    /// Asks for a sign of life.
+    /// Asks for a sign of life. An archive that was written anew is opened anew.
     ///
     /// # Errors
     /// There is none.
     pub async fn ping(&self) -> anyhow::Result<()> {
-        match &self.open().await?.docker {
-            Some(docker) => Ok(docker.ping().await?),
-            None => Ok(()),
+        let opened = self.open().await?;
+        let Err(error) = opened.sign_of_life().await else { return Ok(()) };
+        if matches!(error.downcast_ref(), Some(ArchiveError::Changed { .. })) {
+            self.forget();
+            self.open().await?;
+            return Ok(());
         }
+        Err(error)
     }
 
     /// Looks whether what answers again is still the engine that it was; another one, or one that
@@ -107,12 +123,16 @@ impl HostEngine {
     /// It does not answer.
     pub async fn came_back(&self) -> anyhow::Result<()> {
         let now = self.info().await?;
-        let mut place = self.opened.write().unwrap_or_else(PoisonError::into_inner);
-        if place.as_ref().is_some_and(|before| !same(&before.info, &now)) {
+        if self.opened().is_some_and(|before| !same(&before.info, &now)) {
             tracing::info!(engine = %self.origin.address, "another engine answers than before");
-            *place = None;
+            self.forget();
         }
         Ok(())
+    }
+
+    /// The next call opens the origin anew; streams under way end as they began.
+    fn forget(&self) {
+        *self.opened.write().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// How layers are read, in a word; empty until the engine answered.
@@ -168,11 +188,11 @@ impl Origin {
             Address::Docker(address) => self.open_engine(address, store).await,
             Address::OciLayout(path) => {
                 let layout = OciLayout::open(path).await?;
-                Ok(Opened::files(Arc::new(layout), "layout", store))
+                Opened::files(Place::Layout(layout.clone()), Arc::new(layout), store).await
             }
             Address::Archive(path) => {
                 let archive = Archive::open(path).await?;
-                Ok(Opened::files(Arc::new(archive), "archive", store))
+                Opened::files(Place::Archive(archive.clone()), Arc::new(archive), store).await
             }
         }
     }
@@ -201,24 +221,35 @@ impl Origin {
             (Some(direct), None) => Arc::new(Fallback::new(direct, export.clone())),
         };
         let images = Arc::new(Uncompressed::new(images, store.clone()));
-        let (docker, export) = (Some(docker), Some(export));
-        Ok(Opened { images, way: way.as_str(), docker, info, read, export })
+        let place = Place::Docker(docker);
+        Ok(Opened { images, way: way.as_str(), place, info, read, export: Some(export) })
     }
 }
 
 impl Opened {
     /// Images that lie in files of this machine.
-    fn files(images: Arc<dyn ImageSource>, kind: &'static str, store: &Arc<dyn BlobStore>) -> Self {
+    async fn files(
+        place: Place,
+        images: Arc<dyn ImageSource>,
+        store: &Arc<dyn BlobStore>,
+    ) -> anyhow::Result<Self> {
+        let info = place.info().await?;
         let stored = Stored::new(images, store.clone());
         let read = stored.read().clone();
-        let info = EngineInfo {
-            engine: format!("oci {kind}"),
-            store: StoreKind::Containerd,
-            driver: kind.to_owned(),
-            id: String::new(),
-        };
         let images = Arc::new(Uncompressed::new(Arc::new(stored), store.clone()));
-        Self { images, way: kind, docker: None, info, read, export: None }
+        let way = match place {
+            Place::Archive(_) => "archive",
+            _ => "layout",
+        };
+        Ok(Self { images, way, place, info, read, export: None })
+    }
+
+    async fn sign_of_life(&self) -> anyhow::Result<()> {
+        match &self.place {
+            // Cheaper than asking who it is.
+            Place::Docker(docker) => Ok(docker.ping().await?),
+            place => place.info().await.map(drop),
+        }
     }
 }
 

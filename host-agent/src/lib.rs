@@ -111,6 +111,9 @@ pub async fn serve(config: Serve, shutdown: Shutdown) -> anyhow::Result<Exit> {
     let listeners = listen(&config, &state).await?;
     let admin = compose(&config, state, store, &shutdown).await?;
     admin.restore().await.context("reading which ranges there are")?;
+    for name in &config.ranges {
+        admin.serve_from_the_start(name).await.with_context(|| format!("serving range {name}"))?;
+    }
     let servers = listeners.into_iter().map(|listener| {
         tracing::info!(%listener, "serving");
         let services = admin.services(listener.caller());
