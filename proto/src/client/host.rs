@@ -228,7 +228,8 @@ impl ImageSource for RemoteHost {
         let inner = &self.inner;
         let answer = until_answered(BRIEFLY, || async {
             let mut request = Request::new(inventory::resolve_wanted(reference));
-            request.set_timeout(UNARY_DEADLINE);
+            // A host that reads a containerd store by `save` knows an image's config only then.
+            request.set_timeout(inner.manners.image_deadline);
             inner.inventory().resolve_images(request).await
         });
         let answer = answer.await.map_err(|status| {
