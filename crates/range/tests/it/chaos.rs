@@ -8,17 +8,18 @@
 //! be met.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use range::{Event, EventKind, RangeEvent, RangeEventKind, Report, Stage, StoreKind, UpRequest};
+use tempfile::TempDir;
 use tokio::task::block_in_place;
 
 use crate::docker::Docker;
 use crate::images::{Made, busybox};
 use crate::keeper::kill;
-use crate::nested::{Nested, pid_of};
+use crate::moments::{Dice, Moment, Phase, Target};
+use crate::nested::{Nested, pid_of, process_in};
 use crate::proxy::Proxy;
 use crate::site::{Options, Site, range_image, references};
 
@@ -31,77 +32,6 @@ const RATE: u64 = 24 << 20;
 
 /// How long a range may take until all is well again.
 const WHOLE_AGAIN: Duration = Duration::from_secs(180);
-
-/// What comes to harm.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Target {
-    HostAgent,
-    DindAgent,
-    InnerEngine,
-    Range,
-    HostEngine,
-    /// Not killed: every connection between range and host is cut.
-    Connections,
-}
-
-impl Target {
-    pub(crate) const ALL: [Self; 6] = [
-        Self::HostAgent,
-        Self::InnerEngine,
-        Self::Connections,
-        Self::DindAgent,
-        Self::HostEngine,
-        Self::Range,
-    ];
-}
-
-impl fmt::Display for Target {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::HostAgent => "host agent",
-            Self::DindAgent => "dind agent",
-            Self::InnerEngine => "inner dockerd",
-            Self::Range => "whole range",
-            Self::HostEngine => "host's engine",
-            Self::Connections => "connections",
-        })
-    }
-}
-
-/// What is under way when it happens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Phase {
-    /// The host's engine gives the image to the host agent.
-    Export,
-    /// Layers travel to the range.
-    Wire,
-    /// All bytes are in the range, and its engine works on them.
-    Load,
-}
-
-impl Phase {
-    pub(crate) const ALL: [Self; 3] = [Self::Export, Self::Wire, Self::Load];
-}
-
-/// Numbers that look random, the same for the same seed.
-#[derive(Clone, Debug)]
-pub(crate) struct Dice(u64);
-
-impl Dice {
-    pub(crate) fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    /// A number below `end`, which is not 0.
-    pub(crate) fn below(&mut self, end: u64) -> u64 {
-        // SplitMix64.
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (mixed ^ (mixed >> 31)) % end
-    }
-}
 
 /// One range with all that is behind it.
 #[derive(Debug)]
@@ -116,6 +46,8 @@ pub(crate) struct Lane {
     load_time: Duration,
     /// So that each image is another.
     next: u64,
+    /// Has the sockets; last, so that it goes last.
+    _folder: TempDir,
 }
 
 /// The one range of a lane.
@@ -150,11 +82,12 @@ impl Lane {
     /// A range on `store`, and a host agent behind an engine in a container, of `host_image`.
     pub(crate) async fn start(store: StoreKind, host_image: &str, seed: u64) -> Self {
         let outer = Docker::at(crate::site::variable("LONGSHORE_TEST_DOCKER"));
-        let folder = tempfile::Builder::new().prefix("lse-").tempdir().unwrap().keep();
+        let folder = tempfile::Builder::new().prefix("lse-").tempdir().unwrap();
         let word = format!("host-{store}");
-        let host_engine =
-            block_in_place(|| Nested::start(&outer, &word, host_image, &folder.join("engine")));
-        let front = folder.join("export.sock");
+        let host_engine = block_in_place(|| {
+            Nested::start(&outer, &word, host_image, &folder.path().join("engine"))
+        });
+        let front = folder.path().join("export.sock");
         let export = Proxy::start(&front, &host_engine.socket);
         let engine = format!("unix://{}", front.display());
         let site = Site::with(Options { engine, proxied: Some(RANGE), ..Options::default() }).await;
@@ -168,6 +101,7 @@ impl Lane {
             dice: Dice::new(seed),
             load_time: Duration::ZERO,
             next: seed,
+            _folder: folder,
         };
         let quiet = lane.undisturbed().await;
         lane.load_time = quiet;
@@ -206,11 +140,9 @@ impl Lane {
         let started = Instant::now();
         let mut up = self.begin(&image, &watch);
 
-        // The documents and the headers of the archive come on top of the layers.
-        let share = 1 + self.dice.below(image.size());
-        let pause = self.load_time.mul_f64(self.dice.below(1 << 20) as f64 / f64::from(1 << 20));
+        let moment = Moment::throw(&mut self.dice, phase, image.size(), self.load_time);
         let ended_before = tokio::select! {
-            () = self.moment(phase, exported, moved, &image, share, pause) => false,
+            () = self.wait_for(moment, exported, moved, &image) => false,
             _ = &mut up => true,
         };
         let Watch { stage, .. } = *watch.lock().unwrap();
@@ -242,28 +174,22 @@ impl Lane {
         let moved = self.wire().moved() - moved;
         self.forget(&image).await;
         println!(
-            "        whole again after {} ms, {moved} bytes moved, {:.2} of the image; told: {reported:?}",
+            "run {number:3} {}: whole again after {} ms, {moved} bytes moved, {:.2} of the image, told {reported:?}",
+            self.store,
             healed.as_millis(),
             moved as f64 / image.size() as f64
         );
         Run { target, in_flight: !ended_before, stage, plan: image.size(), moved, healed, reported }
     }
 
-    async fn moment(
-        &self,
-        phase: Phase,
-        exported: u64,
-        moved: u64,
-        image: &Made,
-        share: u64,
-        pause: Duration,
-    ) {
-        match phase {
-            Phase::Export => self.export.reached(exported + share).await,
-            Phase::Wire => self.wire().reached(moved + share).await,
+    /// Waits for a moment of a run that began with so many bytes exported and moved.
+    async fn wait_for(&self, moment: Moment, exported: u64, moved: u64, image: &Made) {
+        match moment.phase {
+            Phase::Export => self.export.reached(exported + moment.offset).await,
+            Phase::Wire => self.wire().reached(moved + moment.offset).await,
             Phase::Load => {
                 self.wire().reached(moved + image.size()).await;
-                tokio::time::sleep(pause).await;
+                tokio::time::sleep(moment.pause).await;
             }
         }
     }
@@ -372,22 +298,4 @@ fn reported<E: fmt::Display>(
             Err(errors.cloned().collect::<Vec<_>>().join("; "))
         }
     }
-}
-
-/// The process with these words on its command line, in the container whose first is `first`; 0
-/// where there is none.
-fn process_in(first: i32, is_meant: impl Fn(&[String]) -> bool) -> i32 {
-    let space = |pid: i32| std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
-    let Some(container) = space(first) else { return 0 };
-    let pids = std::fs::read_dir("/proc")
-        .unwrap()
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
-    pids.filter(|pid| space(*pid).as_ref() == Some(&container))
-        .find(|pid| is_meant(&command_line(Path::new(&format!("/proc/{pid}/cmdline")))))
-        .unwrap_or(0)
-}
-
-fn command_line(path: &Path) -> Vec<String> {
-    let text = std::fs::read(PathBuf::from(path)).unwrap_or_default();
-    text.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect()
 }

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use range::StoreKind;
 
-use crate::chaos::{Dice, Lane, Phase, Run, Target};
+use crate::chaos::{Lane, Run};
+use crate::moments::{Dice, Phase, Target};
 use crate::site::range_image;
 
 /// How often each is killed, unless the variable says otherwise.

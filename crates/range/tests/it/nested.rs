@@ -104,3 +104,21 @@ fn powers(capabilities: &[String]) -> Vec<String> {
     let added = capabilities.iter().map(|name| format!("--cap-add={name}"));
     added.chain(fixed.map(str::to_owned)).collect()
 }
+
+/// The process with these words on its command line, in the container whose first is `first`; 0
+/// where there is none.
+pub(crate) fn process_in(first: i32, is_meant: impl Fn(&[String]) -> bool) -> i32 {
+    let space = |pid: i32| std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+    let Some(container) = space(first) else { return 0 };
+    let pids = std::fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
+    pids.filter(|pid| space(*pid).as_ref() == Some(&container))
+        .find(|pid| is_meant(&command_line(Path::new(&format!("/proc/{pid}/cmdline")))))
+        .unwrap_or(0)
+}
+
+fn command_line(path: &Path) -> Vec<String> {
+    let text = std::fs::read(PathBuf::from(path)).unwrap_or_default();
+    text.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect()
+}
