@@ -84,8 +84,13 @@ impl FsIngest {
     async fn write_behind(&mut self) -> Result<(), BlobError> {
         self.written_behind().await?;
         let (frames, _) = std::mem::take(&mut self.gathered);
-        let file = self.file.clone();
-        self.writing = Some(tokio::task::spawn_blocking(move || file.append(frames)));
+        let (file, inner) = (self.file.clone(), self.inner.clone());
+        self.writing = Some(tokio::task::spawn_blocking(move || match file.append(&frames) {
+            Err(error) if error.kind() == io::ErrorKind::StorageFull && room_made(&inner) => {
+                file.append(&frames)
+            }
+            result => result,
+        }));
         Ok(())
     }
 
@@ -144,6 +149,15 @@ impl Ingest for FsIngest {
     }
 }
 
+/// Room that is made when a disk is full in the midst of an ingest whose size was not known: so much
+/// that not every piece asks for more.
+const ROOM: u64 = 64 * PIECE as u64;
+
+/// Whether blobs that nobody counts on made room.
+fn room_made(inner: &Inner) -> bool {
+    inner.make_room(ROOM).is_ok_and(|made| made.blobs != 0)
+}
+
 fn sync_failed(digest: Digest, error: super::StoreError) -> BlobError {
     match error {
         super::StoreError::Io { path, source, .. } => storage(digest, &path)(source),
@@ -156,10 +170,11 @@ impl PartFile {
         self.tail.lock().expect("no holder of this lock panics")
     }
 
-    /// Writes the first frames of the tail to the file, and drops them from the tail.
-    fn append(&self, frames: Vec<Bytes>) -> io::Result<()> {
+    /// Writes the first frames of the tail to the file, and drops them from the tail. After an error
+    /// they are all still there, and can be written again.
+    fn append(&self, frames: &[Bytes]) -> io::Result<()> {
         let mut offset = self.tail().in_file;
-        for frame in &frames {
+        for frame in frames {
             self.file.write_all_at(frame, offset)?;
             offset += frame.len() as u64;
         }
