@@ -26,3 +26,4 @@ mod memory;
 mod refusals;
 mod stack;
 mod verify;
+mod verify;
