@@ -4,6 +4,11 @@
 //! that, but asks for *every* capability, and a host whose own bounding set is not full refuses it
 //! (`unable to apply caps: operation not permitted`). There, each capability of the bounding set is
 //! given by name instead. Neither is a boundary: see [`Isolation::sentence`].
+//!
+//! Control groups: with `--privileged` the engine around a range gives it a hierarchy of its own on
+//! cgroup v2, where the entry point of our range images moves its processes to a leaf, so that
+//! controllers can be handed down. With capabilities the host's hierarchy is mounted and left as it
+//! is. This was run on cgroup v1; no machine with cgroup v2 was at hand to try it on.
 
 use std::fmt;
 
