@@ -137,14 +137,6 @@ pub(crate) fn ensure_npm() -> Result<()> {
     packages::ensure(&State::open()?, packages::SCHEMA)
 }
 
-/// Makes sure that Debian's packages can be fetched and believed, whatever the machine's own are.
-///
-/// # Errors
-/// What is missing and how to get it, or apt's own.
-pub(crate) fn ensure_debian() -> Result<()> {
-    packages::ensure(&State::open()?, packages::IMAGES)
-}
-
 /// Brings the machine to where `needs` are met, and says what it has.
 ///
 /// One line per step goes to stderr. Two callers at once do not do the work twice: the second waits

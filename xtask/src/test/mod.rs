@@ -50,8 +50,10 @@ pub(crate) fn run(options: Options) -> Result<ExitCode> {
         counts += cargo::test(&["--workspace", "--all-features", "--no-fail-fast"], &[])?;
     }
     if let Some((machine, agents)) = &machine {
-        counts += on_real_engines(machine, agents)?;
-        counts += against_compose()?;
+        let image = range_image(machine, "26.1-overlay2");
+        let compose = tools::compose(&machine.docker_host, &image)?.display().to_string();
+        counts += on_real_engines(machine, agents, &compose)?;
+        counts += against_compose(&compose)?;
     }
     for check in &failed_checks {
         println!("check failed: {check}");
@@ -67,21 +69,25 @@ pub(crate) fn run(options: Options) -> Result<ExitCode> {
     Ok(if green { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+/// The range image with this tag; empty, which each test that needs it tells, when there is none.
+fn range_image(machine: &Machine, tag: &str) -> String {
+    let found = machine.range_images.iter().find(|image| image.reference.ends_with(tag));
+    found.map(|image| image.reference.clone()).unwrap_or_default()
+}
+
 /// The tests that ask Docker's compose what it makes of the same files.
-fn against_compose() -> Result<Counts> {
-    let environment = [("LONGSHORE_TEST_COMPOSE", tools::compose()?.display().to_string())];
+fn against_compose(compose: &str) -> Result<Counts> {
+    let environment = [("LONGSHORE_TEST_COMPOSE", compose.to_owned())];
     let arguments = ["--package", "stack", "--no-fail-fast", "--", "--ignored", "--show-output"];
     cargo::test(&arguments, &environment)
 }
 
 /// The tests that are marked as ignored where no engine is at hand: one at a time, since each
 /// starts engines of its own and some measure memory.
-fn on_real_engines(machine: &Machine, agents: &Agents) -> Result<Counts> {
+fn on_real_engines(machine: &Machine, agents: &Agents, compose: &str) -> Result<Counts> {
     setup::ensure_skopeo()?;
-    let image = |name: &str| {
-        let found = machine.range_images.iter().find(|image| image.reference.ends_with(name));
-        found.map(|image| image.reference.clone()).unwrap_or_default()
-    };
+    let binaries = [agents.host_agent.as_path(), agents.dind_agent.as_path()];
+    let image = |name| range_image(machine, name);
     let environment = [
         ("LONGSHORE_TEST_DOCKER", machine.docker_host.clone()),
         ("LONGSHORE_TEST_RANGE_OVERLAY2", image("26.1-overlay2")),
@@ -90,6 +96,8 @@ fn on_real_engines(machine: &Machine, agents: &Agents) -> Result<Counts> {
         ("LONGSHORE_TEST_STACK", machine.stack.join(",")),
         ("LONGSHORE_TEST_HOST_AGENT", agents.host_agent.display().to_string()),
         ("LONGSHORE_TEST_DIND_AGENT", agents.dind_agent.display().to_string()),
+        ("LONGSHORE_TEST_AGENTS_IMAGE", setup::agents_image(&binaries)?),
+        ("LONGSHORE_TEST_COMPOSE", compose.to_owned()),
     ];
     let selection = ["--package", "engine", "--package", "range", "--all-features"];
     let how = ["--no-fail-fast", "--", "--ignored", "--test-threads=1", "--show-output"];

@@ -66,15 +66,24 @@ const PLUGINS: [&str; 5] = [
 /// The plugin's file.
 const COMPOSE: &str = "docker-compose";
 
-/// The first Debian release with compose 2.
-const COMPOSE_SUITE: &str = "trixie";
+/// Puts compose where `/out` is: out of an image that has it, else out of Debian's package, fetched by
+/// the image's own apt.
+const FETCH: &str = "set -e
+for folder in /usr/local/libexec/docker/cli-plugins /usr/libexec/docker/cli-plugins; do
+    if [ -x \"$folder/docker-compose\" ]; then exec cp \"$folder/docker-compose\" /out/docker-compose; fi
+done
+cd /tmp
+apt-get --quiet --quiet update
+apt-get --quiet --quiet --option APT::Sandbox::User=root download docker-compose
+dpkg-deb --extract docker-compose_*.deb root
+cp root/usr/libexec/docker/cli-plugins/docker-compose /out/docker-compose";
 
-/// Docker's compose 2, to be compared with: the machine's plugin, else Debian's package, unpacked
-/// once and not installed.
+/// Docker's compose 2, to be compared with and to run examples: the machine's plugin, else one that a
+/// range image of the first Debian release with compose 2 can get, once.
 ///
 /// # Errors
-/// When the package cannot be fetched or unpacked.
-pub(super) fn compose() -> Result<PathBuf> {
+/// When it cannot be fetched.
+pub(super) fn compose(docker_host: &str, range_image: &str) -> Result<PathBuf> {
     let folder = State::open()?.tools();
     let ours = folder.join(COMPOSE);
     let theirs = PLUGINS.iter().map(|folder| Path::new(folder).join(COMPOSE));
@@ -82,53 +91,21 @@ pub(super) fn compose() -> Result<PathBuf> {
         return Ok(found);
     }
     eprintln!("         docker compose is not on this machine: getting it once");
-    setup::ensure_debian()?;
-    let work = folder.join("compose.partial");
-    fetch_compose(&work).context("getting docker compose from Debian")?;
-    fs::rename(work.join("root").join(PLUGINS[0].trim_start_matches('/')).join(COMPOSE), &ours)
-        .context("unpacking docker compose")?;
-    fs::remove_dir_all(&work).with_context(|| format!("removing {}", work.display()))?;
+    let partial = folder.join("compose.partial");
+    fs::create_dir_all(&partial).with_context(|| format!("creating {}", partial.display()))?;
+    let mut docker = setup::command("docker")?;
+    docker.args(["--host", docker_host, "run", "--rm", "--network", "host"]);
+    for name in ["http_proxy", "https_proxy", "no_proxy"] {
+        docker.args(["--env", name]);
+    }
+    docker.arg("--volume").arg(format!("{}:/out", partial.display()));
+    docker.args(["--entrypoint", "sh", range_image, "-c", FETCH]);
+    let status = docker.stdin(Stdio::null()).stdout(std::io::stderr()).status();
+    let status = status.context("starting docker")?;
+    if !status.success() {
+        bail!("docker compose could not be had ({status}): install it and try again");
+    }
+    fs::rename(partial.join(COMPOSE), &ours).context("putting docker compose in place")?;
+    fs::remove_dir_all(&partial).with_context(|| format!("removing {}", partial.display()))?;
     Ok(ours)
-}
-
-/// Fetches the package into `work/root` through apt with lists of its own: the machine's are not
-/// touched.
-fn fetch_compose(work: &Path) -> Result<()> {
-    if work.exists() {
-        fs::remove_dir_all(work).with_context(|| format!("removing {}", work.display()))?;
-    }
-    for folder in ["lists/partial", "cache/archives/partial", "root"] {
-        let folder = work.join(folder);
-        fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
-    }
-    let mirror = std::env::var("LONGSHORE_DEBIAN_MIRROR").ok().filter(|it| !it.is_empty());
-    let mirror = mirror.unwrap_or_else(|| "http://deb.debian.org/debian".to_owned());
-    let keys = "/usr/share/keyrings/debian-archive-keyring.gpg";
-    let sources = work.join("sources.list");
-    fs::write(&sources, format!("deb [signed-by={keys}] {mirror} {COMPOSE_SUITE} main\n"))
-        .with_context(|| format!("writing {}", sources.display()))?;
-    for arguments in [&["update"][..], &["download", COMPOSE]] {
-        let mut apt = setup::command("apt-get")?;
-        apt.current_dir(work).args(["--quiet", "--quiet", "-o", "APT::Sandbox::User=root"]);
-        apt.args(["-o", "Dir::Etc::SourceParts=/dev/null", "-o", "Acquire::Languages=none"]);
-        for (name, place) in [
-            ("Dir::Etc::SourceList", &sources),
-            ("Dir::State::Lists", &work.join("lists")),
-            ("Dir::Cache", &work.join("cache")),
-        ] {
-            apt.arg("-o").arg(format!("{name}={}", place.display()));
-        }
-        succeed(apt.args(["-o", "Acquire::Retries=5"]).args(arguments))?;
-    }
-    let mut packages = fs::read_dir(work).context("looking for the package")?.flatten();
-    let package = packages.find(|entry| entry.path().extension().is_some_and(|it| it == "deb"));
-    let package = package.context("apt-get fetched no package")?.path();
-    succeed(setup::command("dpkg-deb")?.arg("--extract").arg(package).arg(work.join("root")))
-}
-
-fn succeed(command: &mut std::process::Command) -> Result<()> {
-    let program = command.get_program().to_string_lossy().into_owned();
-    let status = command.stdin(Stdio::null()).stdout(std::io::stderr()).status();
-    let status = status.with_context(|| format!("starting {program}"))?;
-    if status.success() { Ok(()) } else { bail!("{program} failed ({status})") }
 }
