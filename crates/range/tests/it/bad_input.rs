@@ -181,7 +181,7 @@ fn reported(what: &'static str, report: &Report, started: Instant) -> Case {
 /// Another host agent with these flags in the place of the one there is.
 async fn serve(site: &mut Site, engine: &str, flags: &[&str]) {
     let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
-    site.serve_again(&Options { engine: engine.to_owned(), flags, proxied: None }).await;
+    site.serve_again(&Options { engine: engine.to_owned(), flags, ..Options::default() }).await;
 }
 
 /// The same with what the host agent's log says last of what is wrong: who asks is sent there.

@@ -19,7 +19,7 @@ use crate::docker::Docker;
 use crate::images::{Made, busybox};
 use crate::keeper::kill;
 use crate::moments::{Dice, Moment, Phase, Target};
-use crate::nested::{Nested, pid_of, process_in};
+use crate::nested::{Nested, child_of, pid_of, process_in};
 use crate::proxy::Proxy;
 use crate::site::{Options, Site, range_image, references};
 
@@ -41,6 +41,8 @@ pub(crate) struct Lane {
     export: Proxy,
     store: StoreKind,
     program: Vec<u8>,
+    /// An image that the range has all the time, and that never moves again.
+    settled: Made,
     dice: Dice,
     /// How long the engine in the range works on an image that it has whole.
     load_time: Duration,
@@ -63,6 +65,8 @@ pub(crate) struct Run {
     pub(crate) stage: Option<Stage>,
     /// Layer bytes that the range lacked.
     pub(crate) plan: u64,
+    /// What was under way when it happened.
+    pub(crate) phase: Phase,
     /// Bytes that came to the range, all attempts together.
     pub(crate) moved: u64,
     /// From the harm until the image was whole.
@@ -90,14 +94,22 @@ impl Lane {
         let front = folder.path().join("export.sock");
         let export = Proxy::start(&front, &host_engine.socket);
         let engine = format!("unix://{}", front.display());
-        let site = Site::with(Options { engine, proxied: Some(RANGE), ..Options::default() }).await;
+        let options =
+            Options { engine, supervised: true, proxied: Some(RANGE), ..Options::default() };
+        let site = Site::with(options).await;
         let program = block_in_place(|| busybox(&site.docker));
+        let reference = format!("longshore-test/settled-{store}:{}", std::process::id());
+        let settled = Made::new(&program, &reference, seed, &LAYERS);
+        block_in_place(|| settled.load_into(&host_engine.docker));
+        let report = site.up(store, &[RANGE], &[&reference]).await;
+        assert!(report.is_whole(), "{report:#?}");
         let mut lane = Self {
             site: Arc::new(site),
             host_engine,
             export,
             store,
             program,
+            settled,
             dice: Dice::new(seed),
             load_time: Duration::ZERO,
             next: seed,
@@ -179,7 +191,16 @@ impl Lane {
             healed.as_millis(),
             moved as f64 / image.size() as f64
         );
-        Run { target, in_flight: !ended_before, stage, plan: image.size(), moved, healed, reported }
+        Run {
+            target,
+            phase,
+            in_flight: !ended_before,
+            stage,
+            plan: image.size(),
+            moved,
+            healed,
+            reported,
+        }
     }
 
     /// Waits for a moment of a run that began with so many bytes exported and moved.
@@ -198,8 +219,8 @@ impl Lane {
     async fn whole_again(&self, image: &Made, since: Instant) -> Duration {
         let name = references(&[&image.reference]).remove(0);
         loop {
-            let healed = since.elapsed();
             let checked = block_in_place(|| image.check(&self.inside()));
+            let healed = since.elapsed();
             let proven = match self.site.ranges.list().await {
                 Ok(ranges) => ranges
                     .iter()
@@ -228,11 +249,14 @@ impl Lane {
         let request = UpRequest {
             names: vec![RANGE.parse().unwrap()],
             range_image: range_image(self.store),
-            images: references(&[&image.reference]),
+            images: references(&[&image.reference, &self.settled.reference]),
             labels: range::Labels::default(),
         };
+        let name = references(&[&image.reference]).remove(0);
         let observer = move |event: RangeEvent| {
-            if let RangeEventKind::Image(Event { kind, .. }) = event.kind {
+            if let RangeEventKind::Image(Event { reference, kind }) = event.kind
+                && reference == name
+            {
                 let mut watch = note.lock().expect("invariant: no one panics with it");
                 match kind {
                     EventKind::Entered(stage) => watch.stage = Some(stage),
@@ -267,11 +291,16 @@ impl Lane {
         self.site.inside(RANGE)
     }
 
+    /// Looks at the image that was there all the time.
+    pub(crate) fn check_settled(&self) {
+        block_in_place(|| self.settled.check(&self.inside())).unwrap();
+    }
+
     /// The process to kill, as this machine numbers it; of no use for connections.
     fn victim(&self, target: Target) -> i32 {
         let range = || pid_of(&self.site.docker, &self.site.container(RANGE));
         match target {
-            Target::HostAgent => self.site.agent.pid(),
+            Target::HostAgent => child_of(self.site.agent.pid()),
             Target::HostEngine => self.host_engine.pid(),
             Target::Range => range(),
             Target::InnerEngine => process_in(range(), |words| words[0].ends_with("dockerd")),

@@ -83,7 +83,7 @@ async fn dind_four_ranges_cost_the_engine_what_one_does() {
             site.serve_again(&Options {
                 engine: format!("unix://{}", front.display()),
                 flags: vec![format!("--export-way={}", way.name)],
-                proxied: None,
+                ..Options::default()
             })
             .await;
             read.whole = taken(&site, &engine, &image, ranges).await;

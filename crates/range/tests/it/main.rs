@@ -24,6 +24,6 @@ mod kill;
 mod matrix;
 mod memory;
 mod refusals;
+mod sidecar;
 mod stack;
-mod verify;
 mod verify;

@@ -65,7 +65,7 @@ async fn dind_every_host_brings_every_range_an_image_under_the_right_digests() {
         site.serve_again(&Options {
             engine: source.engine.clone(),
             flags: source.flags.clone(),
-            proxied: None,
+            ..Options::default()
         })
         .await;
         let way = site.admin().stats().await.unwrap().export_way;

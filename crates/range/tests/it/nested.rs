@@ -122,3 +122,10 @@ fn command_line(path: &Path) -> Vec<String> {
     let text = std::fs::read(PathBuf::from(path)).unwrap_or_default();
     text.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect()
 }
+
+/// A process that `parent` started and has not waited for; 0 where there is none.
+pub(crate) fn child_of(parent: i32) -> i32 {
+    let children = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children"));
+    let first = children.ok().and_then(|pids| pids.split_whitespace().next()?.parse().ok());
+    first.unwrap_or(0)
+}

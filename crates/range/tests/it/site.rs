@@ -67,6 +67,8 @@ pub(crate) struct Options {
     pub(crate) engine: String,
     /// More flags.
     pub(crate) flags: Vec<String>,
+    /// Whether the agent runs beneath its own supervisor.
+    pub(crate) supervised: bool,
     /// A range that reaches the host agent through [`Site::wire`], by its name.
     pub(crate) proxied: Option<&'static str>,
 }
@@ -236,7 +238,8 @@ impl Drop for Site {
 
 /// Runs a host agent as the only one on `state`; its log is beside that.
 fn serve(engine: &str, state: &Path, options: &Options) -> Keeper {
-    let arguments = ["serve", "--engine", engine, "--inspect", "127.0.0.1:0", "--state-dir"];
+    let command = if options.supervised { "run" } else { "serve" };
+    let arguments = [command, "--engine", engine, "--inspect", "127.0.0.1:0", "--state-dir"];
     let mut words: Vec<String> = arguments.map(str::to_owned).into();
     words.push(state.display().to_string());
     words.extend(options.flags.clone());
