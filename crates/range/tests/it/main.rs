@@ -23,6 +23,7 @@ mod delta;
 mod kill;
 mod matrix;
 mod memory;
+mod plan;
 mod refusals;
 mod sidecar;
 mod stack;
