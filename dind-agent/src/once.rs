@@ -13,10 +13,11 @@ use anyhow::{Context as _, bail};
 use futures::TryStreamExt as _;
 use proto::client::is_serving;
 use proto::control::{Reach, SyncEvent};
-use proto::{Endpoint, RangeClient};
+use proto::{Endpoint, RangeClient, RemoteHost};
+use tokio::time::timeout;
 use transfer::event::{EventKind, ImageReport};
 use transfer::pull::Puller;
-use transfer::{EngineInfo, Event, Outcome, Reference};
+use transfer::{EngineInfo, Event, ImageSource as _, Outcome, Reference};
 
 use crate::config::{Format, Sync};
 use crate::parts::Parts;
@@ -96,12 +97,23 @@ async fn alone(config: &Sync) -> anyhow::Result<(EngineInfo, Vec<ImageReport>)> 
     let info = engine.who().await.with_context(|| {
         format!("no engine to bring images into at {}; see --engine", engine.address())
     })?;
-    agent::health::check(host.endpoint(), HOST_ANSWERS_WITHIN).await.with_context(|| {
+    host_serves(&host).await.with_context(|| {
         format!("no host agent to take images from at {}; see --host", config.path.host)
     })?;
     let puller = Puller::new(host, Arc::new(engine), config.path.concurrency.into());
     let reports = puller.pull(&config.images, Arc::new(log)).await;
     Ok((info, reports))
+}
+
+/// Looks whether the host agent has images to give. One that has none can say what it waits for.
+async fn host_serves(host: &RemoteHost) -> anyhow::Result<()> {
+    let Err(error) = agent::health::check(host.endpoint(), HOST_ANSWERS_WITHIN).await else {
+        return Ok(());
+    };
+    match timeout(HOST_ANSWERS_WITHIN, host.list()).await {
+        Ok(Err(why)) => Err(error.context(transfer::explain(&why))),
+        Ok(Ok(_)) | Err(_) => Err(error),
+    }
 }
 
 fn log(event: Event) {

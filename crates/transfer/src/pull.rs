@@ -64,9 +64,10 @@ impl PullError {
                 Some("build or pull it on the host first, and look for it with `docker images`")
             }
             Self::Source(SourceError::Unavailable { .. })
-            | Self::Load(LoadError::Source(BlobError::Unavailable { .. })) => {
-                Some("check that the host agent runs and that its engine answers, then sync again")
-            }
+            | Self::Load(LoadError::Source(BlobError::Unavailable { .. })) => Some(
+                "look at the host agent and at what it takes its images from \
+                     (`longshore-host-agent status`, its log), then sync again",
+            ),
             Self::Source(SourceError::Export { source: BlobError::NoSpace { .. }, .. })
             | Self::Load(LoadError::Source(BlobError::NoSpace { .. })) => {
                 Some("free space on the host, or give its agent a --state-dir on a larger disk")
