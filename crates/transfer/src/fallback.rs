@@ -4,17 +4,19 @@
 //!   image(), open() ─► first ──ok──► answered
 //!                        │ it cannot: malformed, unreadable, other bytes than the digest says
 //!                        ▼
-//!                     second, from now on, for this image
+//!                     second, for this image, and for some minutes
 //! ```
 //! A stream that broke is not mended under its reader: the error reaches it, and whoever asks for
 //! the image again is given the second way.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::StreamExt as _;
+use tokio::time::Instant;
 
 use crate::blob::{BlobError, BlobSource, BlobStream};
 use crate::digest::{ConfigDigest, Digest};
@@ -22,7 +24,14 @@ use crate::image::{Image, LayerForm};
 use crate::reference::Reference;
 use crate::source::{ImageSource, ImageSummary, SourceError};
 
+/// How long an image is taken the second way before the first is tried again: a disk that failed, or an
+/// image that was pulled again, is not held against it for ever.
+const GIVEN_UP_FOR: Duration = Duration::from_secs(600);
+
 /// An image source with another one behind it, of the same images. Clones are the same.
+///
+/// It stands directly over the first source, beneath whatever keeps blobs: a store that is full or
+/// has rotted is no fault of the source's.
 ///
 /// Both must make the same [`Image`] of a config digest, byte for byte: a reader may begin a blob
 /// by the first way and end it by the second.
@@ -33,9 +42,9 @@ pub struct Fallback<A, B> {
     given_up: GivenUp,
 }
 
-/// The images that the first source cannot give; for as long as the process lives.
+/// The images that the first source could not give, and since when.
 #[derive(Clone, Debug, Default)]
-struct GivenUp(Arc<Mutex<HashSet<ConfigDigest>>>);
+struct GivenUp(Arc<Mutex<HashMap<ConfigDigest, Instant>>>);
 
 impl<A: ImageSource, B: ImageSource> Fallback<A, B> {
     /// Asks `first`, and `second` for what it cannot give.
@@ -49,37 +58,76 @@ impl<A: ImageSource, B: ImageSource> Fallback<A, B> {
     pub fn given_up(&self) -> usize {
         self.given_up.lock().len()
     }
+
+    /// The image by the second way, which may learn of it only by one of its names.
+    async fn second(
+        &self,
+        config_digest: &ConfigDigest,
+        form: LayerForm,
+    ) -> Result<Image, SourceError> {
+        match self.second.image(config_digest, form).await {
+            Err(SourceError::NotFound { .. }) => {}
+            given => return given,
+        }
+        let listed = self.first.list().await?;
+        let image = listed.into_iter().find(|image| image.config_digest == *config_digest);
+        let Some(reference) = image.and_then(|image| image.references.into_iter().next()) else {
+            return Err(SourceError::NotFound { image: config_digest.to_string() });
+        };
+        self.second.resolve(&reference).await?;
+        self.second.image(config_digest, form).await
+    }
 }
 
 impl GivenUp {
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashSet<ConfigDigest>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<ConfigDigest, Instant>> {
+        let mut given_up = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        given_up.retain(|_, since| since.elapsed() < GIVEN_UP_FOR);
+        given_up
     }
 
     fn has(&self, config_digest: &ConfigDigest) -> bool {
-        self.lock().contains(config_digest)
+        self.lock().contains_key(config_digest)
     }
 
     fn add(&self, config_digest: &ConfigDigest, error: &dyn std::error::Error) {
         let error = crate::explain(error);
-        if self.lock().insert(*config_digest) {
-            tracing::warn!(image = %config_digest, error, "read the second way from now on");
+        if self.lock().insert(*config_digest, Instant::now()).is_none() {
+            tracing::warn!(image = %config_digest, error, "read the second way for some minutes");
         }
+    }
+
+    fn remove(&self, config_digest: &ConfigDigest) {
+        self.lock().remove(config_digest);
     }
 
     /// Takes note of a blob that could not be read, if another way may give it.
     fn blamed(&self, config_digest: &ConfigDigest, error: &BlobError) -> bool {
-        let first_way_is_to_blame = matches!(
-            error,
-            BlobError::NotFound { .. }
-                | BlobError::SizeMismatch { .. }
-                | BlobError::DigestMismatch { .. }
-                | BlobError::Storage { .. }
-        );
-        if first_way_is_to_blame {
+        let to_blame = blob_is_to_blame(error);
+        if to_blame {
             self.add(config_digest, error);
         }
-        first_way_is_to_blame
+        to_blame
+    }
+}
+
+/// Whether another way may give a blob that ended so.
+fn blob_is_to_blame(error: &BlobError) -> bool {
+    matches!(
+        error,
+        BlobError::NotFound { .. }
+            | BlobError::SizeMismatch { .. }
+            | BlobError::DigestMismatch { .. }
+            | BlobError::Storage { .. }
+    )
+}
+
+/// Whether another way may give an image that ended so; one whose engine is away is away both ways.
+fn image_is_to_blame(error: &SourceError) -> bool {
+    match error {
+        SourceError::Malformed { .. } => true,
+        SourceError::Export { source, .. } => blob_is_to_blame(source),
+        SourceError::NotFound { .. } | SourceError::Unavailable { .. } => false,
     }
 }
 
@@ -91,9 +139,10 @@ impl<A: ImageSource, B: ImageSource> ImageSource for Fallback<A, B> {
 
     async fn resolve(&self, reference: &Reference) -> Result<ImageSummary, SourceError> {
         match self.first.resolve(reference).await {
-            Err(error @ (SourceError::Malformed { .. } | SourceError::Export { .. })) => {
-                tracing::warn!(image = %reference, %error, "resolved the second way");
-                self.second.resolve(reference).await
+            Err(error) if image_is_to_blame(&error) => {
+                let why = crate::explain(&error);
+                tracing::warn!(image = %reference, error = why, "resolved the second way");
+                self.second.resolve(reference).await.map_err(|second| better(error, second))
             }
             resolved => resolved,
         }
@@ -104,15 +153,24 @@ impl<A: ImageSource, B: ImageSource> ImageSource for Fallback<A, B> {
         config_digest: &ConfigDigest,
         form: LayerForm,
     ) -> Result<Image, SourceError> {
-        if !self.given_up.has(config_digest) {
-            match self.first.image(config_digest, form).await {
-                Err(error @ (SourceError::Malformed { .. } | SourceError::Export { .. })) => {
-                    self.given_up.add(config_digest, &error);
-                }
-                image => return image,
+        if self.given_up.has(config_digest) {
+            match self.second(config_digest, form).await {
+                // It may be the first way's again: pulled anew, say.
+                Err(SourceError::NotFound { .. }) => self.given_up.remove(config_digest),
+                given => return given,
             }
         }
-        self.second.image(config_digest, form).await
+        let error = match self.first.image(config_digest, form).await {
+            Err(error) if image_is_to_blame(&error) => error,
+            given => return given,
+        };
+        match self.second(config_digest, form).await {
+            Ok(image) => {
+                self.given_up.add(config_digest, &error);
+                Ok(image)
+            }
+            Err(second) => Err(better(error, second)),
+        }
     }
 
     fn blobs(&self, config_digest: &ConfigDigest) -> Arc<dyn BlobSource> {
@@ -123,6 +181,11 @@ impl<A: ImageSource, B: ImageSource> ImageSource for Fallback<A, B> {
             given_up: self.given_up.clone(),
         })
     }
+}
+
+/// Of two errors the one that says more: that the second way does not know the image says nothing.
+fn better(first: SourceError, second: SourceError) -> SourceError {
+    if matches!(second, SourceError::NotFound { .. }) { first } else { second }
 }
 
 /// The blobs of one image.
@@ -179,13 +242,34 @@ impl Blobs {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use super::*;
+    use crate::descriptor::{Descriptor, MediaType};
     use crate::fixture::{self, Faulty, MemorySource, drain};
     use crate::store::MemoryStore;
     use crate::stored::Stored;
+    use crate::verify::verify;
 
-    /// A source whose every blob is corrupt at its tenth byte.
+    /// A source whose every blob is corrupt at its tenth byte, which it finds out by itself.
+    #[derive(Clone)]
     struct Rotten(MemorySource);
+
+    struct RottenBlobs(Faulty<Arc<dyn BlobSource>>);
+
+    #[async_trait]
+    impl BlobSource for RottenBlobs {
+        async fn stat(&self, digest: &Digest) -> Result<Option<u64>, BlobError> {
+            self.0.stat(digest).await
+        }
+
+        async fn open(&self, digest: &Digest, offset: u64) -> Result<BlobStream, BlobError> {
+            let size = self.stat(digest).await?.ok_or(BlobError::NotFound { digest: *digest })?;
+            let media_type = MediaType::new(MediaType::LAYER);
+            let descriptor = Descriptor { media_type, digest: *digest, size };
+            Ok(verify(self.0.open(digest, offset).await?, &descriptor))
+        }
+    }
 
     #[async_trait]
     impl ImageSource for Rotten {
@@ -206,7 +290,37 @@ mod tests {
         }
 
         fn blobs(&self, config_digest: &ConfigDigest) -> Arc<dyn BlobSource> {
-            Arc::new(Faulty::corrupt_at(self.0.blobs(config_digest), 10))
+            Arc::new(RottenBlobs(Faulty::corrupt_at(self.0.blobs(config_digest), 10)))
+        }
+    }
+
+    /// A source that knows an image only once it was asked for by name.
+    struct ByName(MemorySource, AtomicBool);
+
+    #[async_trait]
+    impl ImageSource for ByName {
+        async fn list(&self) -> Result<Vec<ImageSummary>, SourceError> {
+            Ok(Vec::new())
+        }
+
+        async fn resolve(&self, reference: &Reference) -> Result<ImageSummary, SourceError> {
+            self.1.store(true, Ordering::Relaxed);
+            self.0.resolve(reference).await
+        }
+
+        async fn image(
+            &self,
+            config_digest: &ConfigDigest,
+            form: LayerForm,
+        ) -> Result<Image, SourceError> {
+            if self.1.load(Ordering::Relaxed) {
+                return self.0.image(config_digest, form).await;
+            }
+            Err(SourceError::NotFound { image: config_digest.to_string() })
+        }
+
+        fn blobs(&self, config_digest: &ConfigDigest) -> Arc<dyn BlobSource> {
+            self.0.blobs(config_digest)
         }
     }
 
@@ -220,16 +334,45 @@ mod tests {
     #[tokio::test]
     async fn bytes_that_are_wrong_are_told_once_and_read_the_second_way_after() {
         let (image, good) = hosts();
-        let first = Stored::new(Rotten(good.clone()), Arc::new(MemoryStore::default()));
-        let source = Fallback::new(first, good);
+        let fallback = Fallback::new(Rotten(good.clone()), good);
+        let source = Stored::new(fallback.clone(), Arc::new(MemoryStore::default()));
         let digest = image.layers[0].blob.digest;
         let blobs = source.blobs(&image.config_digest);
-        // A small blob may be found out before its first reader is let in; then that one is served.
-        drain(blobs.open(&digest, 0).await.unwrap()).await.1.unwrap_or_default();
-        assert_eq!(source.given_up(), 1);
+        // A small blob may be found out before its first reader is let in.
+        if let Ok(stream) = blobs.open(&digest, 0).await {
+            drain(stream).await.1.unwrap_err();
+        }
+        assert_eq!(fallback.given_up(), 1);
         assert_eq!(source.image(&image.config_digest, LayerForm::AsStored).await.unwrap(), image);
         let (_, end) = drain(blobs.open(&digest, 0).await.unwrap()).await;
         end.unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_image_that_the_second_knows_by_name_alone_is_asked_for_by_its_name() {
+        let (image, good) = hosts();
+        let second = ByName(good.clone(), AtomicBool::new(false));
+        let source = Fallback::new(Rotten(good), second);
+        let blobs = source.blobs(&image.config_digest);
+        let digest = image.layers[0].blob.digest;
+        let (_, end) = drain(blobs.open(&digest, 0).await.unwrap()).await;
+        end.unwrap_err();
+        assert_eq!(source.image(&image.config_digest, LayerForm::AsStored).await.unwrap(), image);
+        assert_eq!(source.given_up(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_way_is_tried_again_after_some_time() {
+        let (image, good) = hosts();
+        let source = Fallback::new(Rotten(good.clone()), good);
+        let blobs = source.blobs(&image.config_digest);
+        let digest = image.layers[0].blob.digest;
+        let (_, end) = drain(blobs.open(&digest, 0).await.unwrap()).await;
+        end.unwrap_err();
+        drain(blobs.open(&digest, 0).await.unwrap()).await.1.unwrap();
+        tokio::time::sleep(GIVEN_UP_FOR).await;
+        assert_eq!(source.given_up(), 0);
+        drain(blobs.open(&digest, 0).await.unwrap()).await.1.unwrap_err();
     }
 
     #[tokio::test]
