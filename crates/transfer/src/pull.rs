@@ -258,7 +258,12 @@ impl Puller {
                 Err(LoadError::Source(error)) if mends(&error) && retries < SOURCE_RETRIES => {
                     retries += 1;
                     tracing::info!(image = %journey.reference, %error, "asking the host again");
-                    self.image(&image.config_digest).await?;
+                    let now = self.image(&image.config_digest).await?;
+                    if now.target_digest() != image.target_digest() {
+                        // What was planned is void; whoever tries again plans for what it is now.
+                        let changed = "its manifest on the host is another one by now";
+                        return Err(SourceError::unavailable(&journey.reference, changed).into());
+                    }
                 }
                 result => return Ok(result?),
             }

@@ -25,6 +25,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
@@ -41,13 +42,16 @@ pub struct Shared {
     far: Arc<dyn BlobSource>,
     flights: Flights,
     tasks: TaskTracker,
+    /// Set once nobody new is to come.
+    ending: CancellationToken,
 }
 
 impl Shared {
     /// Takes into `store` what is asked for, from `far`.
     #[must_use]
     pub fn new(store: Arc<dyn BlobStore>, far: Arc<dyn BlobSource>) -> Self {
-        Self { store, far, flights: Flights::default(), tasks: TaskTracker::new() }
+        let (flights, tasks, ending) = Default::default();
+        Self { store, far, flights, tasks, ending }
     }
 
     /// Has what `store` has, and what is offered by [`begin`](Self::begin).
@@ -89,9 +93,10 @@ impl Shared {
         self.flights.join(digest).is_some()
     }
 
-    /// Waits until nothing is being taken in from the far source: for an orderly end, after the
-    /// last reader has gone.
+    /// Waits until nothing is being taken in from the far source any more: for an orderly end. What
+    /// nobody reads ends at once.
     pub async fn drained(&self) {
+        self.ending.cancel();
         self.tasks.close();
         self.tasks.wait().await;
     }
@@ -117,7 +122,7 @@ impl Shared {
         let entry = Arc::new(entry);
         tokio::select! {
             biased;
-            () = entry.deserted() => {}
+            () = entry.deserted(&self.ending) => {}
             result = self.take_in(entry.clone()) => {
                 if let Err(error) = result {
                     // Those who follow are told; here is nobody else to tell.
@@ -135,6 +140,11 @@ impl Shared {
             return Ok(());
         }
         let size = self.far.stat(&digest).await?.ok_or(BlobError::NotFound { digest })?;
+        // A far source that takes whole images at a time may have put it there just now.
+        if self.store.stat(&digest).await?.is_some() {
+            entry.kept();
+            return Ok(());
+        }
         let mut stream = self.far.open(&digest, 0).await?;
         let media_type = MediaType::new("application/octet-stream");
         let expected = Descriptor { media_type, digest, size };

@@ -14,6 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::{StreamExt, stream};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::blob::{BlobError, BlobStream, MAX_FRAME, Written};
 use crate::digest::Digest;
@@ -115,11 +116,14 @@ impl Entry {
         error.again()
     }
 
-    /// Waits until nobody has been reading for some seconds.
-    pub(super) async fn deserted(&self) {
+    /// Waits until nobody has been reading for some seconds, or nobody reads at the end.
+    pub(super) async fn deserted(&self, ending: &CancellationToken) {
         loop {
             self.state.closed().await;
-            tokio::time::sleep(LINGER).await;
+            tokio::select! {
+                () = tokio::time::sleep(LINGER) => {}
+                () = ending.cancelled() => {}
+            }
             if self.state.is_closed() {
                 return;
             }
