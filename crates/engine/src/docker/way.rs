@@ -162,7 +162,10 @@ pub async fn open_best(
     for way in Way::ALL.into_iter().filter(|way| way.store().is_none_or(|kind| kind == store)) {
         match open(docker, way, places).await {
             Ok(images) => return Ok((way, images)),
-            Err(error @ EngineError::Unreachable { .. }) => return Err(error),
+            // Somebody who is late is asked again; taking `save` now would be for good.
+            Err(error @ (EngineError::Unreachable { .. } | EngineError::TimedOut { .. })) => {
+                return Err(error);
+            }
             Err(error) => {
                 let error = transfer::explain(&error);
                 tracing::info!(engine = docker.address(), %way, error, "this way cannot be gone");

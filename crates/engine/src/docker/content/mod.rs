@@ -57,6 +57,8 @@ struct Inner {
     platform: Platform,
     /// What targets that are there stand for; a target is a digest, so that never changes.
     images: Mutex<HashMap<Digest, Arc<Image>>>,
+    /// The target that a config was last resolved to.
+    meant: Mutex<HashMap<ConfigDigest, Digest>>,
 }
 
 impl fmt::Debug for ContainerdContent {
@@ -92,8 +94,9 @@ impl ContainerdContent {
             return Err(failed(error));
         }
         let content = Metered::new(content);
-        let (platform, images) = (Platform::host(), Mutex::default());
-        Ok(Self { inner: Arc::new(Inner { docker, way, content, platform, images }) })
+        let (images, meant) = (Mutex::default(), Mutex::default());
+        let platform = Platform::host();
+        Ok(Self { inner: Arc::new(Inner { docker, way, content, platform, images, meant }) })
     }
 
     /// What reading has cost since this was made.
@@ -130,6 +133,7 @@ impl ImageSource for ContainerdContent {
         match inspected.filter(|inspected| inspected.is_named(reference)) {
             Some(target) => {
                 let image = self.inner.read(&target.id.0, reference).await?;
+                self.inner.meant().insert(image.config_digest, target.id.0);
                 Ok(documents::summary(&target, &image))
             }
             None => Err(SourceError::NotFound { image: reference.to_string() }),
@@ -178,7 +182,9 @@ impl Inner {
     /// is only there in part, is left out.
     async fn refresh(&self) -> Result<Vec<(Inspected, Arc<Image>)>, SourceError> {
         let targets = self.docker.list_described().await.map_err(|error| error.about("*"))?;
-        self.images().retain(|known, _| targets.iter().any(|target| target.id.0 == *known));
+        let is_there = |known: &Digest| targets.iter().any(|target| target.id.0 == *known);
+        self.images().retain(|known, _| is_there(known));
+        self.meant().retain(|_, known| is_there(known));
         let reads = targets.into_iter().map(|target| async move {
             match self.read(&target.id.0, &target.id).await {
                 Ok(image) => Ok(Some((target, image))),
@@ -206,8 +212,14 @@ impl Inner {
         self.known(config_digest).ok_or_else(not_found)
     }
 
+    /// Several targets can have one config: an index that was pushed anew with other attestations.
+    /// Then the one is meant that a name led to last.
     fn known(&self, config_digest: &ConfigDigest) -> Option<(Digest, Arc<Image>)> {
+        let meant = self.meant().get(config_digest).copied();
         let images = self.images();
+        if let Some(found) = meant.and_then(|target| images.get_key_value(&target)) {
+            return Some((*found.0, found.1.clone()));
+        }
         let mut images = images.iter();
         let found = images.find(|(_, image)| image.config_digest == *config_digest);
         found.map(|(target, image)| (*target, image.clone()))
@@ -243,6 +255,10 @@ impl Inner {
             self.platform
         );
         SourceError::Malformed { image, reason }
+    }
+
+    fn meant(&self) -> MutexGuard<'_, HashMap<ConfigDigest, Digest>> {
+        self.meant.lock().expect("invariant: no one panics while holding the targets")
     }
 
     fn images(&self) -> MutexGuard<'_, HashMap<Digest, Arc<Image>>> {

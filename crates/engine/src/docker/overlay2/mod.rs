@@ -168,7 +168,7 @@ impl ImageSource for Overlay2Files {
         let image = blocking(wanted.0, move || inner.image(&wanted));
         match image.await {
             Ok(Ok(Some(image))) => Ok(image),
-            Ok(Ok(None)) => Err(SourceError::NotFound { image: wanted.to_string() }),
+            Ok(Ok(None)) => Err(self.absent(&wanted).await),
             Ok(Err(reason)) => Err(SourceError::Malformed { image: wanted.to_string(), reason }),
             Err(source) => Err(SourceError::Export { image: wanted.to_string(), source }),
         }
@@ -176,6 +176,25 @@ impl ImageSource for Overlay2Files {
 
     fn blobs(&self, config_digest: &ConfigDigest) -> Arc<dyn BlobSource> {
         Arc::new(ImageFiles { inner: self.inner.clone(), config_digest: *config_digest })
+    }
+}
+
+impl Overlay2Files {
+    /// Why the files have no such image: an engine without images was believed to be theirs, and it
+    /// may have got some since.
+    async fn absent(&self, config_digest: &ConfigDigest) -> SourceError {
+        let image = config_digest.to_string();
+        match self.docker().inspect(&image).await {
+            Ok(Some(_)) => {
+                let reason =
+                    "the engine has it, and the files of its data-root do not: they may be \
+                              another engine's"
+                        .to_owned();
+                SourceError::Malformed { image, reason }
+            }
+            Ok(None) => SourceError::NotFound { image },
+            Err(error) => error.about(&image),
+        }
     }
 }
 

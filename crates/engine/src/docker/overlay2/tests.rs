@@ -346,6 +346,9 @@ async fn an_image_that_cannot_be_read_says_why() {
         error => panic!("{error:?}"),
     }
     std::fs::remove_file(root.config(&image.config_digest)).unwrap();
+    let error = read().await;
+    assert!(matches!(error, SourceError::Malformed { .. }), "the engine has it: {error:?}");
+    root.docker.remove(&"app:1".parse().unwrap());
     assert!(matches!(read().await, SourceError::NotFound { .. }));
 
     let malformed = root.keep_config(br#"{"rootfs":{"type":"no layers"}}"#);
@@ -364,6 +367,7 @@ async fn images_come_and_go_meanwhile() {
     let blobs = files.blobs(&image.config_digest);
     assert!(drain(blobs.open(&digest, 0).await.unwrap()).await.1.is_ok());
 
+    root.docker.remove(&"app:1".parse().unwrap());
     std::fs::remove_file(root.config(&image.config_digest)).unwrap();
     let error = files.image(&image.config_digest, LayerForm::AsStored).await.unwrap_err();
     assert!(matches!(error, SourceError::NotFound { .. }), "{error:?}");
