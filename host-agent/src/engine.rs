@@ -2,9 +2,10 @@
 //! and come back as another, or a folder or archive of images.
 //!
 //! ```text
-//!   files, content service, folder, archive ──► Stored ──┐
-//!                                     it cannot ▼        ├──► Uncompressed ──► callers
-//!   engine ──────────────────────────► Export (save) ────┘
+//!   folder, archive ────────────────────────────────────┐
+//!   files, content service ──────► Fallback ────────────┴► Stored ──┐
+//!                                    │ it cannot                     ├──► Uncompressed ──► callers
+//!   engine by save ──────────────► Export ──────────────────────────┘
 //! ```
 
 use std::sync::{Arc, PoisonError, RwLock};
@@ -16,7 +17,6 @@ use engine::docker::way::{self, Places, Way};
 use engine::{Address, Archive, ArchiveError, Docker, Export, ExportStats, OciLayout};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
-use transfer::metered::Counters;
 use transfer::{
     BlobSource, BlobStore, ConfigDigest, EngineInfo, Fallback, Image, ImageSource, ImageSummary,
     LayerForm, Reference, SourceError, Stored, Uncompressed,
@@ -54,8 +54,9 @@ struct Opened {
     place: Place,
     /// Who answered.
     info: EngineInfo,
-    /// What was read in single layers, and by `save`.
-    read: Arc<Counters>,
+    /// What gives single layers; absent where only `save` does.
+    stored: Option<Stored<Arc<dyn ImageSource>>>,
+    /// What saves; absent for a folder or an archive.
     export: Option<Export>,
 }
 
@@ -123,8 +124,12 @@ impl HostEngine {
     /// It does not answer.
     pub async fn came_back(&self) -> anyhow::Result<()> {
         let now = self.info().await?;
-        if self.opened().is_some_and(|before| !same(&before.info, &now)) {
+        let Some(before) = self.opened() else { return Ok(()) };
+        if !same(&before.info, &now) {
             tracing::info!(engine = %self.origin.address, "another engine answers than before");
+            self.forget();
+        } else if before.stored.is_none() && self.origin.way.is_none() {
+            // A more direct way may be there by now.
             self.forget();
         }
         Ok(())
@@ -133,6 +138,13 @@ impl HostEngine {
     /// The next call opens the origin anew; streams under way end as they began.
     fn forget(&self) {
         *self.opened.write().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// Waits until nothing is being read from the origin any more: for an orderly end.
+    pub async fn drained(&self) {
+        if let Some(stored) = self.opened().and_then(|opened| opened.stored.clone()) {
+            stored.drained().await;
+        }
     }
 
     /// How layers are read, in a word; empty until the engine answered.
@@ -146,7 +158,8 @@ impl HostEngine {
     pub fn stats(&self) -> ExportStats {
         let Some(opened) = self.opened() else { return ExportStats::default() };
         let saved = opened.export.as_ref().map(Export::stats).unwrap_or_default();
-        let single = opened.read.snapshot().bytes;
+        let single = opened.stored.as_ref().map(|stored| stored.read().snapshot().bytes);
+        let single = single.unwrap_or_default();
         ExportStats { bytes_read: saved.bytes_read + single, ..saved }
     }
 
@@ -212,17 +225,21 @@ impl Origin {
             None => way::open_best(&docker, &self.places).await?,
         };
         let export = Export::new(docker.clone(), store.clone());
-        let direct = direct.map(|direct| Stored::new(direct, store.clone()));
-        let read = direct.as_ref().map(|direct| direct.read().clone()).unwrap_or_default();
-        let images: Arc<dyn ImageSource> = match (direct, self.way) {
-            (None, _) => Arc::new(export.clone()),
-            // What was asked for is what is done.
-            (Some(direct), Some(_)) => Arc::new(direct),
-            (Some(direct), None) => Arc::new(Fallback::new(direct, export.clone())),
+        let stored = direct.map(|direct| {
+            let images: Arc<dyn ImageSource> = match self.way {
+                // What was asked for is what is done.
+                Some(_) => direct,
+                None => Arc::new(Fallback::new(direct, export.clone())),
+            };
+            Stored::new(images, store.clone())
+        });
+        let images: Arc<dyn ImageSource> = match &stored {
+            Some(stored) => Arc::new(stored.clone()),
+            None => Arc::new(export.clone()),
         };
         let images = Arc::new(Uncompressed::new(images, store.clone()));
         let place = Place::Docker(docker);
-        Ok(Opened { images, way: way.as_str(), place, info, read, export: Some(export) })
+        Ok(Opened { images, way: way.as_str(), place, info, stored, export: Some(export) })
     }
 }
 
@@ -235,13 +252,12 @@ impl Opened {
     ) -> anyhow::Result<Self> {
         let info = place.info().await?;
         let stored = Stored::new(images, store.clone());
-        let read = stored.read().clone();
-        let images = Arc::new(Uncompressed::new(Arc::new(stored), store.clone()));
+        let images = Arc::new(Uncompressed::new(Arc::new(stored.clone()), store.clone()));
         let way = match place {
             Place::Archive(_) => "archive",
             _ => "layout",
         };
-        Ok(Self { images, way, place, info, read, export: None })
+        Ok(Self { images, way, place, info, stored: Some(stored), export: None })
     }
 
     async fn sign_of_life(&self) -> anyhow::Result<()> {

@@ -122,6 +122,7 @@ pub async fn serve(config: Serve, shutdown: Shutdown) -> anyhow::Result<Exit> {
     let served = async {
         try_join_all(servers).await?;
         admin.ranges.finish().await;
+        admin.engine.drained().await;
         Ok::<(), ServeError>(())
     };
     tokio::select! {
@@ -203,13 +204,15 @@ async fn watch_engine(admin: &Admin) {
     loop {
         let answers = admin.engine.ping().await;
         if answered != Some(answers.is_ok()) {
-            answered = Some(answers.is_ok());
+            let before = answered.replace(answers.is_ok());
             admin.health.set(answers.is_ok()).await;
             match answers {
                 Ok(()) => {
                     tracing::info!("the engine answers");
-                    // When it stops answering at this moment, the next look finds out.
-                    let _looked = admin.engine.came_back().await;
+                    if before == Some(false) {
+                        // When it stops answering at this moment, the next look finds out.
+                        let _looked = admin.engine.came_back().await;
+                    }
                 }
                 Err(error) => {
                     let error = format!("{error:#}");
