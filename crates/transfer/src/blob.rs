@@ -81,7 +81,8 @@ pub enum BlobError {
         digest: Digest,
         /// The store's folder.
         path: String,
-        /// Bytes that it needs, those of others that are coming in included.
+        /// Bytes that must be free for it: what others that are coming in need and what the store
+        /// is to leave free are included.
         need: u64,
         /// Bytes that are free.
         free: u64,

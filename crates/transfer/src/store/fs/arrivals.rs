@@ -5,9 +5,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-use super::{FsStore, Inner, blocking};
-use crate::blob::BlobError;
+use super::{FsStore, Inner, Space, blocking};
+use crate::blob::{BlobError, MAX_FRAME};
 use crate::digest::Digest;
+
+/// Bytes that are let in at a time where nobody knows how many will come: so often is looked whether
+/// there is still room.
+const STEP: u64 = 8 * MAX_FRAME as u64;
+
+/// Bytes of an ingest that may not be in its file yet, and so still show as free.
+const BEHIND: u64 = 2 * MAX_FRAME as u64;
 
 /// A blob that is being taken in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +52,8 @@ struct Table {
 struct Known {
     started: SystemTime,
     expected: Option<(Digest, u64)>,
+    /// Bytes for which there is room, those taken included.
+    admitted: AtomicU64,
     bytes: AtomicU64,
 }
 
@@ -57,6 +66,28 @@ pub(super) struct Ticket {
 }
 
 impl Ticket {
+    /// Finds room for the next bytes, where they are more than was found room for before. `so_far`
+    /// names the blob in the error.
+    pub(super) async fn admit(
+        &self,
+        inner: &Arc<Inner>,
+        size: usize,
+        so_far: impl FnOnce() -> Digest,
+    ) -> Result<(), BlobError> {
+        let bytes = self.known.bytes.load(Ordering::Relaxed) + size as u64;
+        if bytes <= self.known.admitted.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        // First ours, then the look: two that look at once must not both find the same room.
+        let before = self.known.admitted.swap(bytes + STEP, Ordering::Relaxed);
+        let (inner, digest) = (inner.clone(), so_far());
+        let found = blocking(move || inner.find_room(digest)).await;
+        if found.is_err() {
+            self.known.admitted.store(before, Ordering::Relaxed);
+        }
+        found
+    }
+
     /// Counts bytes that were taken.
     pub(super) fn took(&self, size: usize) {
         self.known.bytes.fetch_add(size as u64, Ordering::Relaxed);
@@ -75,17 +106,22 @@ impl Known {
         Arrival { serial, started: self.started, expected: self.expected, bytes }
     }
 
-    /// Bytes that are still to come, as far as that is known.
+    /// Bytes that were let in and may still take room.
     fn left(&self) -> u64 {
-        let size = self.expected.map_or(0, |(_, size)| size);
-        size.saturating_sub(self.bytes.load(Ordering::Relaxed))
+        let in_file = self.bytes.load(Ordering::Relaxed).saturating_sub(BEHIND);
+        self.admitted.load(Ordering::Relaxed).saturating_sub(in_file)
     }
 }
 
 impl Arrivals {
     fn begin(&self, expected: Option<(Digest, u64)>) -> Ticket {
-        let known = Known { started: SystemTime::now(), expected, bytes: AtomicU64::new(0) };
-        let (mut table, known) = (self.table(), Arc::new(known));
+        let known = Arc::new(Known {
+            started: SystemTime::now(),
+            expected,
+            admitted: AtomicU64::new(expected.map_or(STEP, |(_, size)| size)),
+            bytes: AtomicU64::new(0),
+        });
+        let mut table = self.table();
         table.begun += 1;
         let serial = table.begun;
         table.under_way.insert(serial, known.clone());
@@ -94,7 +130,9 @@ impl Arrivals {
 
     /// Bytes that those under way still need.
     fn left(&self) -> u64 {
-        self.table().under_way.values().map(|known| known.left()).sum()
+        let table = self.table();
+        // Sizes are what somebody claims.
+        table.under_way.values().fold(0, |sum: u64, known| sum.saturating_add(known.left()))
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -102,31 +140,43 @@ impl Arrivals {
     }
 }
 
-/// Lets a blob in. Where there is no room for it beside the others that are coming in, what nobody
-/// counts on is removed first.
+/// Lets a blob in, or the first bytes of one whose size is not known.
 pub(super) async fn admit(
     inner: Arc<Inner>,
     expected: Option<(Digest, u64)>,
 ) -> Result<Ticket, BlobError> {
     let ticket = inner.arrivals.begin(expected);
-    let Some((digest, _)) = expected else {
-        return Ok(ticket);
-    };
-    blocking(move || {
-        let need = inner.arrivals.left();
-        let free = || inner.space().map_or(u64::MAX, |space| space.free);
-        let missing = need.saturating_sub(free());
-        if missing != 0 {
-            let made = inner.make_room(missing);
-            tracing::info!(missing, ?made, "too little room for a blob, looked for more");
+    let digest = expected.map_or_else(|| Digest::of(b""), |(digest, _)| digest);
+    blocking(move || inner.find_room(digest).map(|()| ticket)).await
+}
+
+impl Inner {
+    /// Sees to it that all that was let in fits and leaves the reserve free. Where it does not, what
+    /// nobody counts on is removed first.
+    fn find_room(&self, digest: Digest) -> Result<(), BlobError> {
+        let (need, free) = self.need_and_free();
+        let missing = need.saturating_sub(free);
+        if missing == 0 {
+            return Ok(());
         }
-        match free() {
-            free if free < need => {
-                let path = inner.root.display().to_string();
+        let made = self.make_room(missing);
+        tracing::info!(missing, ?made, "too little room for a blob, looked for more");
+        match self.need_and_free() {
+            (need, free) if free < need => {
+                let path = self.root.display().to_string();
                 Err(BlobError::NoSpace { digest, path, need, free })
             }
-            _ => Ok(ticket),
+            _ => Ok(()),
         }
-    })
-    .await
+    }
+
+    /// Bytes that must be free for all that was let in, and those that are. A file system that does
+    /// not tell has room until it says otherwise.
+    fn need_and_free(&self) -> (u64, u64) {
+        let space = self.space().unwrap_or(Space { size: 0, free: u64::MAX });
+        (self.arrivals.left().saturating_add(self.reserved(space)), space.free)
+    }
 }
+
+#[cfg(test)]
+mod tests;

@@ -70,14 +70,21 @@ impl Mark {
     }
 }
 
+impl Space {
+    /// What a store that is to leave `reserve` free leaves free here, in bytes.
+    fn reserved(self, reserve: Mark) -> u64 {
+        reserve.of(self.size).min(self.size / 10)
+    }
+}
+
 /// When a store is collected by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
     /// The bytes of blobs above which it is, and those down to which. Absent: their number is no
     /// reason.
     pub water: Option<(Mark, Mark)>,
-    /// What is to be free on the file system, as far as removing blobs can bring that about; never
-    /// more than a tenth of it, or a store on a small disk would keep nothing.
+    /// What is to stay free on the file system: blobs are removed for it, and none is taken in that
+    /// does not leave it. Never more than a tenth, or a store on a small disk would keep nothing.
     pub reserve: Mark,
 }
 
@@ -96,7 +103,7 @@ impl Policy {
     #[must_use]
     pub fn target(&self, stored: u64, space: Space) -> Option<u64> {
         let water = self.marks(space.size).filter(|(high, _)| *high < stored).map(|(_, low)| low);
-        let short = self.reserve.of(space.size).min(space.size / 10).saturating_sub(space.free);
+        let short = space.reserved(self.reserve).saturating_sub(space.free);
         let reserve = (short != 0 && stored != 0).then(|| stored.saturating_sub(short));
         match (water, reserve) {
             (Some(water), Some(reserve)) => Some(water.min(reserve)),
@@ -107,12 +114,14 @@ impl Policy {
 
 impl FsStore {
     /// Looks after the store for ever: after each blob that was taken in, and from time to time.
-    /// `told` hears what was collected, and what went wrong.
+    /// `told` hears what was collected, and what went wrong. Ingests leave the policy's reserve free
+    /// from its first poll on.
     pub async fn keep_within(
         &self,
         policy: Policy,
         told: impl Fn(Result<Collected, StoreError>) + Send,
     ) {
+        self.set_reserve(policy.reserve);
         loop {
             match self.tidy(&policy).await {
                 Ok(Collected { blobs: 0, .. }) => {}
@@ -121,6 +130,11 @@ impl FsStore {
             let taken_in = self.0.committed.notified();
             let _either = tokio::time::timeout(TIDY_EVERY, taken_in).await;
         }
+    }
+
+    /// What ingests are to leave free from now on; nothing until this is called.
+    pub fn set_reserve(&self, reserve: Mark) {
+        *self.0.reserve.lock().unwrap_or_else(PoisonError::into_inner) = reserve;
     }
 
     /// Collects the store once, if `policy` wants that.
@@ -184,6 +198,11 @@ impl Inner {
             .map_err(|error| StoreError::io("ask the space of", &self.root)(error.into()))?;
         let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
         Ok(Space { size: bytes(found.f_blocks), free: bytes(found.f_bavail) })
+    }
+
+    /// What ingests leave free, in bytes.
+    pub(super) fn reserved(&self, space: Space) -> u64 {
+        space.reserved(*self.reserve.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Removes as many bytes, or nothing when so much may not go: it would help nobody.

@@ -110,6 +110,7 @@ impl Ingest for FsIngest {
         if PIECE <= self.gathered.1 {
             self.write_behind().await?;
         }
+        self.ticket.admit(&self.inner, frame.len(), || self.hasher.digest()).await?;
         self.hasher.update(&frame);
         self.ticket.took(frame.len());
         self.size += frame.len() as u64;
@@ -149,8 +150,8 @@ impl Ingest for FsIngest {
     }
 }
 
-/// Room that is made when a disk is full in the midst of an ingest whose size was not known: so much
-/// that not every piece asks for more.
+/// Room that is made when others filled the disk in the midst of an ingest: so much that not every
+/// piece asks for more.
 const ROOM: u64 = 64 * PIECE as u64;
 
 /// Whether blobs that nobody counts on made room.

@@ -61,6 +61,8 @@ struct Inner {
     collected: Mutex<Collected>,
     /// What is being taken in.
     arrivals: Arrivals,
+    /// What they are to leave free.
+    reserve: Mutex<Mark>,
     /// Told of each blob that was taken in.
     committed: Notify,
     /// Held for its lock.
@@ -123,6 +125,7 @@ impl FsStore {
             quarantined: AtomicU64::new(0),
             collected: Mutex::default(),
             arrivals: Arrivals::default(),
+            reserve: Mutex::new(Mark::Bytes(0)),
             committed: Notify::new(),
             _lock: lock,
         };
