@@ -78,11 +78,12 @@ impl Syncs {
         Ok(events)
     }
 
-    /// Brings one image in for nobody in particular; `None` when the agent ends meanwhile.
+    /// Brings one image in for nobody in particular; `None` when the agent ends meanwhile. A task
+    /// that came to no end of its own is an image that failed.
     ///
     /// Cancel safe: what is under way goes on, and is waited for by [`Syncs::finish`].
     pub(crate) async fn bring_in(&self, reference: Reference) -> Option<ImageReport> {
-        let flights = self.flights.clone();
+        let (flights, wanted) = (self.flights.clone(), reference.clone());
         let (sender, receiver) = oneshot::channel();
         let bring = async move {
             let report = flights.bring(&reference, Arc::new(|_: Event| {}), || false).await;
@@ -91,7 +92,15 @@ impl Syncs {
             drop(sender.send(report));
         };
         self.tasks.spawn(bring.in_current_span());
-        let report = receiver.await.ok()?;
+        let report = match receiver.await {
+            Ok(report) => report,
+            Err(_ended) if self.places.is_closed() => return None,
+            Err(_panicked) => {
+                let report = broken(wanted);
+                log(&report);
+                report
+            }
+        };
         note(&self.last, report.error.clone());
         Some(report)
     }
@@ -192,6 +201,21 @@ fn distinct(references: Vec<Reference>) -> Vec<Reference> {
     references.into_iter().filter(|reference| seen.insert(reference.clone())).collect()
 }
 
+/// The report of a task that panicked.
+fn broken(reference: Reference) -> ImageReport {
+    ImageReport {
+        reference,
+        config_digest: None,
+        engine_image_id: None,
+        outcome: Outcome::Failed,
+        proven: false,
+        bytes_moved: 0,
+        bytes_saved: 0,
+        stages: Vec::new(),
+        error: Some("the agent failed while it brought the image in; its log says why".into()),
+    }
+}
+
 fn log(report: &ImageReport) {
     let ImageReport { reference, bytes_moved, bytes_saved, .. } = report;
     let seconds = report.seconds();
@@ -225,17 +249,7 @@ mod tests {
         for _ in 0..EVENTS_PER_IMAGE * 2 {
             teller.tell(event(EventKind::Entered(Stage::Load)));
         }
-        let report = transfer::event::ImageReport {
-            reference: "app:1".parse().unwrap(),
-            config_digest: None,
-            engine_image_id: None,
-            outcome: Outcome::Failed,
-            proven: false,
-            bytes_moved: 0,
-            bytes_saved: 0,
-            stages: Vec::new(),
-            error: None,
-        };
+        let report = broken("app:1".parse().unwrap());
         teller.tell(event(EventKind::Done(report.clone())));
         teller.tell(SyncEvent::Finished(SyncSummary::default()));
         drop(teller);

@@ -1,5 +1,14 @@
 //! Which images are looked at when, without an engine.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use async_trait::async_trait;
+use transfer::fixture::MemorySink;
+use transfer::{
+    BlobSource, ConfigDigest, Image, ImageSource, ImageSummary, LayerForm, SourceError, StoreKind,
+};
+
 use super::*;
 
 fn images(names: &[&str]) -> BTreeSet<Reference> {
@@ -72,4 +81,46 @@ async fn what_is_not_wanted_any_more_is_not_asked_for_again() {
     assert!(!round.has_failed());
     round.done(&report("b:1", Outcome::Skipped));
     assert_eq!(due(&mut round), ["b:1"]);
+}
+
+/// A source with a mistake in it; counts how often it was met.
+#[derive(Default)]
+struct Panics(AtomicUsize);
+
+#[async_trait]
+impl ImageSource for Panics {
+    async fn list(&self) -> Result<Vec<ImageSummary>, SourceError> {
+        unreachable!("nobody lists")
+    }
+
+    async fn resolve(&self, reference: &Reference) -> Result<ImageSummary, SourceError> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        panic!("a mistake met with {reference}")
+    }
+
+    async fn image(&self, _: &ConfigDigest, _: LayerForm) -> Result<Image, SourceError> {
+        unreachable!("nothing is resolved")
+    }
+
+    fn blobs(&self, _: &ConfigDigest) -> Arc<dyn BlobSource> {
+        unreachable!("nothing is resolved")
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_image_whose_task_panicked_has_failed_and_is_tried_again() {
+    let source = Arc::new(Panics::default());
+    let sink = Arc::new(MemorySink::new(StoreKind::Containerd));
+    let syncs = Syncs::new(source.clone(), sink, 1);
+    let keeper = Keeper::new(vec!["a:1".parse().unwrap()]);
+    let reasons = watch::Sender::new(Reasons { set: Some(Vec::new()), returns: 0 });
+    let follow = keeper.follow(reasons.subscribe(), &syncs);
+    timeout(10 * LONGEST_PAUSE, follow).await.expect_err("it ended");
+    let met = source.0.load(Ordering::Relaxed);
+    assert!(10 < met, "tried {met} times");
+    assert!(!keeper.standing().complete);
+    assert!(syncs.last().and_then(|last| last.error).is_some());
+
+    syncs.finish().await;
+    assert_eq!(syncs.bring_in("a:1".parse().unwrap()).await, None, "the agent is ending");
 }
