@@ -148,9 +148,8 @@ impl HostAdmin for Admin {
     }
 
     async fn remove_range(&self, _caller: &Caller, name: &RangeName) -> Result<(), AdminError> {
-        let removed = self.ranges.remove(name).await;
-        self.library.forget(&Caller::Range(name.clone()));
-        removed?;
+        let (library, caller) = (self.library.clone(), Caller::Range(name.clone()));
+        self.ranges.remove(name, move || library.forget(&caller)).await?;
         tracing::info!(range = %name, "range removed");
         Ok(())
     }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use futures::stream::BoxStream;
 use futures::{FutureExt as _, StreamExt as _};
@@ -18,7 +19,7 @@ use tracing::Instrument as _;
 use transfer::Reference;
 
 use crate::record::Record;
-use crate::state::StateDir;
+use crate::state::{Leaving, StateDir};
 
 /// Most ranges of one agent: each holds a listener, and some memory for its connections.
 const MAX_RANGES: usize = 1000;
@@ -32,7 +33,7 @@ pub struct Ranges {
     state: StateDir,
     /// Whether addresses that other machines can reach may be served.
     remote_any: bool,
-    served: Mutex<BTreeMap<RangeName, Served>>,
+    served: Arc<Mutex<BTreeMap<RangeName, Served>>>,
     tasks: TaskTracker,
     draining: CancellationToken,
 }
@@ -70,7 +71,7 @@ impl Ranges {
     /// other machines can reach are refused without `remote_any`.
     #[must_use]
     pub fn new(state: StateDir, draining: CancellationToken, remote_any: bool) -> Self {
-        let (served, tasks) = (Mutex::default(), TaskTracker::new());
+        let (served, tasks) = (Arc::default(), TaskTracker::new());
         Self { state, remote_any, served, tasks, draining }
     }
 
@@ -133,25 +134,29 @@ impl Ranges {
         Ok(self.describe(&name, range))
     }
 
-    /// Stops serving a range, ends its connections, and removes its folders with whatever the range
-    /// left in them.
+    /// Stops serving a range, ends its connections, calls `ended`, and takes its folders away.
+    /// Whatever the range left in them is deleted afterwards, which nobody waits for: a range may
+    /// have left much.
+    ///
+    /// Cancel safe: once polled, all of it is done.
     ///
     /// # Errors
     /// [`AdminError::UnknownRange`], [`AdminError::Socket`].
-    pub async fn remove(&self, name: &RangeName) -> Result<(), AdminError> {
-        let mut served = self.served.lock().await;
-        let Some(range) = served.remove(name) else {
-            return Err(AdminError::UnknownRange { name: name.clone() });
+    pub async fn remove(
+        &self,
+        name: &RangeName,
+        ended: impl FnOnce() + Send + 'static,
+    ) -> Result<(), AdminError> {
+        let (all, state) = (self.served.clone(), self.state.clone());
+        let (tasks, removed) = (self.tasks.clone(), name.clone());
+        let removal = async move {
+            let leaving = take_away(&all, &state, &removed, ended).await?;
+            tasks.spawn_blocking(move || delete(leaving, &removed));
+            Ok(())
         };
-        range.socket.end().await;
-        if let Some(remote) = range.remote {
-            remote.end().await;
-        }
-        let (state, removed) = (self.state.clone(), name.clone());
-        let removal = tokio::task::spawn_blocking(move || state.remove_range(&removed)).await;
-        removal
-            .unwrap_or_else(|panic| Err(std::io::Error::other(panic)))
-            .map_err(|source| AdminError::Socket { path: self.state.range(name), source })
+        let removal = self.tasks.spawn(removal.in_current_span()).await;
+        let failed = |source| AdminError::Socket { path: self.state.range(name), source };
+        removal.unwrap_or_else(|panic| Err(failed(std::io::Error::other(panic))))
     }
 
     /// Replaces what a range is to have, on disk first, and tells it. The same set again changes
@@ -281,9 +286,44 @@ impl Ranges {
     }
 }
 
+/// Ends a range and takes its folders away; from then on another may have its name.
+async fn take_away(
+    all: &Mutex<BTreeMap<RangeName, Served>>,
+    state: &StateDir,
+    name: &RangeName,
+    ended: impl FnOnce(),
+) -> Result<Option<Leaving>, AdminError> {
+    let mut all = all.lock().await;
+    let Some(Served { socket, remote, .. }) = all.remove(name) else {
+        return Err(AdminError::UnknownRange { name: name.clone() });
+    };
+    let listeners: Vec<Serving> = [Some(socket), remote].into_iter().flatten().collect();
+    for listener in &listeners {
+        listener.ended.cancel();
+    }
+    for listener in listeners {
+        listener.end().await;
+    }
+    ended();
+    // A rename takes no time whatever lies in the folder, so others may wait for it.
+    let taken = state.take_range_away(name);
+    taken.map_err(|source| AdminError::Socket { path: state.range(name), source })
+}
+
+/// Deletes what a range left.
+fn delete(leaving: Option<Leaving>, name: &RangeName) {
+    if let Some(Err(error)) = leaving.map(Leaving::delete) {
+        tracing::warn!(range = %name, %error, "what the range left is deleted at the next start");
+    }
+}
+
 fn known<'a>(
     served: &'a BTreeMap<RangeName, Served>,
     name: &RangeName,
 ) -> Result<&'a Served, AdminError> {
     served.get(name).ok_or_else(|| AdminError::UnknownRange { name: name.clone() })
 }
+
+#[cfg(test)]
+#[path = "ranges/tests.rs"]
+mod tests;

@@ -13,20 +13,40 @@
 //!
 //! The folders under `ranges/` are the record of which ranges there are: they are read when the
 //! agent starts. One that is being removed is renamed first, to a name that no range has, so that a
-//! kill leaves it whole or gone; the rest goes when the agent starts. A range has *folders* mounted, not sockets: a mounted socket file would stay the
-//! one of an agent that is gone.
+//! kill leaves it whole or gone; the rest goes when the agent starts. A range has *folders* mounted,
+//! not sockets: a mounted socket file would stay the one of an agent that is gone.
 
 use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use proto::RangeName;
 
-/// The agent's folder.
+/// The agent's folder. Clones are the same folder.
 #[derive(Clone, Debug)]
 pub struct StateDir {
     root: PathBuf,
+    /// How many ranges were removed since it was opened.
+    removals: Arc<AtomicU64>,
+}
+
+/// The folder of a range that is not there any more, and that waits to be deleted.
+#[derive(Debug)]
+#[must_use = "it takes its room until it is deleted"]
+pub struct Leaving(PathBuf);
+
+impl Leaving {
+    /// Deletes it with all that the range left in it; links are removed, not followed. This takes as
+    /// long as the range has made it.
+    ///
+    /// # Errors
+    /// The system's own; what is left goes when the agent's folder is opened the next time.
+    pub fn delete(self) -> io::Result<()> {
+        absent_is_fine(std::fs::remove_dir_all(&self.0))
+    }
 }
 
 impl StateDir {
@@ -35,7 +55,7 @@ impl StateDir {
     /// # Errors
     /// The system's own.
     pub fn open(root: impl Into<PathBuf>) -> io::Result<Self> {
-        let state = Self { root: root.into() };
+        let state = Self { root: root.into(), removals: Arc::default() };
         make_private(&state.root)?;
         make_private(&state.ranges_folder())?;
         state.finish_removals()?;
@@ -99,16 +119,20 @@ impl StateDir {
         make_private(&folder.join("agent"))
     }
 
-    /// Removes a range's folders with all that the range left in them; links are removed, not
-    /// followed. What is not there is not an error.
+    /// Takes a range's folders away, at once and whatever the range left in them; absent where there
+    /// are none. The range is gone then, and another may have its name.
     ///
     /// # Errors
     /// The system's own.
-    pub fn remove_range(&self, name: &RangeName) -> io::Result<()> {
-        let leaving = self.ranges_folder().join(format!("{LEAVING}{name}"));
-        absent_is_fine(std::fs::remove_dir_all(&leaving))?;
-        absent_is_fine(std::fs::rename(self.range(name), &leaving))?;
-        absent_is_fine(std::fs::remove_dir_all(&leaving))
+    pub fn take_range_away(&self, name: &RangeName) -> io::Result<Option<Leaving>> {
+        // A name of its own: one of the same range may be under deletion still.
+        let number = self.removals.fetch_add(1, Ordering::Relaxed);
+        let leaving = self.ranges_folder().join(format!("{LEAVING}{number}-{name}"));
+        match std::fs::rename(self.range(name), &leaving) {
+            Ok(()) => Ok(Some(Leaving(leaving))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Removes what is left of ranges whose removal was cut short.
@@ -180,9 +204,15 @@ mod tests {
         for folder in [state.range(&names[0]), state.range(&names[0]).join("host")] {
             assert_eq!(mode(&folder), 0o700, "{}", folder.display());
         }
-        state.remove_range(&names[0]).unwrap();
-        state.remove_range(&names[0]).unwrap();
+        let leaving = state.take_range_away(&names[0]).unwrap().unwrap();
         assert_eq!(state.ranges().unwrap(), names[1..]);
+        assert!(state.take_range_away(&names[0]).unwrap().is_none());
+        state.make_range(&names[0]).unwrap();
+        let again = state.take_range_away(&names[0]).unwrap().unwrap();
+        for leaving in [leaving, again] {
+            leaving.delete().unwrap();
+        }
+        assert_eq!(std::fs::read_dir(root.path().join("state/ranges")).unwrap().count(), 3);
     }
 
     #[test]
@@ -191,7 +221,8 @@ mod tests {
         let state = StateDir::open(root.path()).unwrap();
         let name: RangeName = "lab-1".parse().unwrap();
         state.make_range(&name).unwrap();
-        std::fs::rename(state.range(&name), root.path().join("ranges/.leaving-lab-1")).unwrap();
+        let _cut_short = state.take_range_away(&name).unwrap().unwrap();
+        assert_eq!(std::fs::read_dir(root.path().join("ranges")).unwrap().count(), 1);
         assert_eq!(state.ranges().unwrap(), []);
         StateDir::open(root.path()).unwrap();
         assert_eq!(std::fs::read_dir(root.path().join("ranges")).unwrap().count(), 0);
@@ -207,7 +238,7 @@ mod tests {
         std::fs::create_dir(&precious).unwrap();
         std::fs::write(precious.join("file"), "kept").unwrap();
         std::os::unix::fs::symlink(&precious, state.range(&name).join("agent/agent.sock")).unwrap();
-        state.remove_range(&name).unwrap();
+        state.take_range_away(&name).unwrap().unwrap().delete().unwrap();
         assert_eq!(std::fs::read(precious.join("file")).unwrap(), b"kept");
     }
 }
