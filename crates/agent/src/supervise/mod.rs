@@ -31,6 +31,9 @@ use crate::shutdown::Shutdown;
 pub use note::Note;
 use service::Service;
 
+/// How often is looked whether a process group that is to end is empty.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
 /// A program that is kept alive.
 #[derive(Clone, Debug)]
 pub struct Child {
@@ -38,7 +41,7 @@ pub struct Child {
     pub name: &'static str,
     /// The program with its arguments; never empty.
     pub command: Vec<OsString>,
-    /// How long it has to end once asked; then its process group is killed.
+    /// How long it and its process group have to end once asked; then the group is killed.
     pub stop_limit: Duration,
     /// Whether SIGHUP is passed on to it: it reads its configuration again, and does not end.
     pub reloads: bool,
@@ -155,17 +158,21 @@ impl Family {
         }
     }
 
+    /// An entry point may be a shell around the engine, which ends at once: the engine has its time
+    /// all the same.
     async fn stop_one(&mut self, position: usize) {
         self.reap_ending();
         self.members[position].service.stop();
         let limit = self.members[position].child.stop_limit;
         let deadline = Instant::now() + limit;
         // Listening began before the signal was sent, so no end is missed between the two.
-        while self.members[position].service.pid().is_some() {
+        while !self.members[position].service.is_gone() {
             tokio::select! {
                 _ = self.child_ended.recv() => self.reap_ending(),
+                // The last of a group may have another parent, so its end is not told to us.
+                () = tokio::time::sleep(LOOK_AGAIN) => {}
                 () = tokio::time::sleep_until(deadline) => {
-                    let service = &self.members[position].service;
+                    let service = &mut self.members[position].service;
                     tracing::warn!(service = service.name(), ?limit, "did not stop in time: killing it");
                     return service.kill();
                 }

@@ -10,7 +10,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use rustix::process::{Pid, Signal, WaitStatus, kill_process, kill_process_group};
+use rustix::process::{
+    Pid, Signal, WaitStatus, kill_process, kill_process_group, test_kill_process_group,
+};
 use tokio::time::Instant;
 
 /// First pause before a child is started again; each failure in a row doubles it.
@@ -144,11 +146,20 @@ impl Service {
         self.signal(Signal::TERM);
     }
 
-    /// Ends its whole process group at once.
-    pub(super) fn kill(&self) {
+    /// Whether nothing of it is left: neither its process, nor what that left in its group. The
+    /// group of a run that ended was asked to end then.
+    pub(super) fn is_gone(&mut self) -> bool {
+        // A group that is empty may become another's, and is none of ours from then on.
+        self.leftovers = self.leftovers.filter(|group| test_kill_process_group(*group).is_ok());
+        self.pid().is_none() && self.leftovers.is_none()
+    }
+
+    /// Ends at once what is left of it.
+    pub(super) fn kill(&mut self) {
         if let Some(pid) = self.pid() {
             signal_group(pid, Signal::KILL);
         }
+        self.kill_leftovers();
     }
 
     fn kill_leftovers(&mut self) {
@@ -162,7 +173,6 @@ impl Drop for Service {
     /// A supervisor that ends, however it ends, leaves no engine without one.
     fn drop(&mut self) {
         self.kill();
-        self.kill_leftovers();
     }
 }
 
