@@ -160,6 +160,7 @@ fn image_of(image: u32, layers: u32) -> Image {
     };
     let config = Bytes::from(image.to_string());
     Image {
+        index: None,
         manifest_digest: Digest::of(&config),
         manifest: config.clone(),
         config_digest: transfer::ConfigDigest(Digest::of(&config)),
