@@ -108,6 +108,7 @@ pub async fn serve(config: Serve, shutdown: Shutdown) -> anyhow::Result<Exit> {
         format!("opening the state folder {}; see --state-dir", config.state_dir.display())
     })?;
     let store = store::open(&state).await?;
+    store.set_reserve(config.store.policy().reserve);
     let listeners = listen(&config, &state).await?;
     let admin = compose(&config, state, store, &shutdown).await?;
     admin.restore().await.context("reading which ranges there are")?;

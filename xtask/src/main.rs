@@ -32,7 +32,7 @@ use crate::setup::Ranges;
     name = "cargo xtask",
     bin_name = "cargo xtask",
     about = "Set-up, tests, demo and bulk provisioning of Longshore.",
-    after_help = "Everything lies in LONGSHORE_STATE (/var/lib/longshore for root). An engine that DOCKER_HOST names, \
+    after_help = "Everything lies in LONGSHORE_STATE (/var/lib/longshore-xtask for root). An engine that DOCKER_HOST names, \
                   or that this machine has, is used with labelled objects alone; else a private one is started."
 )]
 struct Cli {
@@ -46,7 +46,7 @@ enum Task {
     /// image stores, and runs a program of each image in each. Without an engine and without root
     /// it shows the same between folders.
     Demo(demo::Options),
-    /// Provisions ranges: up, ls, sync, exec, down.
+    /// Provisions ranges: up, ls, status, sync, verify, exec, down.
     #[command(subcommand, after_help = range::EXAMPLES)]
     Range(range::Command),
     /// Sets up what is missing, runs every check and every test, and counts them.

@@ -25,7 +25,7 @@
 //!
 //! let ranges = Ranges::connect(Settings::new(
 //!     "unix:///var/run/docker.sock",
-//!     "unix:///var/lib/longshore/host/admin.sock",
+//!     "unix:///var/lib/longshore/admin.sock",
 //!     "/usr/local/bin/longshore-dind-agent",
 //! ))
 //! .await?;

@@ -21,7 +21,7 @@ pub const READY_TIMEOUT: Duration = Duration::from_secs(180);
 pub struct Settings {
     /// The engine that runs the ranges, as a `DOCKER_HOST` value: `unix:///var/run/docker.sock`.
     pub runner_engine: String,
-    /// The host agent's administrator's listener: `unix:///var/lib/longshore/host/admin.sock`. It
+    /// The host agent's administrator's listener: `unix:///var/lib/longshore/admin.sock`. It
     /// must be on the same machine as `runner_engine`, since its folders are mounted into ranges.
     pub host_agent: String,
     /// The dind agent's binary, statically linked: it runs inside any range image.

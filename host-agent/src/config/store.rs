@@ -31,8 +31,8 @@ pub struct StoreFlags {
     )]
     pub store_low_water: Amount,
 
-    /// What is to stay free on the store's file system, as far as removing layers can bring that
-    /// about, and never more than a tenth of it.
+    /// What is to stay free on the store's file system, and never more than a tenth of it: layers are
+    /// removed for it as far as they can be, and what would not leave it is not taken in.
     #[arg(
         long,
         value_name = "SIZE|PERCENT|off",

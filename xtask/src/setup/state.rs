@@ -43,7 +43,7 @@ pub(super) struct Lock {
 }
 
 impl State {
-    /// Opens the state folder: `LONGSHORE_STATE`, else `/var/lib/longshore` for root, else
+    /// Opens the state folder: `LONGSHORE_STATE`, else `/var/lib/longshore-xtask` for root, else
     /// `longshore` in `XDG_STATE_HOME` or `~/.local/state`. It is made when it is not there.
     ///
     /// # Errors
@@ -228,7 +228,7 @@ fn place() -> Result<PathBuf> {
         return std::path::absolute(&named).context("LONGSHORE_STATE is not a path");
     }
     if rustix::process::geteuid().is_root() {
-        return Ok(PathBuf::from("/var/lib/longshore"));
+        return Ok(PathBuf::from("/var/lib/longshore-xtask"));
     }
     // As the specification of these folders says, a path that is not absolute is none.
     let state_home = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from);

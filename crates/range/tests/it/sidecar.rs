@@ -44,7 +44,7 @@ impl Project {
             environment: vec![
                 ("LONGSHORE_AGENTS", variable("LONGSHORE_TEST_AGENTS_IMAGE")),
                 ("LONGSHORE_IMAGES", images.to_owned()),
-                ("LONGSHORE_STATE", folder.path().join("state").display().to_string()),
+                ("LONGSHORE_HOST_STATE", folder.path().join("state").display().to_string()),
                 ("RANGE_IMAGE", range_image(store)),
                 ("DOCKER_SOCKET", socket.to_owned()),
                 ("DOCKER_ROOT", docker.must("info --format {{.DockerRootDir}}")),
