@@ -8,6 +8,7 @@ pub mod address;
 pub mod archive;
 pub mod docker;
 pub mod oci_layout;
+mod span;
 
 #[cfg(any(test, feature = "fixture"))]
 pub mod fixture;

@@ -18,7 +18,7 @@ use transfer::image::{ConfigFile, MAX_CONFIG, MAX_MANIFEST, Manifest};
 use transfer::{ConfigDigest, Descriptor, DiffId, Digest, Image, MediaType, Reference, explain};
 
 use super::entries::Entries;
-use crate::oci_layout::span::Span;
+use crate::span::Span;
 
 /// The name of the table of contents.
 pub(super) const MANIFEST: &str = "manifest.json";

@@ -36,7 +36,7 @@ use transfer::{
 use self::docker::SavedImage;
 use self::entries::{Entries, Unreadable};
 use crate::oci_layout::catalog::{Catalog, Documents};
-use crate::oci_layout::span::{Identity, Span, blocking, open_regular};
+use crate::span::{Identity, Span, blocking, open_regular};
 
 /// A tar file of images: what `docker save` wrote, or an OCI image layout. Clones are the same file.
 #[derive(Clone)]

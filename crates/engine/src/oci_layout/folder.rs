@@ -15,11 +15,11 @@ use super::catalog::Documents;
 use super::ingest::{self, Ingest};
 use super::lock::{self, Held};
 use super::prove::Hashed;
-use super::span::read_small;
 use super::{
     LayoutError, MARK, MARK_CONTENT, blob_path, blobs_folder, check_mark, document, index,
     index_path, reach,
 };
+use crate::span::read_small;
 
 /// Free space that a load leaves in the file system, in bytes: for documents, and for others.
 const RESERVE: u64 = 16 << 20;

@@ -12,7 +12,6 @@
 
 pub(crate) mod catalog;
 pub(crate) mod index;
-pub(crate) mod span;
 
 mod folder;
 mod ingest;
@@ -26,6 +25,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use crate::span::read_small;
 use bytes::Bytes;
 use serde::Deserialize;
 use transfer::image::InvalidImage;
@@ -90,7 +90,7 @@ struct Mark {
 fn check_mark(root: &Path) -> Result<(), LayoutError> {
     let path = root.join(MARK);
     let not = |reason: String| LayoutError::NotALayout { path: root.to_owned(), reason };
-    let bytes = match span::read_small(&path, MAX_MARK) {
+    let bytes = match read_small(&path, MAX_MARK) {
         Ok((bytes, _)) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound && root.is_dir() => {
             return Err(not("it has no file oci-layout; skopeo makes one: \
@@ -123,7 +123,7 @@ fn blob_path(root: &Path, digest: &Digest) -> PathBuf {
 
 /// A blob that should be a small document; `None` where there is none.
 fn document(root: &Path, digest: &Digest, limit: usize) -> io::Result<Option<Bytes>> {
-    match span::read_small(&blob_path(root, digest), limit) {
+    match read_small(&blob_path(root, digest), limit) {
         Ok((bytes, _)) => Ok(Some(bytes)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),

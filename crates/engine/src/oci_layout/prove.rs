@@ -8,7 +8,7 @@ use std::sync::Mutex;
 use transfer::Digest;
 
 use super::blob_path;
-use super::span::{Identity, Span, open_regular};
+use crate::span::{Identity, Span, open_regular};
 
 /// Most blobs that are remembered; beyond it all are forgotten, which costs reading them again.
 const MAX_KNOWN: usize = 65_536;

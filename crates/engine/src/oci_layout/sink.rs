@@ -17,9 +17,9 @@ use transfer::{
 
 use super::folder::{Folder, blobs_of};
 use super::ingest::Ingest;
-use super::span::blocking;
 use super::{LayoutError, OciLayout, info, lock};
 use crate::HeldImage;
+use crate::span::blocking;
 
 /// Layers taken in, and blobs hashed, at once by one image: more than one keeps the disk busy while
 /// another hashes, and each costs a few frames of memory.

@@ -17,8 +17,8 @@ use transfer::{
 };
 
 use super::catalog::{Catalog, Documents};
-use super::span::{Identity, Span, blocking, open_regular, read_small};
 use super::{LayoutError, blob_path, check_mark, document, index, index_path, info};
+use crate::span::{Identity, Span, blocking, open_regular, read_small};
 
 /// An OCI image layout folder that images come from. Clones are the same folder.
 #[derive(Clone)]

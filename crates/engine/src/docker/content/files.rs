@@ -6,17 +6,13 @@
 //! ```
 //! Links are not followed: what has a blob's name and is no file is not there.
 
-use std::fs::File;
-use std::io::{self, Read as _, Seek as _, SeekFrom};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
-use bytes::{Bytes, BytesMut};
-use futures::{StreamExt as _, stream};
-use rustix::fs::OFlags;
-use transfer::verify::verify;
-use transfer::{BlobError, BlobSource, BlobStream, Descriptor, Digest, MAX_FRAME, MediaType};
+use transfer::{BlobError, BlobSource, BlobStream, Digest};
+
+use crate::span::{Span, blocking, open_regular};
 
 /// Where the content lies below a data-root or containerd's root, by who runs containerd.
 const BELOW: [&str; 3] =
@@ -49,35 +45,14 @@ impl Files {
         self.blobs.join(digest.hex())
     }
 
-    fn open_file(&self, digest: &Digest, offset: u64) -> Result<(File, u64), BlobError> {
-        let digest = *digest;
-        let path = self.path(&digest);
-        // Neither a link's target nor a pipe's other end is waited for.
-        let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-        let flags = i32::try_from(flags.bits()).expect("invariant: flags of open are an int");
-        let opened = File::options().read(true).custom_flags(flags).open(&path);
-        let failed = |source| storage(digest, &path, source);
-        let mut file = match opened {
-            Err(error) if error.kind() == io::ErrorKind::NotFound || is_link(&error) => {
-                return Err(BlobError::NotFound { digest });
-            }
-            opened => opened.map_err(failed)?,
-        };
-        let metadata = file.metadata().map_err(failed)?;
-        if !metadata.is_file() {
-            return Err(BlobError::NotFound { digest });
-        }
-        let size = metadata.len();
-        if size < offset {
-            return Err(BlobError::OffsetBeyondEnd { digest, size, offset });
-        }
-        file.seek(SeekFrom::Start(offset)).map_err(failed)?;
-        Ok((file, size))
+    /// A blob's file; what is a link or no plain file is no blob.
+    fn open_file(&self, digest: &Digest) -> Result<Span, BlobError> {
+        let (path, digest) = (self.path(digest), *digest);
+        open_regular(&path).and_then(Span::whole).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::InvalidInput => BlobError::NotFound { digest },
+            _ => storage(digest, &path, error),
+        })
     }
-}
-
-fn is_link(error: &io::Error) -> bool {
-    error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error())
 }
 
 #[async_trait]
@@ -89,65 +64,18 @@ impl BlobSource for Files {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(storage(digest, &path, error)),
         };
-        blocking(digest, look).await
+        blocking(look).await
     }
 
     async fn open(&self, digest: &Digest, offset: u64) -> Result<BlobStream, BlobError> {
         let (files, digest) = (self.clone(), *digest);
-        let (file, size) = blocking(digest, move || files.open_file(&digest, offset)).await?;
-        let reading =
-            Reading { file: Some(file), path: self.path(&digest), digest, left: size - offset };
-        let frames = stream::try_unfold(reading, async |reading| reading.next().await).boxed();
-        if offset != 0 {
-            return Ok(frames);
-        }
-        let media_type = MediaType::new("application/octet-stream");
-        Ok(verify(frames, &Descriptor { media_type, digest, size }))
-    }
-}
-
-/// A file that is being read.
-struct Reading {
-    /// Absent only while a frame is being read.
-    file: Option<File>,
-    path: PathBuf,
-    digest: Digest,
-    /// Bytes until the end that the file had when it was opened.
-    left: u64,
-}
-
-impl Reading {
-    async fn next(mut self) -> Result<Option<(Bytes, Self)>, BlobError> {
-        if self.left == 0 {
-            return Ok(None);
-        }
-        let len = usize::try_from(self.left).map_or(MAX_FRAME, |left| left.min(MAX_FRAME));
-        let mut file = self.file.take().expect("invariant: it is put back after each frame");
-        let (digest, path) = (self.digest, self.path.clone());
-        let read = move || {
-            let mut frame = BytesMut::zeroed(len);
-            file.read_exact(&mut frame).map_err(|error| storage(digest, &path, error))?;
-            Ok((file, frame.freeze()))
-        };
-        let (file, frame) = blocking(digest, read).await?;
-        self.file = Some(file);
-        self.left -= frame.len() as u64;
-        Ok(Some((frame, self)))
+        let span = blocking(move || files.open_file(&digest)).await?;
+        span.stream(digest, offset, &self.path(&digest))
     }
 }
 
 fn storage(digest: Digest, path: &Path, source: io::Error) -> BlobError {
     BlobError::Storage { digest, path: path.display().to_string(), source }
-}
-
-/// Runs what waits for the disk where waiting is allowed. It ends by itself, at most one frame
-/// after nobody waits for it any more.
-async fn blocking<T: Send + 'static>(
-    digest: Digest,
-    work: impl FnOnce() -> Result<T, BlobError> + Send + 'static,
-) -> Result<T, BlobError> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|error| Err(BlobError::unavailable(digest, error)))
 }
 
 #[cfg(test)]

@@ -39,6 +39,7 @@ use transfer::{
 use self::layerdb::{DataRoot, FilesError};
 use self::rebuild::Rebuild;
 use super::{Docker, EngineError, catalogue};
+use crate::span::blocking;
 
 /// How many layers' sizes are remembered. To find one out, a tar-split file is read to its end: at
 /// most tens of milliseconds.
@@ -165,7 +166,7 @@ impl ImageSource for Overlay2Files {
         _: LayerForm,
     ) -> Result<Image, SourceError> {
         let (inner, wanted) = (self.inner.clone(), *config_digest);
-        let image = blocking(wanted.0, move || inner.image(&wanted));
+        let image = blocking(move || inner.image(&wanted));
         match image.await {
             Ok(Ok(Some(image))) => Ok(image),
             Ok(Ok(None)) => Err(self.absent(&wanted).await),
@@ -271,7 +272,7 @@ impl Found {
 impl ImageFiles {
     async fn find(&self, digest: &Digest) -> Result<Option<Found>, BlobError> {
         let (inner, config_digest, digest) = (self.inner.clone(), self.config_digest, *digest);
-        blocking(digest, move || inner.find(&config_digest, &digest)).await
+        blocking(move || inner.find(&config_digest, &digest)).await
     }
 }
 
@@ -322,7 +323,7 @@ impl BlobSource for ImageFiles {
             let layer = inner.root.layer(&chain_id, &diff_id).map_err(|e| e.about(digest))?;
             Rebuild::open(layer, digest, size, offset)
         };
-        let frames = blocking(digest, open).await?.frames();
+        let frames = blocking(open).await?.frames();
         if offset != 0 {
             return Ok(frames);
         }
@@ -337,16 +338,6 @@ fn document(bytes: Bytes, offset: u64) -> BlobStream {
     let frames = (from..bytes.len()).step_by(MAX_FRAME);
     let end = bytes.len();
     stream::iter(frames.map(move |at| Ok(bytes.slice(at..end.min(at + MAX_FRAME))))).boxed()
-}
-
-/// Runs what waits for the disk where waiting is allowed. It ends by itself, at most one frame
-/// after nobody waits for it any more.
-async fn blocking<T: Send + 'static>(
-    digest: Digest,
-    work: impl FnOnce() -> Result<T, BlobError> + Send + 'static,
-) -> Result<T, BlobError> {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|error| Err(BlobError::unavailable(digest, error)))
 }
 
 #[cfg(test)]

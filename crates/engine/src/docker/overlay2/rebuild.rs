@@ -11,9 +11,9 @@ use futures::{StreamExt as _, stream};
 use transfer::{BlobError, BlobStream, Digest, MAX_FRAME};
 
 use super::beneath::{Folder, Refused};
-use super::blocking;
 use super::layerdb::{FilesError, LayerFiles, SplitFile};
 use super::tar_split::{Entry, SplitError};
+use crate::span::blocking;
 
 /// Puts one layer together.
 pub(super) struct Rebuild {
@@ -59,8 +59,7 @@ impl Rebuild {
     /// runs ahead of a reader that does not ask.
     pub(super) fn frames(self) -> BlobStream {
         let frames = stream::try_unfold(self, async |mut rebuild| {
-            let digest = rebuild.digest;
-            blocking(digest, move || Ok(rebuild.next()?.map(|frame| (frame, rebuild)))).await
+            blocking(move || Ok(rebuild.next()?.map(|frame| (frame, rebuild)))).await
         });
         frames.boxed()
     }
