@@ -97,11 +97,8 @@ pub struct Places {
     pub containerd_socket: Option<PathBuf>,
 }
 
-/// Where the content store lies in a data-root, for an engine that runs a containerd of its own.
-const OWN_CONTENT: &str = "containerd/daemon/io.containerd.content.v1.content";
-
-/// Where it lies for an engine that uses the system's containerd.
-const SYSTEM_CONTENT: &str = "/var/lib/containerd/io.containerd.content.v1.content";
+/// The root of the system's containerd, which an engine may use in the place of one of its own.
+const SYSTEM_CONTAINERD: &str = "/var/lib/containerd";
 
 /// Where the sockets of an engine's own containerd and of the system's are.
 const SOCKETS: [&str; 2] =
@@ -138,8 +135,7 @@ pub async fn open(
         }
         Way::ContentService => Some(content(docker, [ContentWay::Service]).await?),
         Way::ContentFiles => {
-            let own = data_root(docker, places).await?.join(OWN_CONTENT);
-            let folders = [own, SYSTEM_CONTENT.into()];
+            let folders = [data_root(docker, places).await?, SYSTEM_CONTAINERD.into()];
             Some(content(docker, folders.map(ContentWay::Files)).await?)
         }
         Way::ContainerdSocket => Some(match &places.containerd_socket {

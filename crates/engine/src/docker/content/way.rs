@@ -11,6 +11,7 @@ use super::super::Docker;
 use super::super::images::Inspected;
 use super::files::Files;
 use super::service::Service;
+use crate::span::blocking;
 
 /// By which way single blobs are read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,10 +86,8 @@ pub(super) async fn find(
         }
         ContentWay::Files(path) => {
             let folder = path.clone();
-            let found = tokio::task::spawn_blocking(move || Files::find(&folder)).await;
-            let found = found.unwrap_or_else(|error| Err(std::io::Error::other(error)));
             let path = path.clone();
-            match found {
+            match blocking(move || Files::find(&folder)).await {
                 Ok(Some(files)) => Ok(Arc::new(files)),
                 Ok(None) => Err(ContentError::NoFolder { path }),
                 Err(source) => Err(ContentError::Unreadable { path, source }),
