@@ -11,6 +11,7 @@ use agent::telemetry::Telemetry;
 use agent::units;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
+use engine::docker::LoadWay;
 use proto::channel::Endpoint;
 use transfer::Reference;
 
@@ -94,6 +95,17 @@ pub struct Path {
         value_parser = clap::value_parser!(u16).range(1..=64)
     )]
     pub concurrency: u16,
+
+    /// How images are brought into the engine: `archive` (its own `load`, works everywhere),
+    /// `containerd` (straight into the containerd beneath it, on the containerd store) or `registry`
+    /// (it pulls from an endpoint on its own loopback address). `auto` takes the fastest that the
+    /// engine's store allows, and another where that cannot be gone.
+    #[arg(long, value_name = "WAY", env = "LONGSHORE_LOAD_WAY", default_value = "auto")]
+    pub load_way: LoadWay,
+
+    /// The socket of the containerd beneath the engine, when not in one of the usual places.
+    #[arg(long, value_name = "SOCKET", env = "LONGSHORE_CONTAINERD_SOCKET")]
+    pub containerd_socket: Option<PathBuf>,
 
     /// A folder that outlives the process: what was learnt of the engine's blobs is kept there.
     /// Losing it costs bytes on the next sync, nothing else.

@@ -1,10 +1,11 @@
 //! The range's engine as a sink that may come up after the agent, and go away under it.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use engine::docker::Verification;
+use engine::docker::{LoadWay, Verification};
 use engine::{Address, Docker, DockerSink, EngineError, HeldImage, InvalidAddress, OciLayoutSink};
 use tokio::sync::OnceCell;
 use tokio::time::timeout;
@@ -26,6 +27,9 @@ pub struct RangeEngine {
     /// The address as people write it.
     text: String,
     journal: PathBuf,
+    way: LoadWay,
+    /// The socket of the containerd beneath the engine, when not in one of the usual places.
+    containerd: Option<PathBuf>,
     sink: OnceCell<Sink>,
 }
 
@@ -43,18 +47,30 @@ impl RangeEngine {
     ///
     /// # Errors
     /// [`InvalidAddress`]: no engine will ever answer there.
-    pub async fn at(address: &str, journal: PathBuf) -> Result<Self, InvalidAddress> {
+    pub fn at(address: &str, journal: PathBuf) -> Result<Self, InvalidAddress> {
         let address: Address = address.parse()?;
         let text = address.to_string();
         if let Address::Archive(_) = address {
             return Err(InvalidAddress { text, reason: "an archive takes no images" });
         }
-        let engine = Self { address, text, journal, sink: OnceCell::new() };
-        if let Ok(Err(error)) = timeout(FIRST_LOOK, engine.connect()).await {
+        let (way, containerd) = (LoadWay::Auto, None);
+        Ok(Self { address, text, journal, way, containerd, sink: OnceCell::new() })
+    }
+
+    /// Brings images in by `way`; `containerd` is the socket of the containerd beneath the engine,
+    /// when it is not in one of the usual places.
+    #[must_use]
+    pub fn loading_by(mut self, way: LoadWay, containerd: Option<PathBuf>) -> Self {
+        (self.way, self.containerd) = (way, containerd);
+        self
+    }
+
+    /// Gives the engine a moment for its first answer.
+    pub async fn look(&self) {
+        if let Ok(Err(error)) = timeout(FIRST_LOOK, self.connect()).await {
             let error = transfer::explain(&error);
-            tracing::info!(engine = engine.text, error, "waiting for the engine");
+            tracing::info!(engine = self.text, error, "waiting for the engine");
         }
-        Ok(engine)
     }
 
     /// Where the engine is.
@@ -75,7 +91,8 @@ impl RangeEngine {
             }
             Address::Docker(_) | Address::Archive(_) => {
                 let docker = Docker::connect(&self.text).await?;
-                Ok(Sink::Docker(Box::new(DockerSink::new(docker).with_journal(&self.journal))))
+                let sink = DockerSink::new(docker).with_journal(&self.journal);
+                Ok(Sink::Docker(Box::new(sink.with_way(self.way, self.containerd.clone()))))
             }
         }
     }
@@ -177,7 +194,7 @@ impl ImageSink for RangeEngine {
         &self,
         image: &Image,
         missing: &Missing,
-        blobs: &dyn BlobSource,
+        blobs: &Arc<dyn BlobSource>,
     ) -> Result<(), LoadError> {
         self.check_space(image, missing).await?;
         self.sink().await?.load(image, missing, blobs).await

@@ -20,7 +20,9 @@ impl Parts {
     pub(crate) async fn make(path: &Path) -> anyhow::Result<Self> {
         std::fs::create_dir_all(&path.state_dir)
             .with_context(|| format!("making the state folder {}", path.state_dir.display()))?;
-        let engine = RangeEngine::at(&path.engine, path.state_dir.join("journal.json")).await?;
+        let engine = RangeEngine::at(&path.engine, path.state_dir.join("journal.json"))?
+            .loading_by(path.load_way, path.containerd_socket.clone());
+        engine.look().await;
         let host = Arc::new(RemoteHost::new(path.host.clone(), Manners::default()));
         Ok(Self { engine, host })
     }

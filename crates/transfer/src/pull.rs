@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use futures::StreamExt as _;
 
-use crate::blob::BlobError;
+use crate::blob::{BlobError, BlobSource};
 use crate::digest::ConfigDigest;
 use crate::event::{ImageReport, Observer, Outcome, Stage};
 use crate::image::Image;
@@ -254,6 +254,7 @@ impl Puller {
         journey.planned(missing.sizes(image));
         loop {
             let blobs = journey.metered(self.source.blobs(&image.config_digest));
+            let blobs: Arc<dyn BlobSource> = Arc::new(blobs);
             match self.sink.load(image, missing, &blobs).await {
                 Err(LoadError::Source(error)) if mends(&error) && retries < SOURCE_RETRIES => {
                     retries += 1;

@@ -1,6 +1,7 @@
 //! Where images go: an engine that takes what it lacks, and can be asked to prove that it has it.
 
 use std::fmt;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
@@ -144,7 +145,7 @@ pub trait ImageSink: Send + Sync {
         &self,
         image: &Image,
         missing: &Missing,
-        blobs: &dyn BlobSource,
+        blobs: &Arc<dyn BlobSource>,
     ) -> Result<(), LoadError>;
 
     /// Asks the engine whether it has the image, every layer of it. `None` when it has not, or has

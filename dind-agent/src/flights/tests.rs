@@ -37,7 +37,7 @@ impl ImageSink for Shaky {
         &self,
         image: &Image,
         missing: &Missing,
-        blobs: &dyn BlobSource,
+        blobs: &Arc<dyn BlobSource>,
     ) -> Result<(), LoadError> {
         self.loads.fetch_add(1, Ordering::Relaxed);
         let falls =

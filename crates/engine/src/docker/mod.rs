@@ -39,7 +39,7 @@ pub use content::{ContainerdContent, ContentStats, ContentWay};
 pub use error::EngineError;
 pub use export::Export;
 pub use held::HeldImage;
-pub use load::DockerSink;
+pub use load::{DockerSink, InvalidLoadWay, LoadWay};
 pub use overlay2::{FilesStats, Overlay2Files};
 pub use save::ExportStats;
 pub use spec::{Bind, ContainerSpec, Powers, PublishedPort, Restart};

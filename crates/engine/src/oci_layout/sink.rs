@@ -145,7 +145,7 @@ impl ImageSink for OciLayoutSink {
         &self,
         image: &Image,
         missing: &Missing,
-        blobs: &dyn BlobSource,
+        blobs: &Arc<dyn BlobSource>,
     ) -> Result<(), LoadError> {
         let mut seen = HashSet::new();
         let layers: Vec<&Descriptor> = image

@@ -9,9 +9,11 @@ mod overlay2;
 mod real;
 mod sink;
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use transfer::store::MemoryStore;
-use transfer::{BlobStore, Descriptor, Image, Layer, Reference, fixture};
+use transfer::{BlobSource, BlobStore, Descriptor, Image, Layer, Reference, fixture};
 
 type Blobs = Vec<(Descriptor, Bytes)>;
 
@@ -47,4 +49,9 @@ fn image_of(layers: &[Layer]) -> Image {
     });
     let sizes: Vec<_> = layers.iter().map(|layer| layer.blob.size).collect();
     Image::from_layers(config.to_string().into(), &sizes).unwrap()
+}
+
+/// A source as a sink takes it.
+fn shared(source: &(impl BlobSource + Clone + 'static)) -> Arc<dyn BlobSource> {
+    Arc::new(source.clone())
 }

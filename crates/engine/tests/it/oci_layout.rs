@@ -13,7 +13,7 @@ use transfer::{
     Missing, SourceError, StoreKind,
 };
 
-use crate::{Blobs, image_of, name, store_of};
+use crate::{Blobs, image_of, name, shared, store_of};
 
 /// An image whose layers are the contract's blobs.
 fn contract_image() -> (Image, Blobs) {
@@ -33,7 +33,7 @@ fn contract_image() -> (Image, Blobs) {
 async fn put(folder: &Path, reference: &str, (image, blobs): &(Image, Blobs)) -> OciLayoutSink {
     let sink = OciLayoutSink::open(folder).await.unwrap();
     let store = store_of(blobs).await;
-    sink.load(image, &Missing::all(image), &store).await.unwrap();
+    sink.load(image, &Missing::all(image), &shared(&store)).await.unwrap();
     let proof = sink.prove(image).await.unwrap().expect("what was loaded is proven");
     sink.tag(&proof, &name(reference)).await.unwrap();
     sink

@@ -10,7 +10,7 @@ use transfer::store::MemoryStore;
 use transfer::{BlobStore, ImageSink, ImageSource, LayerForm, Missing, StoreKind};
 
 use crate::sink::bring;
-use crate::{before_and_after, name, store_of};
+use crate::{before_and_after, name, shared, store_of};
 
 /// Where `cargo xtask test` says that the host's engine is.
 const HOST: &str = "LONGSHORE_TEST_DOCKER";
@@ -166,7 +166,7 @@ async fn takes_thin_archives_and_survives_a_lost_base(image: (&str, StoreKind)) 
     // A new top layer alone moves; and without a name it is discarded.
     let missing = sink.missing(&after).await.unwrap();
     assert_eq!(missing.0, [false, false, true]);
-    sink.load(&after, &missing, &store).await.unwrap();
+    sink.load(&after, &missing, &shared(&store)).await.unwrap();
     assert!(sink.prove(&after).await.unwrap().is_some());
     sink.discard(&after).await.unwrap();
     assert_eq!(sink.prove(&after).await.unwrap(), None);
@@ -177,7 +177,7 @@ async fn takes_thin_archives_and_survives_a_lost_base(image: (&str, StoreKind)) 
     let missing = sink.missing(&after).await.unwrap();
     assert_eq!(missing.0, [false, false, true]);
     range.docker.remove_image(&name("app:1")).await.unwrap();
-    let loaded = sink.load(&after, &missing, &store).await;
+    let loaded = sink.load(&after, &missing, &shared(&store)).await;
     assert_eq!(sink.prove(&after).await.unwrap(), None, "{loaded:?}");
     assert_eq!(sink.prove(&good).await.unwrap().unwrap().references, [name("kept:1")]);
     sink.discard(&after).await.unwrap();
@@ -187,7 +187,7 @@ async fn takes_thin_archives_and_survives_a_lost_base(image: (&str, StoreKind)) 
     }
 
     // Healed by the full set, and only then named.
-    sink.load(&after, &Missing::all(&after), &store).await.unwrap();
+    sink.load(&after, &Missing::all(&after), &shared(&store)).await.unwrap();
     let proof = sink.prove(&after).await.unwrap().expect("the full set heals");
     assert_eq!(proof.references, []);
     sink.tag(&proof, &name("kept:1")).await.unwrap();

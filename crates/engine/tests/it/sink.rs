@@ -8,7 +8,7 @@ use transfer::{
     fixture,
 };
 
-use crate::{before_and_after, name, store_of};
+use crate::{before_and_after, name, shared, store_of};
 
 const STORES: [StoreKind; 2] = [StoreKind::Graphdriver, StoreKind::Containerd];
 
@@ -22,11 +22,11 @@ async fn engine(kind: StoreKind) -> (FakeDocker, DockerSink) {
 pub(crate) async fn bring(
     sink: &DockerSink,
     image: &Image,
-    blobs: &dyn BlobSource,
+    blobs: &(impl BlobSource + Clone + 'static),
     tag: &str,
 ) -> Missing {
     let missing = sink.missing(image).await.unwrap();
-    sink.load(image, &missing, blobs).await.unwrap();
+    sink.load(image, &missing, &shared(blobs)).await.unwrap();
     let proof = sink.prove(image).await.unwrap().expect("a good load is proven");
     sink.tag(&proof, &name(tag)).await.unwrap();
     missing
@@ -138,14 +138,14 @@ async fn a_base_that_goes_away_is_found_and_the_old_tag_keeps_running() {
 
         let missing = sink.missing(&after).await.unwrap();
         docker.fault(Fault::LoseBeforeLoad(before.layers[0].blob.digest));
-        let error = sink.load(&after, &missing, &store).await.unwrap_err();
+        let error = sink.load(&after, &missing, &shared(&store)).await.unwrap_err();
         assert!(matches!(error, LoadError::Refused { .. }), "{kind}: {error:?}");
         assert_eq!(sink.prove(&after).await.unwrap(), None, "{kind}");
         assert_eq!(docker.named(&name("app:1")), Some(old), "{kind}");
         assert!(docker.runs(&old), "{kind}");
 
         // Healed by the full set.
-        sink.load(&after, &Missing::all(&after), &store).await.unwrap();
+        sink.load(&after, &Missing::all(&after), &shared(&store)).await.unwrap();
         assert!(sink.prove(&after).await.unwrap().is_some(), "{kind}");
     }
 }
@@ -160,7 +160,7 @@ async fn what_a_failed_load_leaves_is_removed_and_what_has_a_name_stays() {
             StoreKind::Graphdriver => image.config_digest.0,
             StoreKind::Containerd => image.manifest_digest,
         };
-        sink.load(&image, &Missing::all(&image), &store).await.unwrap();
+        sink.load(&image, &Missing::all(&image), &shared(&store)).await.unwrap();
         assert!(docker.knows(&id), "{kind}");
         sink.discard(&image).await.unwrap();
         assert!(!docker.knows(&id), "{kind}");
@@ -177,7 +177,7 @@ async fn an_engine_that_does_not_tell_of_its_manifests_proves_nothing() {
     let (image, _, blobs) = before_and_after();
     let store = store_of(&blobs).await;
     docker.fault(Fault::NoManifests);
-    sink.load(&image, &Missing::all(&image), &store).await.unwrap();
+    sink.load(&image, &Missing::all(&image), &shared(&store)).await.unwrap();
     assert_eq!(sink.prove(&image).await.unwrap(), None);
     assert_eq!(sink.missing(&image).await.unwrap(), Missing::all(&image));
 }
@@ -191,20 +191,20 @@ async fn failures_of_a_load_are_told_apart() {
         let missing = Missing::all(&image);
 
         docker.fault(Fault::RefuseLoad("write /x: no space left on device".into()));
-        let error = sink.load(&image, &missing, &store).await.unwrap_err();
+        let error = sink.load(&image, &missing, &shared(&store)).await.unwrap_err();
         assert!(matches!(error, LoadError::NoSpace { .. }), "{kind}: {error:?}");
 
         docker.fault(Fault::HangUp);
-        let error = sink.load(&image, &missing, &store).await.unwrap_err();
+        let error = sink.load(&image, &missing, &shared(&store)).await.unwrap_err();
         assert!(matches!(error, LoadError::Unavailable { .. }), "{kind}: {error:?}");
 
         docker.fault(Fault::Broken);
-        let error = sink.load(&image, &missing, &store).await.unwrap_err();
+        let error = sink.load(&image, &missing, &shared(&store)).await.unwrap_err();
         assert!(matches!(error, LoadError::Refused { .. }), "{kind}: {error:?}");
 
         docker.fault(Fault::None);
         let empty = MemoryStore::default();
-        let error = sink.load(&image, &missing, &empty).await.unwrap_err();
+        let error = sink.load(&image, &missing, &shared(&empty)).await.unwrap_err();
         assert!(matches!(error, LoadError::Source(_)), "{kind}: {error:?}");
         assert_eq!(docker.loads().len(), 1, "{kind}: a half archive was taken for a whole one");
     }
@@ -237,7 +237,7 @@ async fn a_frozen_engine_is_found_within_a_minute() {
     docker.fault(Fault::Freeze);
     tokio::time::pause();
     let begun = tokio::time::Instant::now();
-    let error = sink.load(&image, &Missing::all(&image), &store).await.unwrap_err();
+    let error = sink.load(&image, &Missing::all(&image), &shared(&store)).await.unwrap_err();
     assert!(matches!(error, LoadError::Unavailable { .. }), "{error:?}");
     assert!(begun.elapsed().as_secs() <= 60, "{:?}", begun.elapsed());
 }

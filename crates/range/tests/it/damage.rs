@@ -50,7 +50,7 @@ impl ImageSink for Losing {
         &self,
         image: &Image,
         missing: &Missing,
-        blobs: &dyn BlobSource,
+        blobs: &Arc<dyn BlobSource>,
     ) -> Result<(), LoadError> {
         // Hopeless: the base is left out of the full set too.
         let thin = Missing([&[false], &missing.0[1..]].concat());

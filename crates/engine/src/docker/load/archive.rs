@@ -1,8 +1,7 @@
-//! The range's side: thin archives into the engine's socket as their frames arrive.
+//! Thin archives into the engine's socket as their frames arrive: works on every engine.
 
-use std::path::PathBuf;
 use std::pin::pin;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -12,22 +11,18 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use transfer::blob::Cause;
-use transfer::{BlobSource, EngineInfo, Image, ImageSink, LoadError, Missing, Proof, Reference};
+use transfer::{BlobSource, Image, LoadError, Missing};
 
-use super::error::says_no_space;
-use super::journal::Journal;
-use super::prove::Presence;
-use super::thin::ThinArchive;
-use super::{Docker, EngineError};
+use super::{Loader, is_alive};
+use crate::docker::error::says_no_space;
+use crate::docker::thin::ThinArchive;
+use crate::docker::{Docker, EngineError};
 
 const ACTION: &str = "loading an image";
 
 /// How often an engine that is busy with a load is asked for a sign of life. One that is frozen
-/// is found after this and [`PING_DEADLINE`].
+/// is found after this and [`super::PING_DEADLINE`].
 const PING_INTERVAL: Duration = Duration::from_secs(30);
-
-/// How long a sign of life may take, on a machine that is extracting several images.
-const PING_DEADLINE: Duration = Duration::from_secs(20);
 
 /// How long a load may take no byte and say nothing, though the engine lives: the containerd store
 /// unpacks a whole image in silence, 8 GiB of it on a slow disk in well under this time.
@@ -36,93 +31,17 @@ const MAX_SILENCE: Duration = Duration::from_secs(30 * 60);
 /// Longest message of the engine that is understood, in bytes.
 const MAX_MESSAGE: usize = 1 << 20;
 
-/// A Docker engine that takes images, whichever store it has.
-#[derive(Debug)]
-pub struct DockerSink {
+/// Posts thin archives to an engine, whichever store it has.
+#[derive(Clone, Debug)]
+pub(super) struct ArchiveLoader {
     docker: Docker,
-    presence: Presence,
 }
 
-impl DockerSink {
-    /// Loads into `docker`. What is learnt of its blobs is kept in memory only.
-    #[must_use]
-    pub fn new(docker: Docker) -> Self {
-        Self { docker, presence: Presence::default() }
+impl ArchiveLoader {
+    pub(super) fn new(docker: Docker) -> Self {
+        Self { docker }
     }
 
-    /// Keeps what is learnt in the file `path` as well, so that it outlives the process. Losing the
-    /// file costs bytes and nothing else. Best beside the engine's own data, so that whoever copies
-    /// or deletes one does so with both.
-    #[must_use]
-    pub fn with_journal(mut self, path: impl Into<PathBuf>) -> Self {
-        self.presence = Presence::new(Journal::open(path.into()));
-        self
-    }
-
-    pub(super) fn journal(&self) -> &Journal {
-        self.presence.journal()
-    }
-
-    /// The engine that images are loaded into.
-    #[must_use]
-    pub fn docker(&self) -> &Docker {
-        &self.docker
-    }
-}
-
-#[async_trait]
-impl ImageSink for DockerSink {
-    async fn info(&self) -> Result<EngineInfo, LoadError> {
-        Ok(self.docker.info().await?)
-    }
-
-    async fn missing(&self, image: &Image) -> Result<Missing, LoadError> {
-        Ok(self.presence.missing(&self.docker, image).await?)
-    }
-
-    async fn load(
-        &self,
-        image: &Image,
-        missing: &Missing,
-        blobs: &dyn BlobSource,
-    ) -> Result<(), LoadError> {
-        let progress = Progress::default();
-        // Two frames: one that the engine takes, one that is being read meanwhile.
-        let (sender, receiver) = mpsc::channel(2);
-        let mut pump = pin!(pump(ThinArchive::new(image, missing, blobs), sender, &progress));
-        let mut load = pin!(watched(&self.docker, &progress, self.post(receiver, &progress)));
-        tokio::select! {
-            // The engine may answer before it took everything: it refused, or has enough.
-            answer = &mut load => answer,
-            pumped = &mut pump => match pumped {
-                // A broken-off body never looks like a whole archive: dropping the load closes the
-                // connection in the middle of a chunk.
-                Err(error) => Err(error),
-                Ok(()) => load.await,
-            },
-        }
-    }
-
-    async fn prove(&self, image: &Image) -> Result<Option<Proof>, LoadError> {
-        Ok(self.presence.prove(&self.docker, image).await?)
-    }
-
-    async fn tag(&self, proof: &Proof, reference: &Reference) -> Result<(), LoadError> {
-        Ok(self.docker.tag(proof.engine_image_id, reference).await?)
-    }
-
-    async fn discard(&self, image: &Image) -> Result<(), LoadError> {
-        // Often called after the engine stopped answering: then there is no use in waiting again.
-        if !is_alive(&self.docker).await {
-            let action = "removing what a failed load left";
-            let dead = EngineError::timed_out(self.docker.address(), action, PING_DEADLINE);
-            return Err(dead.into());
-        }
-        Ok(self.presence.discard(&self.docker, image).await?)
-    }
-}
-
-impl DockerSink {
     /// Sends the archive and reads the engine's answer to its end.
     async fn post(
         &self,
@@ -145,6 +64,32 @@ impl DockerSink {
                 }
             }
             progress.made();
+        }
+    }
+}
+
+#[async_trait]
+impl Loader for ArchiveLoader {
+    async fn load(
+        &self,
+        image: &Image,
+        missing: &Missing,
+        blobs: &Arc<dyn BlobSource>,
+    ) -> Result<(), LoadError> {
+        let progress = Progress::default();
+        // Two frames: one that the engine takes, one that is being read meanwhile.
+        let (sender, receiver) = mpsc::channel(2);
+        let mut pump = pin!(pump(ThinArchive::new(image, missing, blobs), sender, &progress));
+        let mut load = pin!(watched(&self.docker, &progress, self.post(receiver, &progress)));
+        tokio::select! {
+            // The engine may answer before it took everything: it refused, or has enough.
+            answer = &mut load => answer,
+            pumped = &mut pump => match pumped {
+                // A broken-off body never looks like a whole archive: dropping the load closes the
+                // connection in the middle of a chunk.
+                Err(error) => Err(error),
+                Ok(()) => load.await,
+            },
         }
     }
 }
@@ -183,11 +128,6 @@ impl Progress {
     fn silence(&self) -> Duration {
         self.0.lock().expect("invariant: storing a time does not panic").elapsed()
     }
-}
-
-/// Whether the engine shows a sign of life in time.
-async fn is_alive(docker: &Docker) -> bool {
-    matches!(tokio::time::timeout(PING_DEADLINE, docker.ping()).await, Ok(Ok(())))
 }
 
 /// Runs a load, and ends it when the engine shows no sign of life or is silent for too long.
