@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use engine::docker::{Bind, ContainerSpec, ImageSettings, Powers, Restart};
+use engine::docker::{Bind, ContainerSpec, ImageSettings, LoadWay, Powers, Restart};
 use proto::identity::RangeName;
 use transfer::Digest;
 
@@ -38,6 +38,9 @@ const AGENT_SOCKET: &str = "agent.sock";
 const DATA_ROOT: &str = "/var/lib/docker";
 /// Where the agent keeps what it remembers.
 const AGENT_STATE: &str = "/var/lib/longshore";
+
+/// The variable by which an agent is told how to bring images in.
+const LOAD_WAY: &str = "LONGSHORE_LOAD_WAY";
 
 /// The two folders of a range on the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -138,6 +141,7 @@ impl Parts<'_> {
             labels: labels(&self.settings.project, self.range, self.labels),
             entrypoint: Some(supervisor.into_iter().chain(own).collect()),
             cmd: Some(Vec::new()),
+            env: self.environment(),
             binds: self.binds(),
             volumes: vec![
                 (names.data_volume, DATA_ROOT.to_owned()),
@@ -157,6 +161,14 @@ impl Parts<'_> {
         let parts = Digest::of(format!("{spec:?} {}", self.agent).as_bytes());
         spec.labels.insert(PARTS.to_owned(), parts.hex());
         Ok(spec)
+    }
+
+    /// What the agent reads beside its command line; what is as usual is not said.
+    fn environment(&self) -> BTreeMap<String, String> {
+        match self.settings.load_way {
+            LoadWay::Auto => BTreeMap::new(),
+            way => BTreeMap::from([(LOAD_WAY.to_owned(), way.to_string())]),
+        }
     }
 
     fn binds(&self) -> Vec<Bind> {

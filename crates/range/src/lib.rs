@@ -57,7 +57,7 @@ mod ranges;
 mod sync;
 mod up;
 
-pub use engine::docker::ExecOutput;
+pub use engine::docker::{ExecOutput, InvalidLoadWay, LoadWay};
 pub use error::RangeError;
 pub use event::{RangeEvent, RangeEventKind, RangeObserver, RangeStage};
 pub use isolation::{Isolation, IsolationError, Mode};

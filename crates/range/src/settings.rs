@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use engine::docker::LoadWay;
 use proto::identity::{InvalidRangeName, RangeName};
 use transfer::Reference;
 
@@ -33,6 +34,8 @@ pub struct Settings {
     pub mode: Mode,
     /// The network of the containers; the engine's default when absent.
     pub network: Option<String>,
+    /// How agents bring images into their engines.
+    pub load_way: LoadWay,
     /// Ranges worked on at once, at least 1.
     pub concurrency: usize,
     /// How long a range may take to come up: [`READY_TIMEOUT`].
@@ -54,6 +57,7 @@ impl Settings {
             project: "longshore".to_owned(),
             mode: Mode::Auto,
             network: None,
+            load_way: LoadWay::Auto,
             concurrency: cores(),
             ready_timeout: READY_TIMEOUT,
         }

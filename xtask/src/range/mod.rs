@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use clap::{Args, Subcommand};
-use range::{Label, RangeError, RangeName, Ranges, Reference, Settings, UpRequest};
+use range::{Label, LoadWay, RangeError, RangeName, Ranges, Reference, Settings, UpRequest};
 
 use self::arguments::{Format, Names, RangeImage, RangeMode, Which};
 use self::progress::Progress;
@@ -87,6 +87,10 @@ pub(crate) struct Up {
     /// How ranges are allowed to run an engine. Both ways, root inside is as strong as root here.
     #[arg(long, value_name = "MODE", default_value = "auto")]
     mode: RangeMode,
+    /// How images are brought into the engines: `archive`, `containerd`, `registry`, or `auto`, the
+    /// fastest that each engine's store allows.
+    #[arg(long, value_name = "WAY", default_value = "auto")]
+    load_way: LoadWay,
     #[command(flatten)]
     forecast: Forecast,
     #[command(flatten)]
@@ -229,7 +233,11 @@ fn run_up(up: &Up) -> Result<Exit> {
         images: references(&wanted),
         labels: up.labels.iter().cloned().collect(),
     };
-    let settings = Settings { mode: up.mode.into(), ..settings(&place, up.common.concurrency) };
+    let settings = Settings {
+        mode: up.mode.into(),
+        load_way: up.load_way,
+        ..settings(&place, up.common.concurrency)
+    };
     let report = until_interrupted(async {
         let ranges = Ranges::connect(settings).await.map_err(|error| told(&error))?;
         eprintln!("{}", ranges.isolation().map_err(|error| told(&error))?.sentence());
