@@ -20,6 +20,7 @@ pub mod reference;
 pub mod image;
 
 pub mod blob;
+pub mod frame;
 pub mod verify;
 pub mod store;
 
