@@ -12,7 +12,7 @@ use crate::image::{Image, LayerForm};
 use crate::reference::Reference;
 
 /// How an engine keeps images; detected by asking it, never by its version.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum StoreKind {
     /// Layers by chain ID (overlay2 and its like).

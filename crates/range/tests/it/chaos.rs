@@ -11,7 +11,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use range::{Event, EventKind, RangeEvent, RangeEventKind, Report, Stage, StoreKind, UpRequest};
+use range::{Event, EventKind, RangeEvent, RangeEventKind, Report, Stage, UpRequest};
 use tempfile::TempDir;
 use tokio::task::block_in_place;
 
@@ -20,6 +20,7 @@ use crate::images::{Made, busybox};
 use crate::keeper::kill;
 use crate::moments::{Dice, Moment, Phase, Target};
 use crate::nested::{Nested, child_of, pid_of, process_in};
+use crate::path::Path;
 use crate::proxy::Proxy;
 use crate::site::{Options, Site, range_image, references};
 
@@ -39,7 +40,7 @@ pub(crate) struct Lane {
     site: Arc<Site>,
     host_engine: Nested,
     export: Proxy,
-    store: StoreKind,
+    path: Path,
     program: Vec<u8>,
     /// An image that the range has all the time, and that never moves again.
     settled: Made,
@@ -83,31 +84,37 @@ struct Watch {
 }
 
 impl Lane {
-    /// A range on `store`, and a host agent behind an engine in a container, of `host_image`.
-    pub(crate) async fn start(store: StoreKind, host_image: &str, seed: u64) -> Self {
+    /// A range, and a host agent behind an engine in a container: all as `path` says.
+    pub(crate) async fn start(path: Path, seed: u64) -> Self {
         let outer = Docker::at(crate::site::variable("LONGSHORE_TEST_DOCKER"));
         let folder = tempfile::Builder::new().prefix("lse-").tempdir().unwrap();
-        let word = format!("host-{store}");
+        let name = lane_name(path);
+        let host_image = range_image(path.host);
         let host_engine = block_in_place(|| {
-            Nested::start(&outer, &word, host_image, &folder.path().join("engine"))
+            Nested::start(&outer, &name, &host_image, &folder.path().join("engine"))
         });
         let front = folder.path().join("export.sock");
         let export = Proxy::start(&front, &host_engine.socket);
         let engine = format!("unix://{}", front.display());
-        let options =
-            Options { engine, supervised: true, proxied: Some(RANGE), ..Options::default() };
+        let options = Options {
+            engine,
+            flags: path.flags(&host_engine),
+            supervised: true,
+            proxied: Some(RANGE),
+            load_way: path.load,
+        };
         let site = Site::with(options).await;
         let program = block_in_place(|| busybox(&site.docker));
-        let reference = format!("longshore-test/settled-{store}:{}", std::process::id());
+        let reference = format!("longshore-test/settled-{name}:{}", std::process::id());
         let settled = Made::new(&program, &reference, seed, &LAYERS);
         block_in_place(|| settled.load_into(&host_engine.docker));
-        let report = site.up(store, &[RANGE], &[&reference]).await;
+        let report = site.up(path.range, &[RANGE], &[&reference]).await;
         assert!(report.is_whole(), "{report:#?}");
         let mut lane = Self {
             site: Arc::new(site),
             host_engine,
             export,
-            store,
+            path,
             program,
             settled,
             dice: Dice::new(seed),
@@ -154,7 +161,7 @@ impl Lane {
 
         let moment = Moment::throw(&mut self.dice, phase, image.size(), self.load_time);
         let ended_before = tokio::select! {
-            () = self.wait_for(moment, exported, moved, &image) => false,
+            () = self.wait_for(moment, exported, moved, &image, &watch) => false,
             _ = &mut up => true,
         };
         let Watch { stage, .. } = *watch.lock().unwrap();
@@ -169,7 +176,7 @@ impl Lane {
         let at = Instant::now();
         println!(
             "run {number:3} {}: {target} in {phase:?} ({stage:?}), {} bytes exported and {} moved, {} ms after the start",
-            self.store,
+            self.path,
             self.export.moved() - exported,
             self.wire().moved() - moved,
             (at - started).as_millis(),
@@ -187,7 +194,7 @@ impl Lane {
         self.forget(&image).await;
         println!(
             "run {number:3} {}: whole again after {} ms, {moved} bytes moved, {:.2} of the image, told {reported:?}",
-            self.store,
+            self.path,
             healed.as_millis(),
             moved as f64 / image.size() as f64
         );
@@ -204,8 +211,22 @@ impl Lane {
     }
 
     /// Waits for a moment of a run that began with so many bytes exported and moved.
-    async fn wait_for(&self, moment: Moment, exported: u64, moved: u64, image: &Made) {
+    async fn wait_for(
+        &self,
+        moment: Moment,
+        exported: u64,
+        moved: u64,
+        image: &Made,
+        watch: &Mutex<Watch>,
+    ) {
         match moment.phase {
+            // Files are read as the range takes them: before, they are only looked at.
+            Phase::Export if !self.path.is_by_socket() => {
+                while watch.lock().expect("invariant: no one panics with it").stage.is_none() {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+                self.wire().reached(moved + moment.offset / 50).await;
+            }
             Phase::Export => self.export.reached(exported + moment.offset).await,
             Phase::Wire => self.wire().reached(moved + moment.offset).await,
             Phase::Load => {
@@ -248,7 +269,7 @@ impl Lane {
         let (site, note) = (self.site.clone(), watch.clone());
         let request = UpRequest {
             names: vec![RANGE.parse().unwrap()],
-            range_image: range_image(self.store),
+            range_image: range_image(self.path.range),
             images: references(&[&image.reference, &self.settled.reference]),
             labels: range::Labels::default(),
         };
@@ -270,7 +291,7 @@ impl Lane {
 
     fn fresh_image(&mut self) -> Made {
         self.next += 1;
-        let reference = format!("longshore-test/kill-{}:{}", self.store, self.next);
+        let reference = format!("longshore-test/kill-{}:{}", lane_name(self.path), self.next);
         let image = Made::new(&self.program, &reference, self.next, &LAYERS);
         block_in_place(|| image.load_into(&self.host_engine.docker));
         image
@@ -310,6 +331,12 @@ impl Lane {
             Target::Connections => 0,
         }
     }
+}
+
+/// A word for a lane, that names of containers and images can have.
+fn lane_name(path: Path) -> String {
+    let Path { host, export, range, load } = path;
+    format!("{host}-{export}-{range}-{load}")
 }
 
 fn reported<E: fmt::Display>(

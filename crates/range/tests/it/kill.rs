@@ -1,15 +1,19 @@
-//! Whatever is killed, at whatever byte: it ends proven, and nobody lifts a finger.
+//! Whatever is killed, at whatever byte, on whatever path: it ends proven, and nobody lifts a finger.
 
 use std::collections::BTreeMap;
 
-use range::StoreKind;
+use futures::StreamExt as _;
 
 use crate::chaos::{Lane, Run};
 use crate::moments::{Dice, Phase, Target};
-use crate::site::range_image;
+use crate::path::Path;
 
-/// How often each is killed, unless the variable says otherwise.
-const KILLS: u64 = 25;
+/// How often each is killed on each path, unless the variable says otherwise: more than 25 times in
+/// all, and on each path three times in each phase.
+const KILLS: u64 = 9;
+
+/// Paths at a time: most of a run is waiting for a restart.
+const LANES: usize = 3;
 
 /// What a loss may cost, in plans. Connections and the host agent are resumed at the byte; the
 /// others cost that one image again, and never one that was finished.
@@ -23,29 +27,31 @@ const BESIDE: u64 = 256 << 10;
 async fn dind_whatever_is_killed_it_ends_proven() {
     let seed = number("LONGSHORE_TEST_SEED").unwrap_or_else(random);
     let kills = number("LONGSHORE_TEST_KILLS").unwrap_or(KILLS);
-    println!("LONGSHORE_TEST_SEED={seed}: each is killed {kills} times");
-    // Each store half of the rounds, at the same time: most of a run is waiting for a restart.
-    let lanes = [(StoreKind::Graphdriver, kills.div_ceil(2)), (StoreKind::Containerd, kills / 2)];
-    let lanes = lanes.map(|(store, rounds)| tokio::spawn(lane(store, rounds, seed)));
-    let mut runs = Vec::new();
-    for lane in lanes {
-        runs.extend(lane.await.unwrap());
+    println!("LONGSHORE_TEST_SEED={seed}: each is killed {kills} times on each path");
+    let lanes = (seed..).zip(Path::ALL).map(|(seed, path)| {
+        let lane = tokio::spawn(lane(path, kills, seed));
+        async move { (path, lane.await.unwrap()) }
+    });
+    let mut by_target: BTreeMap<(Path, Target), Vec<Run>> = BTreeMap::new();
+    let mut lanes = futures::stream::iter(lanes).buffer_unordered(LANES);
+    while let Some((path, runs)) = lanes.next().await {
+        for run in runs {
+            by_target.entry((path, run.target)).or_default().push(run);
+        }
     }
-    let mut by_target: BTreeMap<Target, Vec<&Run>> = BTreeMap::new();
-    runs.iter().for_each(|run| by_target.entry(run.target).or_default().push(run));
     let mut troubles = Vec::new();
-    for (target, runs) in by_target {
-        troubles.extend(judge(target, &runs));
-        assert_eq!(runs.len() as u64, kills, "{target}");
+    for ((path, target), runs) in by_target {
+        troubles.extend(judge(path, target, &runs));
+        assert_eq!(runs.len() as u64, kills, "{path}: {target}");
     }
     assert!(troubles.is_empty(), "seed {seed}:\n{}", troubles.join("\n"));
 }
 
-/// All rounds of one store: in each, everything is killed once.
-async fn lane(store: StoreKind, rounds: u64, seed: u64) -> Vec<Run> {
-    // Both lanes throw dice of their own.
-    let seed = Dice::new(seed ^ store as u64).below(u64::from(u32::MAX));
-    let mut lane = Lane::start(store, &range_image(StoreKind::Graphdriver), seed).await;
+/// All rounds on one path: in each, everything is killed once.
+async fn lane(path: Path, rounds: u64, seed: u64) -> Vec<Run> {
+    // Each lane throws dice of its own.
+    let seed = Dice::new(seed).below(u64::from(u32::MAX));
+    let mut lane = Lane::start(path, seed).await;
     let mut runs = Vec::new();
     let mut phases = Phase::ALL.into_iter().cycle();
     for _ in 0..rounds {
@@ -65,28 +71,29 @@ async fn lane(store: StoreKind, rounds: u64, seed: u64) -> Vec<Run> {
 }
 
 /// Sums up the runs of one target; what is wrong with them.
-fn judge(target: Target, runs: &[&Run]) -> Vec<String> {
+fn judge(path: Path, target: Target, runs: &[Run]) -> Vec<String> {
     let count = runs.len();
     let spread = Phase::ALL.map(|phase| runs.iter().filter(|run| run.phase == phase).count());
     let in_flight = runs.iter().filter(|run| run.in_flight).count();
     let dearest = runs.iter().map(|run| run.moved * 100 / run.plan).max().unwrap_or(0);
     let longest = runs.iter().map(|run| run.healed).max().unwrap_or_default();
     println!(
-        "{target:14} {count} times (export, wire, load: {spread:?}), {in_flight} with an image under way: whole again after {} ms at most, at most {dearest} % of the plan moved",
+        "{path}: {target:14} {count} times (export, wire, load: {spread:?}), {in_flight} with an image under way: whole again after {} ms at most, at most {dearest} % of the plan moved",
         longest.as_millis()
     );
     let mut troubles = Vec::new();
     if in_flight * 5 < count * 4 {
-        troubles.push(format!("{target}: only {in_flight} of {count} met an image under way"));
+        troubles
+            .push(format!("{path}: {target}: only {in_flight} of {count} met an image under way"));
     }
     for run in runs {
         if let Err(told) = &run.reported {
-            troubles.push(format!("{target} at {:?}: up reported {told}", run.stage));
+            troubles.push(format!("{path}: {target} at {:?}: up reported {told}", run.stage));
         }
         let resumed = matches!(target, Target::HostAgent | Target::Connections);
         let beside = if resumed { 0 } else { BESIDE };
         if COST * run.plan + beside <= run.moved {
-            troubles.push(format!("{target}: {} bytes moved for {}", run.moved, run.plan));
+            troubles.push(format!("{path}: {target}: {} bytes moved for {}", run.moved, run.plan));
         }
     }
     troubles

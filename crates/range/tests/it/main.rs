@@ -12,6 +12,7 @@ mod keeper;
 mod moments;
 mod nested;
 mod oci;
+mod path;
 mod proxy;
 mod rootfs;
 mod site;

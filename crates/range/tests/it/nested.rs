@@ -42,6 +42,15 @@ impl Nested {
         pid_of(&self.outer, &self.container)
     }
 
+    /// Where its data lies, on this machine.
+    pub(crate) fn data_root(&self) -> PathBuf {
+        let format =
+            "{{range .Mounts}}{{if eq .Destination \"/var/lib/docker\"}}{{.Source}}{{end}}{{end}}";
+        let found = self.outer.run(&["inspect", "--format", format, &self.container]).unwrap();
+        assert!(!found.is_empty(), "{} has no volume for its data", self.container);
+        PathBuf::from(found)
+    }
+
     fn answers(&self) {
         let started = Instant::now();
         while let Err(error) = self.docker.run(&["version"]) {

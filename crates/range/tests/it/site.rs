@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use proto::client::{AdminClient, RangeClient};
 use range::{
-    RangeEvent, RangeName, Ranges, Reference, Report, Selection, Settings, StoreKind, UpRequest,
+    LoadWay, RangeEvent, RangeName, Ranges, Reference, Report, Selection, Settings, StoreKind,
+    UpRequest,
 };
 use tempfile::TempDir;
 
@@ -71,6 +72,8 @@ pub(crate) struct Options {
     pub(crate) supervised: bool,
     /// A range that reaches the host agent through [`Site::wire`], by its name.
     pub(crate) proxied: Option<&'static str>,
+    /// How the agents of its ranges bring images in.
+    pub(crate) load_way: LoadWay,
 }
 
 impl Site {
@@ -91,6 +94,7 @@ impl Site {
         let settings = Settings {
             project: project.clone(),
             concurrency: 4,
+            load_way: options.load_way,
             ..Settings::new(
                 &docker_host,
                 format!("unix://{}", state.join("admin.sock").display()),

@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 /// How images are brought into an engine.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum LoadWay {
     /// The fastest one that the engine's store and what is mounted allow; another where it fails.
     #[default]
