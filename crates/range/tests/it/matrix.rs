@@ -1,9 +1,10 @@
-//! Every kind of host with every kind of range: proven, and under the digests that they should have.
+//! Every kind of host with every kind of range, in every way to load: proven, and under the digests
+//! that they should have.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use range::StoreKind;
+use range::{LoadWay, StoreKind};
 use tokio::task::block_in_place;
 use transfer::Digest;
 
@@ -32,12 +33,35 @@ struct Source {
     original: bool,
 }
 
-/// A range of each kind.
-const RANGES: [(&str, &str, StoreKind); 3] = [
-    ("overlay2-26", "LONGSHORE_TEST_RANGE_OVERLAY2", StoreKind::Graphdriver),
-    ("overlay2-28", "LONGSHORE_TEST_RANGE_OVERLAY2_28", StoreKind::Graphdriver),
-    ("containerd-28", "LONGSHORE_TEST_RANGE_CONTAINERD", StoreKind::Containerd),
+/// A range.
+struct Target {
+    name: &'static str,
+    /// The variable with its range image.
+    image: &'static str,
+    store: StoreKind,
+    /// How its agent brings images in.
+    load: LoadWay,
+}
+
+/// A range of each kind, for each way to load that its store has.
+const RANGES: [Target; 7] = [
+    target("overlay2-26", "OVERLAY2", StoreKind::Graphdriver, LoadWay::Archive),
+    target("overlay2-28", "OVERLAY2_28", StoreKind::Graphdriver, LoadWay::Archive),
+    target("containerd-28", "CONTAINERD", StoreKind::Containerd, LoadWay::Archive),
+    target("ingested-28", "CONTAINERD", StoreKind::Containerd, LoadWay::Containerd),
+    target("pulled-26", "OVERLAY2", StoreKind::Graphdriver, LoadWay::Registry),
+    target("pulled-28", "OVERLAY2_28", StoreKind::Graphdriver, LoadWay::Registry),
+    target("pulled-blobs-28", "CONTAINERD", StoreKind::Containerd, LoadWay::Registry),
 ];
+
+const fn target(
+    name: &'static str,
+    image: &'static str,
+    store: StoreKind,
+    load: LoadWay,
+) -> Target {
+    Target { name, image, store, load }
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 #[ignore = "needs a Docker engine and ranges: cargo xtask test runs it"]
@@ -55,8 +79,10 @@ async fn dind_every_host_brings_every_range_an_image_under_the_right_digests() {
     );
 
     let mut site = Site::start().await;
-    for (range, variable_name, _) in RANGES {
-        let report = site.up_from(&variable(variable_name), &[range], &[]).await;
+    for Target { name, image, load, .. } in RANGES {
+        site.load_by(load).await;
+        let range_image = variable(&format!("LONGSHORE_TEST_RANGE_{image}"));
+        let report = site.up_from(&range_image, &[name], &[]).await;
         assert!(report.is_whole(), "{report:#?}");
     }
     let mut made_up = BTreeSet::new();
@@ -70,15 +96,15 @@ async fn dind_every_host_brings_every_range_an_image_under_the_right_digests() {
         .await;
         let way = site.admin().stats().await.unwrap().export_way;
         assert_eq!(way, source.way, "{}", source.name);
-        let report = site.sync(&RANGES.map(|(range, ..)| range), &[&reference]).await;
-        for (told, (range, _, store)) in report.ranges.iter().zip(RANGES) {
+        let report = site.sync(&RANGES.map(|target| target.name), &[&reference]).await;
+        for (told, Target { name: range, store, .. }) in report.ranges.iter().zip(RANGES) {
             let inside = site.inside(range);
             let proven = told.error.is_none() && told.images.iter().all(|image| image.proven);
             let outcome = match proven {
                 true => block_in_place(|| check(&inside, store, &source, &image, &layout)),
                 false => Err(format!("{:?} {:?}", told.error, told.images)),
             };
-            println!("{:32} × {range:13} {outcome:?}", source.name);
+            println!("{:32} × {range:15} {outcome:?}", source.name);
             match outcome {
                 Ok(id) if store == StoreKind::Containerd && !source.original => {
                     made_up.insert(id);

@@ -56,6 +56,7 @@ pub(crate) struct Site {
     pub(crate) agent: Keeper,
     /// What the one range reads through; see [`Options::proxied`].
     pub(crate) wire: Option<Proxy>,
+    settings: Settings,
     project: String,
     folder: TempDir,
 }
@@ -101,9 +102,9 @@ impl Site {
                 variable("LONGSHORE_TEST_DIND_AGENT"),
             )
         };
-        let ranges = Ranges::connect(settings).await.unwrap();
+        let ranges = Ranges::connect(settings.clone()).await.unwrap();
         let docker = Docker::at(&docker_host);
-        let site = Self { docker, docker_host, ranges, agent, wire, project, folder };
+        let site = Self { docker, docker_host, ranges, settings, agent, wire, project, folder };
         site.answers().await;
         site
     }
@@ -120,6 +121,12 @@ impl Site {
         }
         self.agent = serve(&options.engine, &state, options);
         self.answers().await;
+    }
+
+    /// Has the agents of ranges that are made from now on bring images in by `way`.
+    pub(crate) async fn load_by(&mut self, way: LoadWay) {
+        self.settings.load_way = way;
+        self.ranges = Ranges::connect(self.settings.clone()).await.unwrap();
     }
 
     /// The administrator's side of the host agent.
