@@ -7,6 +7,7 @@
 //! Every way ends alike: the image has no name yet, and nothing is believed before its proof.
 
 mod archive;
+mod watch;
 mod way;
 
 use std::path::PathBuf;
