@@ -15,7 +15,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use transfer::event::{EventKind, ImageReport};
 use transfer::pull::{PullError, Puller};
@@ -45,7 +45,6 @@ const MAX_KEPT: usize = 1000;
 #[derive(Debug)]
 pub(crate) struct Flights {
     puller: Puller,
-    images_at_once: Semaphore,
     under_way: Mutex<HashMap<Reference, Flight>>,
     unheard: Mutex<HashMap<Reference, (Instant, ImageReport)>>,
 }
@@ -63,11 +62,10 @@ impl std::fmt::Debug for Flight {
 }
 
 impl Flights {
-    /// Brings images in by `puller`, up to `concurrency` at once.
-    pub(crate) fn new(puller: Puller, concurrency: usize) -> Self {
+    /// Brings images in by `puller`, which knows how many it loads at once.
+    pub(crate) fn new(puller: Puller) -> Self {
         Self {
             puller,
-            images_at_once: Semaphore::new(concurrency.max(1)),
             under_way: Mutex::default(),
             unheard: Mutex::default(),
         }
@@ -88,8 +86,6 @@ impl Flights {
                 Err(mut under_way) => while under_way.changed().await.is_ok() {},
             }
         };
-        let permit = self.images_at_once.acquire().await;
-        let _permit = permit.expect("invariant: it is never closed");
         let report = self.attempts(reference, &turn).await;
         self.heard_or_kept(report, hears())
     }

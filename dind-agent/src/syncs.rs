@@ -25,9 +25,10 @@ use crate::flights::Flights;
 pub const MAX_SYNCS: usize = 32;
 
 /// Places in a sync's queue per image that progress leaves to the stages of its way: at most all of
-/// them, load and prove again when it heals, and a plan for each. Where it takes more than one go,
-/// stages may be missed as well; results never.
-const EVENTS_PER_IMAGE: usize = 16;
+/// them, twice from plan to load when it brings in for others what they share, load and prove again
+/// when it heals, and a plan for each. Where it takes more than one go, stages may be missed as well;
+/// results never.
+const EVENTS_PER_IMAGE: usize = 24;
 
 /// Places beyond those, for progress.
 const PROGRESS_EVENTS: usize = 64;
@@ -42,12 +43,12 @@ pub struct Syncs {
 }
 
 impl Syncs {
-    /// Brings images from `source` into `sink`, up to `concurrency` at once over all syncs.
+    /// Brings images from `source` into `sink`, loading up to `concurrency` at once over all syncs.
     #[must_use]
     pub fn new(source: Arc<dyn ImageSource>, sink: Arc<dyn ImageSink>, concurrency: usize) -> Self {
         let puller = Puller::new(source, sink, concurrency);
         Self {
-            flights: Arc::new(Flights::new(puller, concurrency)),
+            flights: Arc::new(Flights::new(puller)),
             last: Arc::default(),
             places: Arc::new(Semaphore::new(MAX_SYNCS)),
             tasks: TaskTracker::new(),

@@ -173,10 +173,11 @@ impl Totals {
 }
 
 /// The order in which an image's stages follow.
-const STAGES: [Stage; 7] = [
+const STAGES: [Stage; 8] = [
     Stage::Resolve,
     Stage::Export,
     Stage::Plan,
+    Stage::Wait,
     Stage::Load,
     Stage::Heal,
     Stage::Prove,

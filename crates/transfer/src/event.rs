@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::digest::{ConfigDigest, EngineImageId};
 use crate::reference::Reference;
 
-/// Where an image is on its way; each begins when the one before is done.
+/// Where an image is on its way; each begins when the one before is done, and may come again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Stage {
@@ -13,8 +13,11 @@ pub enum Stage {
     Resolve,
     /// The host makes the image's layers readable; here it may export from its engine.
     Export,
-    /// The engine is asked what it lacks.
+    /// The engine is asked what it has and what it lacks.
     Plan,
+    /// Another image brings in what this one lacks too, there is no room for it yet, or as many
+    /// images are being loaded as the engine gains from.
+    Wait,
     /// Missing layers go into the engine.
     Load,
     /// The first load was not proven: the full set goes in, once.

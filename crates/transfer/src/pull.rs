@@ -1,39 +1,56 @@
 //! The way of an image from a source into a sink: resolve, plan, load, prove, and only then tag.
 //!
 //! ```text
-//! resolve ► image ► proven already? ──yes──► named already? ──yes──► Skipped
-//!                        │ no                     │ no
-//!                        ▼                        ▼
-//!              plan ► load ► prove ──yes────────► tag ────────────► Synced
-//!                       ▲      │ no
-//!                       └ heal ┘ (the full set, once)  then: discard, Failed
+//! resolve ► confirmed, or image ► proven already? ──yes──► named already? ──yes──► Skipped
+//!                                      │ no                     │ no
+//!                                      ▼                        ▼
+//!                     plan ► wait ► load ► prove ──yes────────► tag ────────────► Synced
+//!                       ▲             ▲      │ no
+//!                 base ─┘             └ heal ┘ (the full set, once)  then: discard, Failed
 //! ```
 //!
-//! Several images are pulled at once. A layer that several of them lack goes in once: whoever
-//! comes second waits for the first and plans again (`claim`).
+//! Several images are pulled at once. A layer that several of them lack goes in once and first, as
+//! part of a base that they share (`base`); then they load at once, the largest first (`board`).
 
-mod claim;
+mod base;
+mod board;
 mod journey;
+mod resolve;
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use futures::StreamExt as _;
+use futures::FutureExt as _;
+use futures::future::join_all;
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+pub use base::BASE_LABEL;
 
 use crate::blob::{BlobError, BlobSource};
-use crate::digest::ConfigDigest;
+use crate::digest::{ChainId, ConfigDigest};
 use crate::event::{ImageReport, Observer, Outcome, Stage};
 use crate::image::Image;
 use crate::reference::Reference;
-use crate::sink::{ImageSink, LoadError, Missing, Proof};
-use crate::source::{ImageSource, SourceError};
-use claim::Claims;
+use crate::sink::{ImageSink, LoadError, Missing, Overlap, Proof, Room, StoreKind};
+use crate::source::{ImageSource, ImageSummary, SourceError};
+use base::base_of;
+use board::{Board, Seat, Turn, Wanted, Wants};
 use journey::Journey;
+use resolve::Resolver;
 
 /// How often a pull asks for its image again, after the host forgot its lease or gave bad bytes.
 ///
 /// Each time costs the load that was under way; a host that does either more often than this within
 /// one image is broken, and the report should say so rather than go round.
 const SOURCE_RETRIES: u32 = 3;
+
+/// Images that are looked at at once, those that wait for their load left out: each is a question to
+/// the host or to the engine, and a host that exports for them has that many exports.
+const LOOKS: usize = 4;
+
+/// Images of which the size is remembered.
+const MAX_SIZES: usize = 4096;
 
 /// Why an image is not there.
 #[derive(Debug, thiserror::Error)]
@@ -115,22 +132,35 @@ impl PullError {
 pub struct Puller {
     source: Arc<dyn ImageSource>,
     sink: Arc<dyn ImageSink>,
-    /// Images under way at once.
-    concurrency: usize,
-    claims: Claims,
+    resolver: Resolver,
+    board: Board,
+    looks: Semaphore,
+    /// What the layers of images come to, for images that are there and need not be asked for.
+    sizes: Mutex<HashMap<ConfigDigest, u64>>,
+    /// Whether there may be bases in the engine that nobody needs any more.
+    unswept: AtomicBool,
 }
 
 impl std::fmt::Debug for Puller {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Puller").field("concurrency", &self.concurrency).finish_non_exhaustive()
+        f.debug_struct("Puller").field("board", &self.board).finish_non_exhaustive()
     }
 }
 
 impl Puller {
-    /// Pulls up to `concurrency` images at once, at least one.
+    /// Loads up to `concurrency` images at once, at least one.
     #[must_use]
     pub fn new(source: Arc<dyn ImageSource>, sink: Arc<dyn ImageSink>, concurrency: usize) -> Self {
-        Self { source, sink, concurrency: concurrency.max(1), claims: Claims::default() }
+        Self {
+            resolver: Resolver::new(source.clone()),
+            source,
+            sink,
+            board: Board::new(concurrency),
+            looks: Semaphore::new(LOOKS),
+            sizes: Mutex::default(),
+            // A pull before this one may have been killed.
+            unswept: AtomicBool::new(true),
+        }
     }
 
     /// Brings every image in, and tells how it went, in the order asked. One that fails does not
@@ -142,15 +172,8 @@ impl Puller {
         references: &[Reference],
         observer: Arc<dyn Observer>,
     ) -> Vec<ImageReport> {
-        let pulls = references.iter().enumerate().map(|(position, reference)| {
-            let (reference, observer) = (reference.clone(), observer.clone());
-            async move { (position, self.pull_one(reference, observer).await) }
-        });
-        // Unordered, so that a finished image makes room at once; put back in order at the end.
-        let mut reports: Vec<_> =
-            futures::stream::iter(pulls).buffer_unordered(self.concurrency).collect().await;
-        reports.sort_by_key(|(position, _)| *position);
-        reports.into_iter().map(|(_, report)| report).collect()
+        let pull = |reference: &Reference| self.pull_one(reference.clone(), observer.clone());
+        join_all(references.iter().map(pull)).await
     }
 
     /// Brings one image in.
@@ -166,51 +189,183 @@ impl Puller {
     ) -> (ImageReport, Option<PullError>) {
         let mut journey = Journey::begin(reference, observer);
         match self.travel(&mut journey).await {
-            Ok((outcome, proof)) => (journey.arrived(outcome, &proof), None),
+            Ok((outcome, proof)) => {
+                self.sweep().await;
+                (journey.arrived(outcome, &proof), None)
+            }
             Err(error) => (journey.failed(&error), Some(error)),
         }
     }
 
     /// The way of one image; the module's drawing in code.
     async fn travel(&self, journey: &mut Journey) -> Result<(Outcome, Proof), PullError> {
+        let seat = self.board.look();
         journey.enter(Stage::Resolve);
-        let summary = self.source.resolve(&journey.reference).await?;
+        let summary = self.resolver.resolve(&journey.reference).await?;
         journey.config_digest = Some(summary.config_digest);
 
+        let look = self.look().await;
+        journey.enter(Stage::Plan);
+        if let Some(proof) = self.sink.confirm(&summary).await? {
+            let size = self.size(&summary);
+            return self.name(journey, Has::Summary(&summary, size), proof).await;
+        }
         journey.enter(Stage::Export);
         let image = self.image(&summary.config_digest).await?;
-
         journey.enter(Stage::Plan);
-        if let Some(proof) = self.sink.prove(&image).await? {
-            return self.name(journey, &image, proof).await;
-        }
-        let missing = self.sink.missing(&image).await?;
-        let claim = self.claims.claim(&image, &missing).await;
-        let missing = match claim.waited() {
-            false => missing,
-            // Somebody brought in what we lacked, or failed to: plan again with what is there now.
-            true => match self.sink.prove(&image).await? {
-                Some(proof) => return self.name(journey, &image, proof).await,
-                None => self.sink.missing(&image).await?,
-            },
-        };
-        let proof = match self.load_and_prove(journey, &image, missing).await {
-            Ok(proof) => proof,
-            Err(error) => {
-                if let Err(discard) = self.sink.discard(&image).await {
-                    tracing::warn!(image = %journey.reference, error = %discard, "leftovers of a failed load stay");
-                }
-                return Err(error);
+        match self.turn(journey, &image, seat, look).await? {
+            Next::Proven(proof) => self.name(journey, Has::Image(&image), proof).await,
+            Next::Load(seat, missing) => {
+                let proof = self.load_or_discard(journey, &image, missing).await?;
+                drop(seat);
+                self.name(journey, Has::Image(&image), proof).await
             }
+        }
+    }
+
+    /// Plans, and waits for the image's turn to load what it lacks; plans again whenever somebody
+    /// brought in some of that, and brings in for others too what they share with it.
+    async fn turn<'a>(
+        &'a self,
+        journey: &mut Journey,
+        image: &Image,
+        mut seat: Seat<'a>,
+        mut look: SemaphorePermit<'a>,
+    ) -> Result<Next<'a>, PullError> {
+        loop {
+            if let Some(proof) = self.sink.prove(image).await? {
+                return Ok(Next::Proven(proof));
+            }
+            let missing = self.sink.missing(image).await?;
+            let wants = self.wants(image, &missing).await?;
+            drop(look);
+            let mut waiting = Box::pin(seat.turn(wants));
+            let turn = match waiting.as_mut().now_or_never() {
+                Some(turn) => turn,
+                None => {
+                    journey.enter(Stage::Wait);
+                    waiting.await
+                }
+            };
+            seat = match turn {
+                Turn::Whole(seat) => return Ok(Next::Load(seat, missing)),
+                Turn::Again(seat) => seat,
+                Turn::Base(seat, count) => {
+                    self.load_base(journey, image, &missing, count).await?;
+                    seat.look_again()
+                }
+            };
+            look = self.look().await;
+            journey.enter(Stage::Plan);
+        }
+    }
+
+    /// What an image lacks, in the words of the board.
+    async fn wants(&self, image: &Image, missing: &Missing) -> Result<Wants, PullError> {
+        let (bytes, _) = missing.sizes(image);
+        let own = vec![image.config_digest.0];
+        if self.sink.overlap().await? == Overlap::Layers {
+            return Ok(Wants { image: own, layers: Vec::new(), bytes });
+        }
+        let diff_ids: Vec<_> = image.diff_ids().collect();
+        let stacks = ChainId::chain(&diff_ids);
+        let store = self.sink.store().await?;
+        let layers = image.layers.iter().zip(&stacks).zip(&missing.0);
+        let layers = layers.filter(|(_, missing)| **missing).map(|((layer, stack), _)| Wanted {
+            key: match store {
+                StoreKind::Graphdriver => stack.0,
+                StoreKind::Containerd => layer.blob.digest,
+            },
+            stack: stack.0,
+        });
+        Ok(Wants { image: own, layers: layers.collect(), bytes })
+    }
+
+    /// Brings in the first `count` of the layers that are missing, for all who share them. An engine
+    /// that does not take them in this way gets them with their images.
+    async fn load_base(
+        &self,
+        journey: &mut Journey,
+        image: &Image,
+        missing: &Missing,
+        count: usize,
+    ) -> Result<(), PullError> {
+        let positions = missing.0.iter().enumerate().filter(|(_, missing)| **missing);
+        let depth = positions.map(|(position, _)| position + 1).nth(count.saturating_sub(1));
+        let made = depth.map(|depth| (depth, base_of(image, depth)));
+        let Some((depth, Ok(base))) = made else {
+            self.board.only_whole();
+            return Ok(());
         };
-        drop(claim);
-        self.name(journey, &image, proof).await
+        self.unswept.store(true, Ordering::Relaxed);
+        let lacking = Missing(missing.0[..depth].to_vec());
+        let _room = self.room(journey, &base, &lacking).await?;
+        journey.enter(Stage::Load);
+        let moved = self.load(journey, Part { whole: image, part: &base }, &lacking).await;
+        let loaded = match moved {
+            Ok(()) => self.sink.prove(&base).await?.is_some(),
+            Err(PullError::Load(LoadError::Refused { message })) => {
+                tracing::info!(image = %journey.reference, message, "shared layers refused");
+                false
+            }
+            Err(error) => return Err(error),
+        };
+        match loaded {
+            true => journey.brought(lacking.sizes(&base).0),
+            false => self.board.only_whole(),
+        }
+        Ok(())
+    }
+
+    /// Removes bases, once nobody is about to load upon them.
+    async fn sweep(&self) {
+        if !self.board.is_idle() || !self.unswept.swap(false, Ordering::Relaxed) {
+            return;
+        }
+        if let Err(error) = self.sink.sweep().await {
+            self.unswept.store(true, Ordering::Relaxed);
+            tracing::warn!(%error, "shared layers stay in the engine under an image of their own");
+        }
+    }
+
+    async fn look(&self) -> SemaphorePermit<'_> {
+        self.looks.acquire().await.expect("invariant: it is never closed")
+    }
+
+    /// What the layers of an image come to: as counted when it was asked for, else as the source
+    /// says.
+    fn size(&self, summary: &ImageSummary) -> u64 {
+        let sizes = self.sizes.lock().unwrap_or_else(PoisonError::into_inner);
+        sizes.get(&summary.config_digest).copied().unwrap_or(summary.unpacked_size)
     }
 
     /// The image with its layers in the form that the engine's store wants.
     async fn image(&self, config_digest: &ConfigDigest) -> Result<Image, PullError> {
-        let form = self.sink.info().await?.store.layer_form();
-        Ok(self.source.image(config_digest, form).await?)
+        let form = self.sink.store().await?.layer_form();
+        let image = self.source.image(config_digest, form).await?;
+        let mut sizes = self.sizes.lock().unwrap_or_else(PoisonError::into_inner);
+        if MAX_SIZES <= sizes.len() {
+            sizes.clear();
+        }
+        sizes.insert(image.config_digest, size(&image));
+        drop(sizes);
+        Ok(image)
+    }
+
+    /// Loads and proves; what a load that failed left is removed.
+    async fn load_or_discard(
+        &self,
+        journey: &mut Journey,
+        image: &Image,
+        missing: Missing,
+    ) -> Result<Proof, PullError> {
+        let loaded = self.load_and_prove(journey, image, missing).await;
+        if loaded.is_err()
+            && let Err(discard) = self.sink.discard(image).await
+        {
+            tracing::warn!(image = %journey.reference, error = %discard, "leftovers of a failed load stay");
+        }
+        loaded
     }
 
     /// Loads what is missing; what is not proven then is healed with the full set, once.
@@ -220,10 +375,9 @@ impl Puller {
         image: &Image,
         missing: Missing,
     ) -> Result<Proof, PullError> {
-        journey.enter(Stage::Load);
         let full = Missing::all(image);
         let thin = missing != full;
-        match self.load(journey, image, &missing).await {
+        match self.load_in(journey, image, &missing, Stage::Load).await {
             // What the engine refused may be a base that went away under a thin archive.
             Err(PullError::Load(LoadError::Refused { message })) if thin => {
                 tracing::info!(image = %journey.reference, message, "thin load refused");
@@ -236,31 +390,57 @@ impl Puller {
                 }
             }
         }
-        journey.enter(Stage::Heal);
-        self.load(journey, image, &full).await?;
+        self.load_in(journey, image, &full, Stage::Heal).await?;
         journey.enter(Stage::Prove);
         self.sink.prove(image).await?.ok_or(PullError::Unproven)
+    }
+
+    /// Loads once there is room.
+    async fn load_in(
+        &self,
+        journey: &mut Journey,
+        image: &Image,
+        missing: &Missing,
+        stage: Stage,
+    ) -> Result<(), PullError> {
+        let _room = self.room(journey, image, missing).await?;
+        journey.enter(stage);
+        journey.planned(missing.sizes(image));
+        self.load(journey, Part { whole: image, part: image }, missing).await
+    }
+
+    async fn room(
+        &self,
+        journey: &mut Journey,
+        image: &Image,
+        missing: &Missing,
+    ) -> Result<Room, PullError> {
+        let mut asking = self.sink.room(image, missing);
+        if let Some(room) = asking.as_mut().now_or_never() {
+            return Ok(room?);
+        }
+        journey.enter(Stage::Wait);
+        Ok(asking.await?)
     }
 
     /// Loads, asking for the image again when the host forgot the lease under which it was read, or
     /// gave bytes that are not the blob's: it puts its bad copy aside and takes a new one then.
     async fn load(
         &self,
-        journey: &mut Journey,
-        image: &Image,
+        journey: &Journey,
+        Part { whole, part }: Part<'_>,
         missing: &Missing,
     ) -> Result<(), PullError> {
         let mut retries = 0;
-        journey.planned(missing.sizes(image));
         loop {
-            let blobs = journey.metered(self.source.blobs(&image.config_digest));
+            let blobs = journey.metered(self.source.blobs(&whole.config_digest));
             let blobs: Arc<dyn BlobSource> = Arc::new(blobs);
-            match self.sink.load(image, missing, &blobs).await {
+            match self.sink.load(part, missing, &blobs).await {
                 Err(LoadError::Source(error)) if mends(&error) && retries < SOURCE_RETRIES => {
                     retries += 1;
                     tracing::info!(image = %journey.reference, %error, "asking the host again");
-                    let now = self.image(&image.config_digest).await?;
-                    if now.target_digest() != image.target_digest() {
+                    let now = self.image(&whole.config_digest).await?;
+                    if now.target_digest() != whole.target_digest() {
                         // What was planned is void; whoever tries again plans for what it is now.
                         let changed = "its manifest on the host is another one by now";
                         return Err(SourceError::unavailable(&journey.reference, changed).into());
@@ -275,12 +455,12 @@ impl Puller {
     async fn name(
         &self,
         journey: &mut Journey,
-        image: &Image,
+        has: Has<'_>,
         proof: Proof,
     ) -> Result<(Outcome, Proof), PullError> {
         let loaded = journey.loaded();
         if !loaded {
-            journey.planned((0, image.layers.iter().map(|layer| layer.blob.size).sum()));
+            journey.planned((0, has.size()));
         }
         if proof.references.contains(&journey.reference) {
             let outcome = if loaded { Outcome::Synced } else { Outcome::Skipped };
@@ -288,13 +468,53 @@ impl Puller {
         }
         journey.enter(Stage::Tag);
         self.sink.tag(&proof, &journey.reference).await?;
-        match self.sink.prove(image).await? {
+        let proof = match has {
+            Has::Image(image) => self.sink.prove(image).await?,
+            Has::Summary(summary, _) => self.sink.confirm(summary).await?,
+        };
+        match proof {
             Some(proof) if proof.references.contains(&journey.reference) => {
                 Ok((Outcome::Synced, proof))
             }
             _ => Err(PullError::Unnamed { reference: journey.reference.clone() }),
         }
     }
+}
+
+/// What is loaded, and the image whose blobs it is made of.
+struct Part<'a> {
+    whole: &'a Image,
+    part: &'a Image,
+}
+
+/// What a plan comes to.
+enum Next<'a> {
+    /// The image is there.
+    Proven(Proof),
+    /// It is this image's turn to load what is missing.
+    Load(Seat<'a>, Missing),
+}
+
+/// What is known of an image that is there.
+enum Has<'a> {
+    /// All of it.
+    Image(&'a Image),
+    /// What the source tells at once, and what its layers come to.
+    Summary(&'a ImageSummary, u64),
+}
+
+impl Has<'_> {
+    /// Bytes of its layers.
+    fn size(&self) -> u64 {
+        match self {
+            Self::Image(image) => size(image),
+            Self::Summary(_, size) => *size,
+        }
+    }
+}
+
+fn size(image: &Image) -> u64 {
+    image.layers.iter().map(|layer| layer.blob.size).sum()
 }
 
 /// Whether asking the host for the image again can mend this.

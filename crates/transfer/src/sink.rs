@@ -1,5 +1,6 @@
 //! Where images go: an engine that takes what it lacks, and can be asked to prove that it has it.
 
+use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
@@ -10,6 +11,7 @@ use crate::blob::{BlobError, BlobSource, Cause};
 use crate::digest::EngineImageId;
 use crate::image::{Image, LayerForm};
 use crate::reference::Reference;
+use crate::source::ImageSummary;
 
 /// How an engine keeps images; detected by asking it, never by its version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -74,6 +76,33 @@ impl Missing {
     }
 }
 
+/// What loads under way at once see of each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Overlap {
+    /// Nothing before they are done: two loads of one new layer would both unpack it.
+    Images,
+    /// Every layer: whoever needs one that is on its way waits for that layer alone.
+    Layers,
+}
+
+/// Room on an engine's disk for one load, until it is dropped.
+#[derive(Default)]
+pub struct Room(Option<Box<dyn Any + Send>>);
+
+impl Room {
+    /// Room that is given back when `guard` is dropped.
+    #[must_use]
+    pub fn held_by(guard: impl Any + Send) -> Self {
+        Self(Some(Box::new(guard)))
+    }
+}
+
+impl fmt::Debug for Room {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Room").field(&self.0.is_some()).finish()
+    }
+}
+
 /// The engine itself confirmed every layer of an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Proof {
@@ -116,7 +145,7 @@ pub enum LoadError {
 
 /// An engine that takes images.
 ///
-/// The order is always [`missing`](Self::missing), [`load`](Self::load) without a name,
+/// The order is always [`missing`](Self::missing), [`room`](Self::room), [`load`](Self::load) without a name,
 /// [`prove`](Self::prove), and only then [`tag`](Self::tag): so a load that goes wrong never moves a
 /// good tag to a broken image ([`crate::pull`]).
 #[async_trait]
@@ -127,11 +156,45 @@ pub trait ImageSink: Send + Sync {
     /// [`LoadError::Unavailable`].
     async fn info(&self) -> Result<EngineInfo, LoadError>;
 
+    /// How the engine keeps images, as it said a moment ago or says now.
+    ///
+    /// # Errors
+    /// [`LoadError::Unavailable`].
+    async fn store(&self) -> Result<StoreKind, LoadError> {
+        Ok(self.info().await?.store)
+    }
+
+    /// What loads at once see of each other.
+    ///
+    /// # Errors
+    /// [`LoadError::Unavailable`].
+    async fn overlap(&self) -> Result<Overlap, LoadError> {
+        Ok(Overlap::Images)
+    }
+
+    /// [`prove`](Self::prove) by what the source tells of an image at once. `None` also where that
+    /// is too little to know the image by: then [`prove`](Self::prove) is asked.
+    ///
+    /// # Errors
+    /// [`LoadError::Unavailable`].
+    async fn confirm(&self, _summary: &ImageSummary) -> Result<Option<Proof>, LoadError> {
+        Ok(None)
+    }
+
     /// Which layers of `image` must be sent, by the rule of the engine's own store.
     ///
     /// # Errors
     /// [`LoadError::Unavailable`].
     async fn missing(&self, image: &Image) -> Result<Missing, LoadError>;
+
+    /// Room for a load, waited for while other loads take it. Held until the load is over.
+    ///
+    /// # Errors
+    /// [`LoadError::NoSpace`] when the load does not fit although nobody else is loading, and
+    /// [`LoadError::Unavailable`].
+    async fn room(&self, _image: &Image, _missing: &Missing) -> Result<Room, LoadError> {
+        Ok(Room::default())
+    }
 
     /// Takes the image in without a name, reading the missing layers from `blobs` as fast as the
     /// engine can take them. Says nothing of success: that is [`prove`](Self::prove)'s.
@@ -166,4 +229,13 @@ pub trait ImageSink: Send + Sync {
     /// # Errors
     /// [`LoadError::Unavailable`].
     async fn discard(&self, image: &Image) -> Result<(), LoadError>;
+
+    /// Removes bases that pulls loaded ([`crate::pull::BASE_LABEL`]), those of pulls that were
+    /// killed too. Their layers stay where an image has them.
+    ///
+    /// # Errors
+    /// [`LoadError::Unavailable`].
+    async fn sweep(&self) -> Result<(), LoadError> {
+        Ok(())
+    }
 }

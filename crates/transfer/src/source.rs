@@ -83,6 +83,21 @@ pub trait ImageSource: Send + Sync {
     /// [`SourceError::NotFound`], [`SourceError::Unavailable`].
     async fn resolve(&self, reference: &Reference) -> Result<ImageSummary, SourceError>;
 
+    /// The images that `references` name now, in their order.
+    ///
+    /// # Errors
+    /// Each as of [`resolve`](Self::resolve).
+    async fn resolve_all(
+        &self,
+        references: &[Reference],
+    ) -> Vec<Result<ImageSummary, SourceError>> {
+        let mut resolved = Vec::with_capacity(references.len());
+        for reference in references {
+            resolved.push(self.resolve(reference).await);
+        }
+        resolved
+    }
+
     /// The image whole: manifest, config, and each layer with its size.
     ///
     /// A source that learns these only by exporting the image does so here, once for all callers;
@@ -113,6 +128,13 @@ impl<S: ImageSource + ?Sized> ImageSource for Arc<S> {
 
     async fn resolve(&self, reference: &Reference) -> Result<ImageSummary, SourceError> {
         (**self).resolve(reference).await
+    }
+
+    async fn resolve_all(
+        &self,
+        references: &[Reference],
+    ) -> Vec<Result<ImageSummary, SourceError>> {
+        (**self).resolve_all(references).await
     }
 
     async fn image(

@@ -79,7 +79,7 @@ const LAYER: u64 = 2048;
 fn flights(engine: &Shaky) -> Flights {
     let source = MemorySource::default();
     source.insert("app:1", image(1, &[10, 20]));
-    Flights::new(Puller::new(Arc::new(source), Arc::new(engine.clone()), 2), 2)
+    Flights::new(Puller::new(Arc::new(source), Arc::new(engine.clone()), 2))
 }
 
 #[tokio::test(start_paused = true)]

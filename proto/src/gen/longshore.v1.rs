@@ -2998,6 +2998,9 @@ pub enum Stage {
     Prove = 6,
     /// The proven image gets its name.
     Tag = 7,
+    /// Another image brings in what this one lacks too, there is no room for it yet, or as many images
+    /// are being loaded as the engine gains from. Comes between STAGE_PLAN and STAGE_LOAD.
+    Wait = 8,
 }
 impl Stage {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -3014,6 +3017,7 @@ impl Stage {
             Self::Heal => "STAGE_HEAL",
             Self::Prove => "STAGE_PROVE",
             Self::Tag => "STAGE_TAG",
+            Self::Wait => "STAGE_WAIT",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -3027,6 +3031,7 @@ impl Stage {
             "STAGE_HEAL" => Some(Self::Heal),
             "STAGE_PROVE" => Some(Self::Prove),
             "STAGE_TAG" => Some(Self::Tag),
+            "STAGE_WAIT" => Some(Self::Wait),
             _ => None,
         }
     }

@@ -160,6 +160,7 @@ fn events() -> Vec<SyncEvent> {
         Stage::Resolve,
         Stage::Export,
         Stage::Plan,
+        Stage::Wait,
         Stage::Load,
         Stage::Heal,
         Stage::Prove,

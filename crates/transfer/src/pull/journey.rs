@@ -28,6 +28,8 @@ pub(super) struct Journey {
     entered: Instant,
     loaded: bool,
     bytes_saved: u64,
+    /// Bytes of layers that it brought in for others too, before its own load.
+    brought: u64,
     moved: Arc<Moved>,
 }
 
@@ -48,6 +50,7 @@ impl Journey {
             entered: Instant::now(),
             loaded: false,
             bytes_saved: 0,
+            brought: 0,
             moved: Arc::default(),
         }
     }
@@ -60,8 +63,16 @@ impl Journey {
         self.tell(EventKind::Entered(stage));
     }
 
+    /// Takes note of layers that are there because this image brought them in.
+    pub(super) fn brought(&mut self, bytes: u64) {
+        self.brought += bytes;
+    }
+
     /// Takes note of a plan: bytes to move, bytes saved.
     pub(super) fn planned(&mut self, (bytes_to_move, bytes_saved): (u64, u64)) {
+        // A healing load moves what was brought in once more; nothing is saved by it.
+        let brought = self.brought.min(bytes_saved);
+        let (bytes_to_move, bytes_saved) = (bytes_to_move + brought, bytes_saved - brought);
         self.bytes_saved = bytes_saved;
         self.tell(EventKind::Planned { bytes_to_move, bytes_saved });
     }

@@ -43,7 +43,7 @@ async fn an_image_is_loaded_proven_and_then_named() {
         assert_eq!(report.error, None);
         assert!(3000 <= report.bytes_moved, "{report:?}");
         use Stage::{Export, Load, Plan, Prove, Resolve, Tag};
-        assert_eq!(stages(&report), [Resolve, Export, Plan, Load, Prove, Tag]);
+        assert_eq!(stages(&report), [Resolve, Plan, Export, Plan, Load, Prove, Tag]);
         assert_eq!(sink.tags().get(&name("app:1")).copied(), report.engine_image_id);
 
         let again = pull(&source, &sink, "app:1").await;

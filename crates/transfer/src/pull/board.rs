@@ -1,0 +1,347 @@
+//! The load plan over all images that are under way: who loads what, and when.
+//!
+//! ```text
+//!              ┌──────────────── again: plan with what is there now ──────────────┐
+//!              ▼                                                                  │
+//!   look ► Looking ─ wants ─► Waiting ─┬─ free, and nobody else lacks it ► whole  │
+//!                                      ├─ free, others lack its base too ► base ──┤
+//!                                      └─ somebody brings in what it lacks ───────┘
+//! ```
+//! - A layer that several images lack goes in once, and first: the one with most to load brings in
+//!   the layers that others lack as well, as an image of their own, and all of them look again.
+//! - Then the images load at once, as many as the engine gains from, the largest first: what is left
+//!   at the end should be short.
+//! - Nobody begins while others are still looking, but not for long: they may lack the same.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
+
+use crate::digest::Digest;
+
+/// How long an image that could begin waits for others that are still looking. A host that has to
+/// export an image before it can tell its layers takes longer, and is not waited for.
+const GRACE: Duration = Duration::from_millis(250);
+
+/// What an image lacks.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Wants {
+    /// What nobody else may bring in at the same time, besides the layers: the image itself.
+    pub(super) image: Vec<Digest>,
+    /// The layers that it lacks, the base first; empty where loads see each other's layers.
+    pub(super) layers: Vec<Wanted>,
+    /// Bytes that it lacks.
+    pub(super) bytes: u64,
+}
+
+/// A layer that an image lacks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Wanted {
+    /// What the engine knows it by.
+    pub(super) key: Digest,
+    /// The stack that ends with it: the same for two images that have the same base up to here.
+    pub(super) stack: Digest,
+}
+
+impl Wants {
+    fn keys(&self) -> impl Iterator<Item = Digest> + '_ {
+        self.image.iter().copied().chain(self.layers.iter().map(|layer| layer.key))
+    }
+
+    /// How many of the layers, from the base on, all of the same others lack as well.
+    fn shared(&self, others: &[&Self]) -> usize {
+        let sharers = |layer: &Wanted| -> Vec<usize> {
+            let lacks = |other: &&Self| other.layers.iter().any(|l| l.stack == layer.stack);
+            let found = others.iter().enumerate().filter(|(_, other)| lacks(other));
+            found.map(|(position, _)| position).collect()
+        };
+        let Some(first) = self.layers.first().map(&sharers).filter(|all| !all.is_empty()) else {
+            return 0;
+        };
+        self.layers.iter().take_while(|layer| sharers(layer) == first).count()
+    }
+}
+
+/// Who brings in what.
+#[derive(Debug)]
+pub(super) struct Board {
+    /// Loads at once, at least one.
+    limit: usize,
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    looking: usize,
+    waiting: BTreeMap<u64, Waiting>,
+    /// What is being brought in.
+    held: HashSet<Digest>,
+    loading: usize,
+    next: u64,
+    /// Whether layers that are shared are not to be brought in on their own any more.
+    whole_only: bool,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    wants: Wants,
+    since: Instant,
+    granted: Option<Granted>,
+}
+
+/// What an image that waited is to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Granted {
+    /// Load all that it lacks.
+    Whole,
+    /// Load so many of the layers that it lacks, from the base on.
+    Base(usize),
+    /// Plan again: somebody brought in what it lacks, or failed to.
+    Again,
+}
+
+/// An image's place on the board; dropping it lets others go on.
+#[derive(Debug)]
+pub(super) struct Seat<'a> {
+    board: &'a Board,
+    place: Place,
+}
+
+#[derive(Debug)]
+enum Place {
+    Looking,
+    Waiting(u64),
+    Loading(Vec<Digest>),
+}
+
+/// What comes of waiting.
+#[derive(Debug)]
+pub(super) enum Turn<'a> {
+    /// Load all that is lacking, and drop the seat when it is proven.
+    Whole(Seat<'a>),
+    /// Load so many of the layers that are lacking, from the base on, and [`Seat::look_again`].
+    Base(Seat<'a>, usize),
+    /// Plan again.
+    Again(Seat<'a>),
+}
+
+impl Board {
+    pub(super) fn new(limit: usize) -> Self {
+        Self { limit: limit.max(1), state: Mutex::default(), changed: Notify::new() }
+    }
+
+    /// A seat for an image of which nobody knows yet what it lacks.
+    pub(super) fn look(&self) -> Seat<'_> {
+        self.lock().looking += 1;
+        Seat { board: self, place: Place::Looking }
+    }
+
+    /// From now on nobody is told to bring in a base on its own.
+    pub(super) fn only_whole(&self) {
+        self.lock().whole_only = true;
+    }
+
+    /// Whether there is nobody.
+    pub(super) fn is_idle(&self) -> bool {
+        let state = self.lock();
+        state.looking == 0 && state.loading == 0 && state.waiting.is_empty()
+    }
+
+    /// Changes the state, and wakes whoever that concerns.
+    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let mut state = self.lock();
+        let result = change(&mut state);
+        let decided = state.decide(self.limit, Instant::now());
+        drop(state);
+        if decided {
+            self.changed.notify_waiters();
+        }
+        result
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Tells those who wait what they are to do, as far as it can be said. Whether anybody was told.
+    fn decide(&mut self, limit: usize, now: Instant) -> bool {
+        let mut order: Vec<u64> = self.undecided().map(|(ticket, _)| ticket).collect();
+        order.sort_by_key(|ticket| std::cmp::Reverse(self.waiting[ticket].wants.bytes));
+        let mut decided = false;
+        for ticket in order {
+            if limit <= self.loading {
+                break;
+            }
+            let Waiting { wants, since, .. } = &self.waiting[&ticket];
+            let settled = self.looking == 0 || *since + GRACE <= now;
+            if !settled || wants.keys().any(|key| self.held.contains(&key)) {
+                continue;
+            }
+            let (ticket, granted) = self.grant(ticket);
+            let Some(waiting) = self.waiting.get_mut(&ticket) else { continue };
+            waiting.granted = Some(granted);
+            self.held.extend(waiting.wants.granted(granted));
+            self.loading += 1;
+            decided = true;
+        }
+        decided
+    }
+
+    /// What is granted in the turn of this image, and to whom.
+    fn grant(&self, ticket: u64) -> (u64, Granted) {
+        let wants = &self.waiting[&ticket].wants;
+        // The same image under another name comes with it.
+        let is_other = |other: &Wants| !other.image.iter().any(|same| wants.image.contains(same));
+        let others: Vec<(u64, &Wants)> = self
+            .undecided()
+            .map(|(other, waiting)| (other, &waiting.wants))
+            .filter(|(_, other)| is_other(other))
+            .collect();
+        let lacking: Vec<&Wants> = others.iter().map(|(_, wants)| *wants).collect();
+        let count = wants.shared(&lacking);
+        if count == 0 || self.whole_only {
+            return (ticket, Granted::Whole);
+        }
+        // One that lacks just that needs no base made up for it.
+        let base = wants.layers[..count].last();
+        match others.iter().find(|(_, other)| other.layers.last() == base) {
+            Some((other, _)) => (*other, Granted::Whole),
+            None => (ticket, Granted::Base(count)),
+        }
+    }
+
+    fn undecided(&self) -> impl Iterator<Item = (u64, &Waiting)> {
+        let undecided = self.waiting.iter().filter(|(_, waiting)| waiting.granted.is_none());
+        undecided.map(|(ticket, waiting)| (*ticket, waiting))
+    }
+
+    /// Ends a load: whoever waits for what it held looks again.
+    fn release(&mut self, keys: &[Digest]) {
+        self.loading -= 1;
+        for key in keys {
+            self.held.remove(key);
+        }
+        for waiting in self.waiting.values_mut().filter(|waiting| waiting.granted.is_none()) {
+            if waiting.wants.keys().any(|key| keys.contains(&key)) {
+                waiting.granted = Some(Granted::Again);
+                // Before it even knows: nobody should begin without it.
+                self.looking += 1;
+            }
+        }
+    }
+}
+
+impl Wants {
+    /// What is held by who was granted this.
+    fn granted(&self, granted: Granted) -> Vec<Digest> {
+        match granted {
+            Granted::Whole => self.keys().collect(),
+            Granted::Base(count) => self.layers[..count].iter().map(|layer| layer.key).collect(),
+            Granted::Again => Vec::new(),
+        }
+    }
+}
+
+impl<'a> Seat<'a> {
+    /// Says what the image lacks, and waits for its turn.
+    ///
+    /// All that is granted is granted at once, so two images that lack each other's layers cannot
+    /// wait for one another.
+    pub(super) async fn turn(mut self, wants: Wants) -> Turn<'a> {
+        let board = self.board;
+        let since = Instant::now();
+        let ticket = board.change(|state| {
+            let ticket = state.next;
+            state.next += 1;
+            state.looking -= 1;
+            state.waiting.insert(ticket, Waiting { wants, since, granted: None });
+            ticket
+        });
+        self.place = Place::Waiting(ticket);
+        let mut in_grace = true;
+        loop {
+            let changed = board.changed.notified();
+            tokio::pin!(changed);
+            // Listen before looking, or a change between the two is missed.
+            changed.as_mut().enable();
+            if let Some((place, granted)) = board.take(ticket) {
+                self.place = place;
+                return match granted {
+                    Granted::Whole => Turn::Whole(self),
+                    Granted::Base(count) => Turn::Base(self, count),
+                    Granted::Again => Turn::Again(self),
+                };
+            }
+            tokio::select! {
+                () = changed => {}
+                () = sleep_until(since + GRACE), if in_grace => {
+                    in_grace = false;
+                    board.change(|_| ());
+                }
+            }
+        }
+    }
+
+    /// Ends the load of a base: the image itself is planned again.
+    pub(super) fn look_again(mut self) -> Self {
+        self.leave(|state| state.looking += 1);
+        self.place = Place::Looking;
+        self
+    }
+
+    /// Leaves the place for what `next` does.
+    fn leave(&mut self, next: impl FnOnce(&mut State)) {
+        let board = self.board;
+        board.change(|state| {
+            match &self.place {
+                Place::Looking => state.looking -= 1,
+                Place::Loading(keys) => state.release(keys),
+                Place::Waiting(ticket) => state.give_up(*ticket),
+            }
+            next(state);
+        });
+        board.changed.notify_waiters();
+    }
+}
+
+impl Board {
+    /// What was granted, once it is.
+    fn take(&self, ticket: u64) -> Option<(Place, Granted)> {
+        let mut state = self.lock();
+        let granted = state.waiting.get(&ticket)?.granted?;
+        let waiting = state.waiting.remove(&ticket)?;
+        let place = match granted {
+            Granted::Again => Place::Looking,
+            granted => Place::Loading(waiting.wants.granted(granted)),
+        };
+        Some((place, granted))
+    }
+}
+
+impl State {
+    /// Somebody who waited went away, perhaps just after being told to go on.
+    fn give_up(&mut self, ticket: u64) {
+        let Some(waiting) = self.waiting.remove(&ticket) else { return };
+        match waiting.granted {
+            None => {}
+            Some(Granted::Again) => self.looking -= 1,
+            Some(granted) => self.release(&waiting.wants.granted(granted)),
+        }
+    }
+}
+
+impl Drop for Seat<'_> {
+    fn drop(&mut self) {
+        self.leave(|_| ());
+    }
+}
+
+#[cfg(test)]
+#[path = "board/tests.rs"]
+mod tests;

@@ -1,0 +1,149 @@
+//! The load plan, without images: what is told to whom.
+
+use futures::FutureExt as _;
+
+use super::*;
+
+fn digest(name: &str) -> Digest {
+    Digest::of(name.as_bytes())
+}
+
+/// An image that lacks a stack of layers, given from the base on, of some size.
+fn wants(image: &str, layers: &[&str], bytes: u64) -> Wants {
+    let mut stack = String::new();
+    let layers = layers.iter().map(|layer| {
+        stack = format!("{stack}/{layer}");
+        Wanted { key: digest(&stack), stack: digest(&stack) }
+    });
+    Wants { layers: layers.collect(), image: vec![digest(image)], bytes }
+}
+
+/// What came of waiting, in a word.
+fn word(turn: &Turn<'_>) -> String {
+    match turn {
+        Turn::Whole(_) => "whole".into(),
+        Turn::Base(_, count) => format!("base {count}"),
+        Turn::Again(_) => "again".into(),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_shared_goes_in_first_and_then_all_at_once() {
+    let board = Board::new(4);
+    let images = [
+        ("small", wants("small", &["base", "s"], 10)),
+        ("large", wants("large", &["base", "l"], 90)),
+        ("alone", wants("alone", &["other"], 50)),
+    ];
+    let seats: Vec<_> = images.iter().map(|_| board.look()).collect();
+    let mut turns: Vec<_> = seats
+        .into_iter()
+        .zip(&images)
+        .map(|(seat, (_, wants))| Box::pin(seat.turn(wants.clone())))
+        .collect();
+    // Those who share nothing begin with the base.
+    assert!(turns[0].as_mut().now_or_never().is_none());
+    let large = turns[1].as_mut().now_or_never();
+    assert!(large.is_none(), "nobody begins while others look");
+    let alone = turns[2].as_mut().now_or_never().unwrap();
+    assert_eq!(word(&alone), "whole");
+    let base = turns[1].as_mut().now_or_never().unwrap();
+    assert_eq!(word(&base), "base 1");
+    assert!(turns[0].as_mut().now_or_never().is_none());
+
+    let Turn::Base(seat, _) = base else { unreachable!() };
+    let large = seat.look_again();
+    let again = turns[0].as_mut().now_or_never().unwrap();
+    assert_eq!(word(&again), "again");
+    let Turn::Again(small) = again else { unreachable!() };
+    let large = large.turn(wants("large", &["l"], 80));
+    let small = small.turn(wants("small", &["s"], 5));
+    let (large, small) = tokio::join!(large, small);
+    assert_eq!((word(&large), word(&small)), ("whole".into(), "whole".into()));
+    drop((large, small, alone));
+    assert!(board.is_idle());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_largest_begins_and_no_more_than_the_limit() {
+    let board = Board::new(1);
+    let seats = [board.look(), board.look()];
+    let [first, second] = seats;
+    let mut small = Box::pin(first.turn(wants("small", &["a"], 1)));
+    assert!(small.as_mut().now_or_never().is_none());
+    let mut large = Box::pin(second.turn(wants("large", &["b"], 2)));
+    let large = large.as_mut().now_or_never().unwrap();
+    assert_eq!(word(&large), "whole");
+    assert!(small.as_mut().now_or_never().is_none());
+    drop(large);
+    assert_eq!(word(&small.await), "whole");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_lacks_just_what_is_shared_brings_it_in() {
+    let board = Board::new(2);
+    let [child, parent] = [board.look(), board.look()];
+    let mut child = Box::pin(child.turn(wants("child", &["base", "c"], 9)));
+    assert!(child.as_mut().now_or_never().is_none());
+    let parent = parent.turn(wants("parent", &["base"], 5)).await;
+    assert_eq!(word(&parent), "whole");
+    assert!(child.as_mut().now_or_never().is_none());
+    drop(parent);
+    assert_eq!(word(&child.await), "again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_image_under_two_names_is_brought_in_once() {
+    let board = Board::new(2);
+    let [first, second] = [board.look(), board.look()];
+    let mut first = Box::pin(first.turn(wants("same", &["a"], 1)));
+    assert!(first.as_mut().now_or_never().is_none());
+    let mut second = Box::pin(second.turn(wants("same", &["a"], 1)));
+    assert!(second.as_mut().now_or_never().is_none());
+    let first = first.as_mut().now_or_never().unwrap();
+    assert_eq!(word(&first), "whole");
+    drop(first);
+    assert_eq!(word(&second.await), "again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_host_that_takes_long_to_tell_is_not_waited_for() {
+    let board = Board::new(2);
+    let slow = board.look();
+    let begun = Instant::now();
+    let turn = board.look().turn(wants("quick", &["a"], 1)).await;
+    assert_eq!((word(&turn), begun.elapsed()), ("whole".into(), GRACE));
+    drop(slow);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_goes_away_leaves_nothing_behind() {
+    let board = Board::new(1);
+    let held = board.look().turn(wants("held", &["a"], 1)).await;
+    let mut waiting = Box::pin(board.look().turn(wants("waiting", &["a"], 1)));
+    assert!(waiting.as_mut().now_or_never().is_none());
+    drop(waiting);
+    // One who was told to go on, and did not hear it.
+    let mut told = Box::pin(board.look().turn(wants("told", &["a"], 1)));
+    assert!(told.as_mut().now_or_never().is_none());
+    drop(held);
+    drop(told);
+    assert!(board.is_idle());
+    let next = board.look().turn(wants("next", &["a"], 1)).await;
+    assert_eq!(word(&next), "whole");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_engine_that_takes_no_base_gets_whole_images() {
+    let board = Board::new(2);
+    board.only_whole();
+    let [first, second] = [board.look(), board.look()];
+    let mut first = Box::pin(first.turn(wants("first", &["base", "a"], 2)));
+    assert!(first.as_mut().now_or_never().is_none());
+    let mut second = Box::pin(second.turn(wants("second", &["base", "b"], 1)));
+    assert!(second.as_mut().now_or_never().is_none());
+    let first = first.as_mut().now_or_never().unwrap();
+    assert_eq!(word(&first), "whole");
+    drop(first);
+    assert_eq!(word(&second.await), "again");
+}
