@@ -184,6 +184,11 @@ pub trait BlobSource: Send + Sync {
     /// # Errors
     /// [`BlobError::NotFound`], [`BlobError::OffsetBeyondEnd`], or that the source failed.
     async fn open(&self, digest: &Digest, offset: u64) -> Result<BlobStream, BlobError>;
+
+    /// Takes note that a reader asks again for what it was given: the bytes that it got may not have
+    /// been the blob's. Whoever keeps bytes looks at them anew before it gives them out again; a
+    /// source that verifies each read, or has nothing of its own, has nothing to do.
+    fn doubt(&self, _digest: &Digest) {}
 }
 
 /// Gives blobs, and keeps more of them.
@@ -202,6 +207,16 @@ pub trait BlobStore: BlobSource {
     /// [`BlobError::NoSpace`], [`BlobError::Storage`].
     async fn ingest_of(&self, _expected: &Descriptor) -> Result<Box<dyn Ingest>, BlobError> {
         self.ingest().await
+    }
+
+    /// The same for bytes that come from a [`BlobStream`] from offset 0, which verifies itself: a
+    /// store may believe its end, and not hash what was hashed a moment ago. Whoever writes commits
+    /// only after that stream ended well.
+    ///
+    /// # Errors
+    /// As [`ingest_of`](Self::ingest_of).
+    async fn ingest_verified(&self, expected: &Descriptor) -> Result<Box<dyn Ingest>, BlobError> {
+        self.ingest_of(expected).await
     }
 
     /// Forgets a blob. Forgetting what is not there is not an error; a leased blob stays.
@@ -223,14 +238,23 @@ pub trait Ingest: Send {
     /// How many bytes were taken so far.
     fn size(&self) -> u64;
 
-    /// The digest of the bytes taken so far.
+    /// The digest of the bytes taken so far. Asking costs the hash of those that came last.
     fn digest(&self) -> Digest;
 
     /// Reads back what was taken so far: how readers follow a blob that is still coming in.
     fn written(&self) -> Arc<dyn Written>;
 
-    /// Ends by saying what the blob should have been. After `Ok` it is readable and survives a
-    /// power cut; committing what is there already is not an error.
+    /// Says what the blob should have been. After `Ok` all of it may be handed to those who read what
+    /// was [`written`](Self::written); that it is kept, and stays, is up to
+    /// [`commit`](Self::commit).
+    ///
+    /// # Errors
+    /// [`BlobError::SizeMismatch`] and [`BlobError::DigestMismatch`] when it is something else, and
+    /// [`BlobError::Storage`]; the ingest is of no more use then.
+    async fn verify(&mut self, expected: &Descriptor) -> Result<(), BlobError>;
+
+    /// Ends by saying what the blob should have been, as [`verify`](Self::verify) does. After `Ok`
+    /// it is readable and survives a power cut; committing what is there already is not an error.
     ///
     /// # Errors
     /// [`BlobError::SizeMismatch`] and [`BlobError::DigestMismatch`] when it is something else, and
@@ -257,6 +281,10 @@ impl<S: BlobSource + ?Sized> BlobSource for Arc<S> {
     async fn open(&self, digest: &Digest, offset: u64) -> Result<BlobStream, BlobError> {
         (**self).open(digest, offset).await
     }
+
+    fn doubt(&self, digest: &Digest) {
+        (**self).doubt(digest);
+    }
 }
 
 #[async_trait]
@@ -267,6 +295,10 @@ impl<S: BlobStore + ?Sized> BlobStore for Arc<S> {
 
     async fn ingest_of(&self, expected: &Descriptor) -> Result<Box<dyn Ingest>, BlobError> {
         (**self).ingest_of(expected).await
+    }
+
+    async fn ingest_verified(&self, expected: &Descriptor) -> Result<Box<dyn Ingest>, BlobError> {
+        (**self).ingest_verified(expected).await
     }
 
     async fn remove(&self, digest: &Digest) -> Result<(), BlobError> {

@@ -68,6 +68,11 @@ impl<N: BlobStore, F: BlobSource> BlobSource for Cached<N, F> {
             }
         })
     }
+
+    fn doubt(&self, digest: &Digest) {
+        self.near.doubt(digest);
+        self.far.doubt(digest);
+    }
 }
 
 /// A far stream on its way to the reader, and its copy.

@@ -226,6 +226,11 @@ impl BlobSource for Blobs {
         }
         self.second.open(digest, offset).await
     }
+
+    fn doubt(&self, digest: &Digest) {
+        self.first.doubt(digest);
+        self.second.doubt(digest);
+    }
 }
 
 impl Blobs {

@@ -54,15 +54,23 @@ impl Limits {
         self.streams.available_permits()
     }
 
-    async fn reserve(&self, bytes: u64) -> [OwnedSemaphorePermit; 2] {
+    /// Waits until one more stream with `bytes` still to come may begin: it is given as many as it
+    /// may have in flight, [`WINDOW`] at most.
+    pub async fn reserve(&self, bytes: u64) -> Reserved {
         let units = bytes.min(WINDOW as u64).div_ceil(UNIT);
         let units = u32::try_from(units).unwrap_or(self.most).clamp(1, self.most);
         let open = "invariant: these semaphores are never closed";
         // Always in this order: two openers never wait for each other.
         let stream = self.streams.clone().acquire_owned().await.expect(open);
         let bytes = self.bytes.clone().acquire_many_owned(units).await.expect(open);
-        [stream, bytes]
+        Reserved { _permits: [stream, bytes] }
     }
+}
+
+/// Room for one stream; dropping it makes room for the next.
+#[derive(Debug)]
+pub struct Reserved {
+    _permits: [OwnedSemaphorePermit; 2],
 }
 
 /// A source whose streams stay within [`Limits`]; opening waits its turn.
@@ -94,16 +102,20 @@ impl<S: BlobSource> BlobSource for Limited<S> {
     async fn open(&self, digest: &Digest, offset: u64) -> Result<BlobStream, BlobError> {
         let size = self.source.stat(digest).await?;
         let left = size.map_or(0, |size| size.saturating_sub(offset));
-        let permits = self.limits.reserve(left).await;
+        let reserved = self.limits.reserve(left).await;
         let stream = self.source.open(digest, offset).await?;
-        Ok(Permitted { stream, _permits: permits }.boxed())
+        Ok(Permitted { stream, _reserved: reserved }.boxed())
+    }
+
+    fn doubt(&self, digest: &Digest) {
+        self.source.doubt(digest);
     }
 }
 
 /// A stream that gives its reservation back when it is dropped.
 struct Permitted {
     stream: BlobStream,
-    _permits: [OwnedSemaphorePermit; 2],
+    _reserved: Reserved,
 }
 
 impl Stream for Permitted {

@@ -99,6 +99,10 @@ impl<S: BlobSource> BlobSource for Metered<S> {
         })?;
         Ok(Counted { stream, span, counters: self.counters.clone(), offset }.boxed())
     }
+
+    fn doubt(&self, digest: &Digest) {
+        self.source.doubt(digest);
+    }
 }
 
 /// A stream whose frames are counted; frames are never logged.
@@ -188,6 +192,10 @@ impl<S: BlobStore> MeteredStore<S> {
     pub fn counters(&self) -> &Arc<Counters> {
         self.store.counters()
     }
+
+    fn counted(&self, ingest: Box<dyn Ingest>) -> Box<dyn Ingest> {
+        Box::new(CountedIngest { ingest: Some(ingest), counters: self.ingests.clone() })
+    }
 }
 
 impl<S> fmt::Debug for MeteredStore<S> {
@@ -205,18 +213,24 @@ impl<S: BlobStore> BlobSource for MeteredStore<S> {
     async fn open(&self, digest: &Digest, offset: u64) -> Result<BlobStream, BlobError> {
         self.store.open(digest, offset).await
     }
+
+    fn doubt(&self, digest: &Digest) {
+        self.store.doubt(digest);
+    }
 }
 
 #[async_trait]
 impl<S: BlobStore> BlobStore for MeteredStore<S> {
     async fn ingest(&self) -> Result<Box<dyn Ingest>, BlobError> {
-        let ingest = Some(self.store.source.ingest().await?);
-        Ok(Box::new(CountedIngest { ingest, counters: self.ingests.clone() }))
+        Ok(self.counted(self.store.source.ingest().await?))
     }
 
     async fn ingest_of(&self, expected: &Descriptor) -> Result<Box<dyn Ingest>, BlobError> {
-        let ingest = Some(self.store.source.ingest_of(expected).await?);
-        Ok(Box::new(CountedIngest { ingest, counters: self.ingests.clone() }))
+        Ok(self.counted(self.store.source.ingest_of(expected).await?))
+    }
+
+    async fn ingest_verified(&self, expected: &Descriptor) -> Result<Box<dyn Ingest>, BlobError> {
+        Ok(self.counted(self.store.source.ingest_verified(expected).await?))
     }
 
     async fn remove(&self, digest: &Digest) -> Result<(), BlobError> {
@@ -264,6 +278,11 @@ impl Ingest for CountedIngest {
 
     fn written(&self) -> Arc<dyn Written> {
         self.inner().written()
+    }
+
+    async fn verify(&mut self, expected: &Descriptor) -> Result<(), BlobError> {
+        let ingest = self.ingest.as_mut();
+        ingest.expect("invariant: only commit takes the ingest").verify(expected).await
     }
 
     async fn commit(mut self: Box<Self>, expected: &Descriptor) -> Result<(), BlobError> {

@@ -7,10 +7,13 @@
 //!                              └───────────── commit ──────────────────┘
 //! ```
 //! A blob that is kept is read from the store. One that is coming in is followed: its bytes are
-//! read back from the ingest, so that a slow reader holds nobody back, and the last frame waits for
-//! the commit. Otherwise a task takes it in from the far source; it goes on while anybody reads, and
+//! read back from the ingest, so that a slow reader holds nobody back, and the last frame waits until
+//! the blob is verified; the disk takes its time after that. Otherwise a task takes it in from the far source; it goes on while anybody reads, and
 //! ends some seconds after nobody does. Whoever sees blobs pass by (an export of an engine) offers them with
 //! [`Shared::begin`]; such an ingest goes on without readers.
+//!
+//! What comes from the far source was hashed there ([`crate::BlobStream`]), what is offered is hashed
+//! by the ingest: each byte once.
 //!
 //! Each digest is so taken in once, however many ask at once. An error reaches all who follow; the
 //! next to ask begins anew.
@@ -120,42 +123,49 @@ impl Shared {
 
     async fn fetch(self, entry: Entry) {
         let entry = Arc::new(entry);
-        tokio::select! {
+        let taken = tokio::select! {
             biased;
-            () = entry.deserted(&self.ending) => {}
-            result = self.take_in(entry.clone()) => {
-                if let Err(error) = result {
-                    // Those who follow are told; here is nobody else to tell.
-                    drop(entry.fail(error));
-                }
-            }
+            () = entry.deserted(&self.ending) => Ok(None),
+            taken = self.take_in(entry.clone()) => taken,
+        };
+        let kept = match taken {
+            // Also when all who read it have their end, and are gone.
+            Ok(Some(ingest)) => ingest.commit().await,
+            Ok(None) => Ok(()),
+            Err(error) => Err(entry.fail(error)),
+        };
+        if let Err(error) = kept {
+            // Those who follow are told; here is nobody else to tell.
+            tracing::debug!(%error, "a blob was not taken in");
         }
     }
 
-    async fn take_in(&self, entry: Arc<Entry>) -> Result<(), BlobError> {
+    /// A blob that was read from the far source whole and is right; none where the store has it.
+    async fn take_in(&self, entry: Arc<Entry>) -> Result<Option<SharedIngest>, BlobError> {
         let digest = entry.digest();
         // It may have been committed between a reader's look into the store and this flight.
         if self.store.stat(&digest).await?.is_some() {
             entry.kept();
-            return Ok(());
+            return Ok(None);
         }
         let size = self.far.stat(&digest).await?.ok_or(BlobError::NotFound { digest })?;
         // A far source that takes whole images at a time may have put it there just now.
         if self.store.stat(&digest).await?.is_some() {
             entry.kept();
-            return Ok(());
+            return Ok(None);
         }
         let mut stream = self.far.open(&digest, 0).await?;
         let media_type = MediaType::new("application/octet-stream");
         let expected = Descriptor { media_type, digest, size };
         let mut ingest =
-            SharedIngest::new(self.store.ingest_of(&expected).await?, entry, &expected);
+            SharedIngest::new(self.store.ingest_verified(&expected).await?, entry, &expected);
         while let Some(frame) = stream.next().await {
             let frame = frame?;
             check_frame(&frame).map_err(|error| BlobError::unavailable(digest, error))?;
             ingest.write(frame).await?;
         }
-        ingest.commit().await
+        ingest.verify().await?;
+        Ok(Some(ingest))
     }
 }
 
@@ -190,6 +200,11 @@ impl BlobSource for Shared {
             State::Kept => self.store.open(digest, offset).await,
             _ => flight::follow(flight, offset),
         }
+    }
+
+    fn doubt(&self, digest: &Digest) {
+        self.store.doubt(digest);
+        self.far.doubt(digest);
     }
 }
 
@@ -228,11 +243,20 @@ impl SharedIngest {
         Ok(())
     }
 
-    /// Keeps the blob, and lets those who follow have their last frame.
+    /// Lets those who follow have their last frame.
+    async fn verify(&mut self) -> Result<(), BlobError> {
+        let verified = self.ingest.verify(&self.expected).await;
+        verified.map_err(|error| self.entry.fail(error))?;
+        self.entry.verified(self.ingest.written(), self.expected.size);
+        Ok(())
+    }
+
+    /// Lets those who follow have their last frame, and keeps the blob.
     ///
     /// # Errors
     /// As [`Ingest::commit`].
-    pub async fn commit(self) -> Result<(), BlobError> {
+    pub async fn commit(mut self) -> Result<(), BlobError> {
+        self.verify().await?;
         let Self { ingest, entry, expected, flight } = self;
         let written = ingest.written();
         ingest.commit(&expected).await.map_err(|error| entry.fail(error))?;

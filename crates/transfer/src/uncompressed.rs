@@ -301,6 +301,11 @@ impl BlobSource for Blobs {
             false => self.source.open(digest, offset).await,
         }
     }
+
+    fn doubt(&self, digest: &Digest) {
+        self.inner.store.doubt(digest);
+        self.source.doubt(digest);
+    }
 }
 
 /// The failure as one caller's error about one image. A layer that cannot be decompressed makes the

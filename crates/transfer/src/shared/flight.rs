@@ -1,7 +1,7 @@
 //! A blob that is coming in: who takes it in ([`Entry`]) and who reads it meanwhile ([`Flight`]).
 //!
 //! ```text
-//!   Starting ─► Growing ─► Done                 it was committed
+//!   Starting ─► Growing ─► Verified ─► Done     it is right: all may be read | it was committed
 //!      │           └─────► Failed               it was given up, or is not what it should have been
 //!      └─► Kept | Failed                        it was in the store all the time | it is nowhere
 //! ```
@@ -65,7 +65,10 @@ pub(super) enum State {
     Kept,
     /// `so_far` of its `size` bytes can be read.
     Growing { written: Arc<dyn Written>, size: u64, so_far: u64 },
-    /// It was committed; all of it can be read.
+    /// It is what it should be, so all of it can be read; that it survives a power cut is the
+    /// store's own matter, and nobody waits for the disk.
+    Verified { written: Arc<dyn Written>, size: u64 },
+    /// It comes to nothing more: it was committed, or at least verified.
     Done { written: Arc<dyn Written>, size: u64 },
     /// It will not come.
     Failed(Arc<BlobError>),
@@ -97,6 +100,10 @@ impl Entry {
 
     pub(super) fn kept(&self) {
         self.end(State::Kept);
+    }
+
+    pub(super) fn verified(&self, written: Arc<dyn Written>, size: u64) {
+        self.state.send_replace(State::Verified { written, size });
     }
 
     pub(super) fn done(&self, written: Arc<dyn Written>, size: u64) {
@@ -141,7 +148,13 @@ impl Entry {
         self.state.send_if_modified(|current| {
             let open = !current.is_final();
             if open {
-                *current = state;
+                *current = match (&*current, state) {
+                    // Whoever follows has what it needs, whatever became of the store's copy.
+                    (State::Verified { written, size }, State::Failed(_)) => {
+                        State::Done { written: written.clone(), size: *size }
+                    }
+                    (_, state) => state,
+                };
             }
             open
         });
@@ -167,7 +180,9 @@ impl Flight {
     /// The blob's size in bytes, when it is known already.
     pub(super) fn size(&self) -> Option<u64> {
         match &*self.state.borrow() {
-            State::Growing { size, .. } | State::Done { size, .. } => Some(*size),
+            State::Growing { size, .. }
+            | State::Verified { size, .. }
+            | State::Done { size, .. } => Some(*size),
             _ => None,
         }
     }
@@ -213,14 +228,16 @@ impl Follower {
         loop {
             let state = self.state.borrow_and_update().clone();
             match state {
-                // Whole frames only, and never the last bytes: those wait for the commit.
+                // Whole frames only, and never the last bytes: those wait for the hash.
                 State::Growing { written, so_far, .. }
                     if self.offset + (MAX_FRAME as u64) < so_far =>
                 {
                     return self.read(&*written, so_far).await.map(Some);
                 }
-                State::Done { size, .. } if self.offset == size => return Ok(None),
-                State::Done { written, size } => {
+                State::Verified { size, .. } | State::Done { size, .. } if self.offset == size => {
+                    return Ok(None);
+                }
+                State::Verified { written, size } | State::Done { written, size } => {
                     return self.read(&*written, size).await.map(Some);
                 }
                 State::Failed(error) => return Err(error.again()),

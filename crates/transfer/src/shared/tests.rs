@@ -13,6 +13,7 @@ use crate::MAX_FRAME;
 use crate::fixture::{Faulty, bytes, contract, descriptor_of, drain, frames, keep, unknown};
 use crate::metered::{Metered, MeteredStore};
 use crate::store::{FsStore, MemoryStore};
+use crate::verify::verify;
 
 type Feed = mpsc::Sender<Result<Bytes, BlobError>>;
 
@@ -31,6 +32,24 @@ impl BlobSource for Fed {
     async fn open(&self, digest: &Digest, _: u64) -> Result<BlobStream, BlobError> {
         let stream = self.stream.lock().unwrap().take();
         Ok(stream.ok_or_else(|| BlobError::unavailable(*digest, "opened twice"))?.boxed())
+    }
+}
+
+/// A far source that notices what is wrong, as each does.
+struct Verifying<S>(S);
+
+#[async_trait]
+impl<S: BlobSource> BlobSource for Verifying<S> {
+    async fn stat(&self, digest: &Digest) -> Result<Option<u64>, BlobError> {
+        self.0.stat(digest).await
+    }
+
+    async fn open(&self, digest: &Digest, offset: u64) -> Result<BlobStream, BlobError> {
+        assert_eq!(offset, 0, "what is to be kept is read from its beginning");
+        let size = self.0.stat(digest).await?.ok_or(BlobError::NotFound { digest: *digest })?;
+        let media_type = MediaType::new(MediaType::LAYER);
+        let blob = Descriptor { media_type, digest: *digest, size };
+        Ok(verify(self.0.open(digest, 0).await?, &blob))
     }
 }
 
@@ -166,7 +185,7 @@ async fn an_error_reaches_all_who_follow_and_the_next_begins_anew() {
     }
     read().await.1.unwrap();
 
-    let corrupt = Faulty::corrupt_at(memory, 5).only(1);
+    let corrupt = Verifying(Faulty::corrupt_at(memory, 5).only(1));
     let store = Arc::new(MemoryStore::default());
     let shared = Shared::new(store.clone(), Arc::new(corrupt));
     let read = || read_all(&shared, &digest);
@@ -270,4 +289,93 @@ async fn a_rotten_blob_is_fetched_again() {
     assert_eq!(store.quarantined(), 1);
     assert_eq!(drain(shared.open(&digest, 0).await.unwrap()).await.0, blob);
     assert_eq!(store.list().await.unwrap(), [(digest, blob.len() as u64)]);
+}
+
+/// A store whose disk never says that it is done.
+struct Unflushed(MemoryStore);
+
+struct NeverDone(Box<dyn Ingest>);
+
+#[async_trait]
+impl BlobSource for Unflushed {
+    async fn stat(&self, digest: &Digest) -> Result<Option<u64>, BlobError> {
+        self.0.stat(digest).await
+    }
+
+    async fn open(&self, digest: &Digest, offset: u64) -> Result<BlobStream, BlobError> {
+        self.0.open(digest, offset).await
+    }
+}
+
+#[async_trait]
+impl BlobStore for Unflushed {
+    async fn ingest(&self) -> Result<Box<dyn Ingest>, BlobError> {
+        Ok(Box::new(NeverDone(self.0.ingest().await?)))
+    }
+
+    async fn remove(&self, digest: &Digest) -> Result<(), BlobError> {
+        self.0.remove(digest).await
+    }
+}
+
+#[async_trait]
+impl Ingest for NeverDone {
+    async fn write(&mut self, frame: Bytes) -> Result<(), BlobError> {
+        self.0.write(frame).await
+    }
+
+    fn size(&self) -> u64 {
+        self.0.size()
+    }
+
+    fn digest(&self) -> Digest {
+        self.0.digest()
+    }
+
+    fn written(&self) -> Arc<dyn crate::blob::Written> {
+        self.0.written()
+    }
+
+    async fn verify(&mut self, expected: &Descriptor) -> Result<(), BlobError> {
+        self.0.verify(expected).await
+    }
+
+    async fn commit(self: Box<Self>, _: &Descriptor) -> Result<(), BlobError> {
+        std::future::pending().await
+    }
+}
+
+#[tokio::test]
+async fn whoever_follows_waits_for_the_hash_and_not_for_the_disk() {
+    let shared = Shared::new(Arc::new(Unflushed(MemoryStore::default())), Arc::new(far()));
+    for blob in contract::blobs() {
+        let digest = Digest::of(&blob);
+        let first = read_all(&shared, &digest).await;
+        first.1.unwrap();
+        assert_eq!(first.0, blob);
+        assert!(shared.in_progress(&digest), "others join until it is kept");
+        assert_eq!(read_all(&shared, &digest).await.0, blob);
+    }
+}
+
+#[tokio::test]
+async fn a_verified_blob_that_could_not_be_kept_still_reaches_those_who_follow() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = FsStore::open(folder.path().join("store")).await.unwrap();
+    let blob = contract::blobs().pop().unwrap();
+    let expected = descriptor_of(&blob);
+    let shared = Shared::over(Arc::new(store));
+    let mut ingest = shared.begin(&expected).await.unwrap().expect("nobody else has begun");
+    let follower = shared.open(&expected.digest, 0).await.unwrap();
+    for frame in frames(&blob, MAX_FRAME) {
+        ingest.write(frame).await.unwrap();
+    }
+    // Stands for a disk that is full when all is to be flushed.
+    std::fs::remove_dir_all(folder.path().join("store/blobs")).unwrap();
+    let error = ingest.commit().await.unwrap_err();
+    assert!(matches!(error, BlobError::Storage { .. }), "{error:?}");
+    let (read, end) = drain(follower).await;
+    end.unwrap();
+    assert_eq!(read, blob);
+    assert!(!shared.in_progress(&expected.digest), "the next begins anew");
 }

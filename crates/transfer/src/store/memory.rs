@@ -128,8 +128,12 @@ impl Ingest for MemoryIngest {
         self.bytes.clone()
     }
 
-    async fn commit(self: Box<Self>, expected: &Descriptor) -> Result<(), BlobError> {
-        super::check_expected(expected, self.size(), || self.digest())?;
+    async fn verify(&mut self, expected: &Descriptor) -> Result<(), BlobError> {
+        super::check_expected(expected, self.size(), || self.digest())
+    }
+
+    async fn commit(mut self: Box<Self>, expected: &Descriptor) -> Result<(), BlobError> {
+        self.verify(expected).await?;
         let bytes = Bytes::copy_from_slice(&self.bytes.lock());
         self.store.blobs().insert(expected.digest, bytes);
         Ok(())

@@ -55,6 +55,8 @@ struct Known {
     /// Bytes for which there is room, those taken included.
     admitted: AtomicU64,
     bytes: AtomicU64,
+    /// Bytes of disk that its file has already.
+    allocated: AtomicU64,
 }
 
 /// An ingest's line in the table; dropping it takes it out.
@@ -66,6 +68,16 @@ pub(super) struct Ticket {
 }
 
 impl Ticket {
+    /// Bytes for which room was found, those taken included.
+    pub(super) fn admitted(&self) -> u64 {
+        self.known.admitted.load(Ordering::Relaxed)
+    }
+
+    /// Which blob is to come; that of no bytes while that is being found out.
+    pub(super) fn expected(&self) -> Digest {
+        self.known.expected.map_or_else(|| Digest::of(b""), |(digest, _)| digest)
+    }
+
     /// Finds room for the next bytes, where they are more than was found room for before. `so_far`
     /// names the blob in the error.
     pub(super) async fn admit(
@@ -80,12 +92,23 @@ impl Ticket {
         }
         // First ours, then the look: two that look at once must not both find the same room.
         let before = self.known.admitted.swap(bytes + STEP, Ordering::Relaxed);
-        let (inner, digest) = (inner.clone(), so_far());
+        let (inner, digest) = (inner.clone(), self.expected());
         let found = blocking(move || inner.find_room(digest)).await;
-        if found.is_err() {
+        found.map_err(|error| {
             self.known.admitted.store(before, Ordering::Relaxed);
-        }
-        found
+            match error {
+                BlobError::NoSpace { path, need, free, .. } => {
+                    BlobError::NoSpace { digest: so_far(), path, need, free }
+                }
+                error => error,
+            }
+        })
+    }
+
+    /// Takes note of the bytes of disk that the file has by now, whatever was written: they do not
+    /// show as free any more.
+    pub(super) fn allocated(&self, bytes: u64) {
+        self.known.allocated.store(bytes, Ordering::Relaxed);
     }
 
     /// Counts bytes that were taken.
@@ -109,7 +132,8 @@ impl Known {
     /// Bytes that were let in and may still take room.
     fn left(&self) -> u64 {
         let in_file = self.bytes.load(Ordering::Relaxed).saturating_sub(BEHIND);
-        self.admitted.load(Ordering::Relaxed).saturating_sub(in_file)
+        let taken = in_file.max(self.allocated.load(Ordering::Relaxed));
+        self.admitted.load(Ordering::Relaxed).saturating_sub(taken)
     }
 }
 
@@ -120,6 +144,7 @@ impl Arrivals {
             expected,
             admitted: AtomicU64::new(expected.map_or(STEP, |(_, size)| size)),
             bytes: AtomicU64::new(0),
+            allocated: AtomicU64::new(0),
         });
         let mut table = self.table();
         table.begun += 1;

@@ -1,7 +1,10 @@
 //! Reading everything once, to find what rotted unread.
 
-use super::read::Reader;
-use super::{FsStore, StoreError, blocking};
+use std::io;
+
+use super::read::open_file;
+use super::trust::hash;
+use super::{FsStore, StoreError, blocking, storage};
 use crate::blob::BlobError;
 use crate::digest::Digest;
 
@@ -46,12 +49,20 @@ impl FsStore {
     async fn check_one(&self, digest: Digest) -> Result<u64, BlobError> {
         let inner = self.0.clone();
         blocking(move || {
-            let mut reader = Reader::open(inner, digest, 0)?;
-            let mut size = 0;
-            while let Some(frame) = reader.next()? {
-                size += frame.len() as u64;
+            let path = inner.blob(&digest);
+            let hashed = open_file(&path).and_then(|(file, _)| Ok((hash(&file, || true)?, file)));
+            match hashed {
+                Ok((Some((actual, size)), _)) if actual == digest => Ok(size),
+                Ok((hashed, file)) => {
+                    inner.quarantine_if_same(&digest, &file);
+                    let actual = hashed.map_or(digest, |(actual, _)| actual);
+                    Err(BlobError::DigestMismatch { expected: digest, actual })
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    Err(BlobError::NotFound { digest })
+                }
+                Err(error) => Err(storage(digest, &path)(error)),
             }
-            Ok(size)
         })
         .await
     }

@@ -253,7 +253,12 @@ impl Inner {
             Some(Err(error)) if error.kind() != io::ErrorKind::NotFound => {
                 Err(StoreError::io("remove", &candidate.path)(error))
             }
-            Some(_) => Ok(true),
+            Some(_) => {
+                if !dry_run {
+                    self.trust.forget(&candidate.digest);
+                }
+                Ok(true)
+            }
         }
     }
 

@@ -1,52 +1,107 @@
-//! Taking a blob in: hash on the caller's task, write behind it, commit or leave nothing.
+//! Taking a blob in: written and hashed behind its caller, handed to those who follow as soon as it
+//! is verified, and kept once it is on the disk.
 //!
 //! ```text
-//!   write(frame) ─► hash ─► tail: frames not yet in the file ─► (1 MiB gathered) ─► blocking write
-//!                              ▲                                                        │
-//!              read_at ────────┴──────────── file: everything before the tail ◄─────────┘
+//!   write(frame) ─► tail: frames not yet in the file ─► (1 MiB gathered) ─┬► blocking write
+//!                      ▲                                                  └► blocking hash
+//!   read_at ───────────┴── file: everything before the tail ◄── written      verify ◄─┘
+//!                                                        └─► flushed from time to time ─► commit
 //! ```
-//! At most one write is under way while the next piece gathers, so an ingest holds about two
-//! pieces in memory, and a slow disk holds its writer back.
+//! At most one piece is written and hashed, at the same time, while the next one gathers: so an
+//! ingest holds about two pieces in memory, goes as fast as the slower of hash and disk, and a slow
+//! disk holds its writer back. What a stream verified on its way here is not hashed again.
 
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use rustix::fs::{FallocateFlags, fallocate};
 use tempfile::TempPath;
 use tokio::task::JoinHandle;
 
 use super::arrivals::{Ticket, admit};
+use super::trust::Stamp;
 use super::{Inner, blocking, join, read, storage, sync_folder};
 use crate::blob::{BlobError, Ingest, MAX_FRAME, Written};
 use crate::descriptor::Descriptor;
 use crate::digest::{Digest, Hasher};
+use crate::frame::Pool;
 use crate::store::check_expected;
 
 /// Frames are gathered to pieces of this size before they are written: one hop to a blocking thread
 /// for each, so smaller ones cost throughput and larger ones memory.
 const PIECE: usize = MAX_FRAME;
 
+/// Bytes of disk that are asked for at once: the file system then looks for room once, and not for
+/// each page. Never more than was let in.
+const ALLOCATED: u64 = 256 << 20;
+
+/// Bytes after which the disk is told to begin: what is left for the flush of the commit is no more
+/// than a few times this.
+const FLUSHED: u64 = 64 << 20;
+
+/// Who hashes what comes in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hashed {
+    /// The stream that it comes from.
+    Before,
+    /// The ingest.
+    Here,
+}
+
 struct FsIngest {
     inner: Arc<Inner>,
-    hasher: Hasher,
+    /// Absent where the stream verified itself.
+    hash: Option<Arc<Mutex<Hash>>>,
     size: u64,
     file: Arc<PartFile>,
     /// Frames of the tail that are not being written yet, and their bytes together.
     gathered: (Vec<Bytes>, usize),
     writing: Option<JoinHandle<io::Result<()>>>,
+    hashing: Option<JoinHandle<()>>,
+    flushing: Option<JoinHandle<()>>,
     /// Removes the file unless it was committed.
     temporary: TempPath,
     ticket: Ticket,
 }
 
+/// The hash of an ingest's pieces.
+#[derive(Default)]
+struct Hash {
+    hasher: Hasher,
+    /// Pieces that are still to be hashed.
+    behind: Vec<Bytes>,
+}
+
+impl Hash {
+    fn catch_up(&mut self) -> &Hasher {
+        for frame in self.behind.drain(..) {
+            self.hasher.update(&frame);
+        }
+        &self.hasher
+    }
+}
+
+fn lock(hash: &Mutex<Hash>) -> MutexGuard<'_, Hash> {
+    hash.lock().expect("no holder of this lock panics")
+}
+
 /// The file of an ingest, and what is not in it yet.
 struct PartFile {
-    file: File,
+    file: Arc<File>,
+    /// What those who follow read into.
+    pool: Pool,
     tail: Mutex<Tail>,
+    /// Bytes of disk that the file has already, whatever was written.
+    allocated: AtomicU64,
+    /// Bytes that were written when it was last flushed.
+    flushed: AtomicU64,
 }
 
 #[derive(Default)]
@@ -59,6 +114,7 @@ struct Tail {
 pub(super) async fn begin(
     inner: Arc<Inner>,
     expected: Option<(Digest, u64)>,
+    hashed: Hashed,
 ) -> Result<Box<dyn Ingest>, BlobError> {
     let ticket = admit(inner.clone(), expected).await?;
     let folder = inner.ingest();
@@ -67,29 +123,45 @@ pub(super) async fn begin(
         file.map_err(storage(Digest::of(b""), &folder))
     };
     let (file, temporary) = blocking(make).await?.into_parts();
+    let (tail, allocated, flushed) = Default::default();
+    let (file, pool) = (Arc::new(file), inner.pool.clone());
     Ok(Box::new(FsIngest {
         inner,
-        hasher: Hasher::default(),
+        hash: (hashed == Hashed::Here).then(Arc::default),
         size: 0,
-        file: Arc::new(PartFile { file, tail: Mutex::default() }),
+        file: Arc::new(PartFile { file, pool, tail, allocated, flushed }),
         gathered: (Vec::new(), 0),
         writing: None,
+        hashing: None,
+        flushing: None,
         temporary,
         ticket,
     }))
 }
 
 impl FsIngest {
-    /// Waits for the piece that is being written, and starts on the next one.
+    /// Waits for the piece that is under way, and starts on the next one.
     async fn write_behind(&mut self) -> Result<(), BlobError> {
+        self.hashed_behind().await;
         self.written_behind().await?;
+        self.flush_behind();
         let (frames, _) = std::mem::take(&mut self.gathered);
+        if let Some(hash) = &self.hash {
+            lock(hash).behind.clone_from(&frames);
+            let hash = hash.clone();
+            let catch_up = move || _ = lock(&hash).catch_up();
+            self.hashing = Some(tokio::task::spawn_blocking(catch_up));
+        }
         let (file, inner) = (self.file.clone(), self.inner.clone());
-        self.writing = Some(tokio::task::spawn_blocking(move || match file.append(&frames) {
-            Err(error) if error.kind() == io::ErrorKind::StorageFull && room_made(&inner) => {
-                file.append(&frames)
+        let room = self.ticket.admitted();
+        self.writing = Some(tokio::task::spawn_blocking(move || {
+            file.allocate(room);
+            match file.append(&frames) {
+                Err(error) if error.kind() == io::ErrorKind::StorageFull && room_made(&inner) => {
+                    file.append(&frames)
+                }
+                result => result,
             }
-            result => result,
         }));
         Ok(())
     }
@@ -100,7 +172,31 @@ impl FsIngest {
         };
         let result = join(writing).await;
         self.writing = None;
-        result.map_err(storage(self.digest(), &self.temporary))
+        self.ticket.allocated(self.file.allocated.load(Ordering::Relaxed));
+        result.map_err(|error| storage(self.digest(), &self.temporary)(error))
+    }
+
+    async fn hashed_behind(&mut self) {
+        if let Some(hashing) = &mut self.hashing {
+            join(hashing).await;
+            self.hashing = None;
+        }
+    }
+
+    /// Has the disk begin with what was written so far, unless it is still at it.
+    fn flush_behind(&mut self) {
+        if self.flushing.as_ref().is_some_and(|flushing| !flushing.is_finished()) {
+            return;
+        }
+        let written = self.file.tail().in_file;
+        if FLUSHED <= written - self.file.flushed.load(Ordering::Relaxed) {
+            self.file.flushed.store(written, Ordering::Relaxed);
+            let file = self.file.clone();
+            self.flushing = Some(tokio::task::spawn_blocking(move || {
+                // What went wrong is told again by the flush of the commit.
+                let _told_later = file.file.sync_data();
+            }));
+        }
     }
 }
 
@@ -110,8 +206,7 @@ impl Ingest for FsIngest {
         if PIECE <= self.gathered.1 {
             self.write_behind().await?;
         }
-        self.ticket.admit(&self.inner, frame.len(), || self.hasher.digest()).await?;
-        self.hasher.update(&frame);
+        self.ticket.admit(&self.inner, frame.len(), || self.digest()).await?;
         self.ticket.took(frame.len());
         self.size += frame.len() as u64;
         self.gathered.1 += frame.len();
@@ -125,24 +220,38 @@ impl Ingest for FsIngest {
     }
 
     fn digest(&self) -> Digest {
-        self.hasher.digest()
+        let Some(hash) = &self.hash else {
+            // Not hashed here: only an error asks, and names what was to come.
+            return self.ticket.expected();
+        };
+        let mut hasher = lock(hash).catch_up().clone();
+        self.gathered.0.iter().for_each(|frame| hasher.update(frame));
+        hasher.digest()
     }
 
     fn written(&self) -> Arc<dyn Written> {
         self.file.clone()
     }
 
+    async fn verify(&mut self, expected: &Descriptor) -> Result<(), BlobError> {
+        if !self.gathered.0.is_empty() {
+            self.write_behind().await?;
+        }
+        self.hashed_behind().await;
+        check_expected(expected, self.size, || self.digest())
+    }
+
     async fn commit(mut self: Box<Self>, expected: &Descriptor) -> Result<(), BlobError> {
-        check_expected(expected, self.size, || self.digest())?;
-        self.write_behind().await?;
+        self.verify(expected).await?;
         self.written_behind().await?;
         let Self { inner, file, temporary, ticket, .. } = *self;
-        let digest = expected.digest;
+        let (digest, size) = (expected.digest, expected.size);
         blocking(move || {
             let _until_it_is_there = ticket;
             let path = inner.blob(&digest);
-            file.file.sync_all().map_err(storage(digest, &temporary))?;
+            let stamp = file.finish(size).map_err(storage(digest, &temporary))?;
             temporary.persist(&path).map_err(|e| storage(digest, &path)(e.error))?;
+            inner.trust.good(digest, stamp);
             inner.committed.notify_one();
             sync_folder(&inner.blobs()).map_err(|error| sync_failed(digest, error))
         })
@@ -171,6 +280,19 @@ impl PartFile {
         self.tail.lock().expect("no holder of this lock panics")
     }
 
+    /// Asks for disk ahead of what is written, up to `room` bytes in all.
+    fn allocate(&self, room: u64) {
+        let (written, allocated) = (self.tail().in_file, self.allocated.load(Ordering::Relaxed));
+        let more = room.saturating_sub(allocated).min(ALLOCATED);
+        if more < PIECE as u64 || written + (PIECE as u64) < allocated {
+            return;
+        }
+        // A file system that cannot, or has too little, is told by what is written.
+        if fallocate(&self.file, FallocateFlags::empty(), allocated, more).is_ok() {
+            self.allocated.store(allocated + more, Ordering::Relaxed);
+        }
+    }
+
     /// Writes the first frames of the tail to the file, and drops them from the tail. After an error
     /// they are all still there, and can be written again.
     fn append(&self, frames: &[Bytes]) -> io::Result<()> {
@@ -183,6 +305,16 @@ impl PartFile {
         tail.in_file = offset;
         tail.frames.drain(..frames.len());
         Ok(())
+    }
+
+    /// Puts the file on the disk as it is to be found again.
+    fn finish(&self, size: u64) -> io::Result<Stamp> {
+        // Allocated room that was not needed.
+        self.file.set_len(size)?;
+        // Ours to the nanosecond, so that whoever writes later shows (`trust`).
+        self.file.set_modified(SystemTime::now())?;
+        self.file.sync_all()?;
+        Ok(Stamp::of(&self.file.metadata()?))
     }
 
     /// Where the bytes at `offset` are to be found now.
@@ -216,8 +348,8 @@ impl Written for PartFile {
             Place::Tail(frame) => Ok(frame.slice(..frame.len().min(len))),
             Place::File { until } => {
                 let len = usize::try_from(until - offset).map_or(len, |most| len.min(most));
-                let file = self.file.try_clone()?;
-                blocking(move || read::read_at(&file, offset, len)).await
+                let (file, pool) = (self.file.clone(), self.pool.clone());
+                blocking(move || read::frame_at(&pool, &file, offset, len)).await
             }
         }
     }

@@ -14,9 +14,11 @@
 //! that is there already: the new file has just been hashed, the old one may have rotted; readers of
 //! the old one keep it open.
 //!
-//! **Reading**: a frame is read and hashed on a blocking thread. A blob that turns out corrupt goes
-//! to quarantine, its reader gets [`BlobError::DigestMismatch`] in place of the last frame, and the
-//! next `stat` says that it is not here: so whoever needs it fetches it again.
+//! **Reading**: a blob is hashed on its way in, and again before the last frame of its next reader
+//! when there is a reason: it was not taken in by this process, its file changed, or a reader doubts
+//! it. One that turns out corrupt goes to quarantine, its readers get [`BlobError::DigestMismatch`] in
+//! place of the last frame, and the next `stat` says that it is not here: so whoever needs it fetches
+//! it again.
 
 mod arrivals;
 mod check;
@@ -26,6 +28,7 @@ mod ingest;
 mod read;
 #[cfg(test)]
 mod tests;
+mod trust;
 
 use std::fmt;
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -44,10 +47,13 @@ pub use self::arrivals::Arrival;
 use self::arrivals::Arrivals;
 pub use self::check::CheckReport;
 pub use self::collect::{Collected, Goal, Mark, Policy, Space, Usage};
+use self::ingest::Hashed;
+use self::trust::Trust;
 use super::lease::Leases;
 use crate::blob::{BlobError, BlobSource, BlobStore, BlobStream, Ingest};
 use crate::descriptor::Descriptor;
 use crate::digest::Digest;
+use crate::frame::Pool;
 
 /// A store of files in one folder. Clones are the same store.
 #[derive(Clone)]
@@ -65,6 +71,10 @@ struct Inner {
     reserve: Mutex<Mark>,
     /// Told of each blob that was taken in.
     committed: Notify,
+    /// Which of its files are known to be right.
+    trust: Trust,
+    /// What frames are read into.
+    pool: Pool,
     /// Held for its lock.
     _lock: File,
 }
@@ -127,6 +137,8 @@ impl FsStore {
             arrivals: Arrivals::default(),
             reserve: Mutex::new(Mark::Bytes(0)),
             committed: Notify::new(),
+            trust: Trust::default(),
+            pool: Pool::default(),
             _lock: lock,
         };
         for folder in [inner.blobs(), inner.ingest(), inner.quarantine(), inner.documents()] {
@@ -189,16 +201,24 @@ impl BlobSource for FsStore {
     async fn open(&self, digest: &Digest, offset: u64) -> Result<BlobStream, BlobError> {
         read::open(self.0.clone(), *digest, offset).await
     }
+
+    fn doubt(&self, digest: &Digest) {
+        self.0.trust.doubt(digest);
+    }
 }
 
 #[async_trait]
 impl BlobStore for FsStore {
     async fn ingest(&self) -> Result<Box<dyn Ingest>, BlobError> {
-        ingest::begin(self.0.clone(), None).await
+        ingest::begin(self.0.clone(), None, Hashed::Here).await
     }
 
     async fn ingest_of(&self, expected: &Descriptor) -> Result<Box<dyn Ingest>, BlobError> {
-        ingest::begin(self.0.clone(), Some((expected.digest, expected.size))).await
+        ingest::begin(self.0.clone(), Some((expected.digest, expected.size)), Hashed::Here).await
+    }
+
+    async fn ingest_verified(&self, expected: &Descriptor) -> Result<Box<dyn Ingest>, BlobError> {
+        ingest::begin(self.0.clone(), Some((expected.digest, expected.size)), Hashed::Before).await
     }
 
     async fn remove(&self, digest: &Digest) -> Result<(), BlobError> {
@@ -206,7 +226,11 @@ impl BlobStore for FsStore {
         blocking(move || {
             let path = inner.blob(&digest);
             match inner.leases.unless_leased(&digest, || std::fs::remove_file(&path)) {
-                None | Some(Ok(())) => Ok(()),
+                None => Ok(()),
+                Some(Ok(())) => {
+                    inner.trust.forget(&digest);
+                    Ok(())
+                }
                 Some(Err(error)) if error.kind() == io::ErrorKind::NotFound => Ok(()),
                 Some(Err(error)) => Err(storage(digest, &path)(error)),
             }

@@ -1,56 +1,159 @@
-//! Reading a blob back: frame by frame, hashed on the way, quarantined when it is not what it was.
+//! Reading a blob back: a little ahead of its reader, and hashed only where that was not done yet.
+//!
+//! ```text
+//!   file ─► blocking job: pread into a pooled buffer ─► channel ─► reader
+//!            ▲ ends when the channel is full               │        the last frame waits until the
+//!            └──────── begins again when there is room ◄───┘        file is known to be right (trust)
+//! ```
+//! One job reads on as long as its reader keeps up, so a frame costs no hop between threads; a
+//! reader that is slow holds no thread, only [`AHEAD`] frames.
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::SystemTime;
 
 use bytes::Bytes;
 use futures::{StreamExt, stream};
-use rustix::buffer::spare_capacity;
+use rustix::fs::{Advice, fadvise};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
-use super::{Inner, blocking, storage};
+use super::trust::Hashing;
+use super::{Inner, blocking, join, storage};
 use crate::blob::{BlobError, BlobStream, MAX_FRAME};
-use crate::digest::{Digest, Hasher};
+use crate::digest::Digest;
+use crate::frame::Pool;
 
-pub(super) struct Reader {
-    inner: Arc<Inner>,
-    file: File,
-    digest: Digest,
-    size: u64,
-    offset: u64,
-    /// Only a whole blob can be verified; absent when the stream began later.
-    hasher: Option<Hasher>,
-    ended: bool,
-}
+/// Frames that are read before they are asked for: one that waits, and one being read. Each is
+/// memory of every stream; more gained nothing in benches/wire.
+const AHEAD: usize = 2;
 
 pub(super) async fn open(
     inner: Arc<Inner>,
     digest: Digest,
     offset: u64,
 ) -> Result<BlobStream, BlobError> {
-    let reader = blocking(move || {
-        let reader = Reader::open(inner, digest, offset)?;
-        reader.touch();
-        Ok(reader)
-    });
-    let reader = reader.await?;
-    // A hop to a blocking thread for each frame: at 1 MiB as fast as a thread of its own, and
-    // nothing runs ahead of a reader that does not ask.
-    let frames = stream::try_unfold(reader, async |reader| {
-        let mut reader = reader;
-        blocking(move || Ok(reader.next()?.map(|frame| (frame, reader)))).await
+    let opening = inner.clone();
+    let (reader, good) = blocking(move || Reader::open(opening, digest, offset)).await?;
+    let (file, size) = (reader.file.clone(), reader.size);
+    // Only a whole blob can be verified.
+    let unhashed = (offset == 0 && !good).then_some(file);
+    let (left, frames) = (size - offset, Ahead::of(reader));
+    let reading = Reading { inner, digest, left, unhashed, hashing: None, frames };
+    let frames = stream::try_unfold(reading, async |mut reading| {
+        Ok(reading.next().await?.map(|frame| (frame, reading)))
     });
     Ok(frames.boxed())
 }
 
+/// A stream under way.
+struct Reading {
+    inner: Arc<Inner>,
+    digest: Digest,
+    /// Bytes that are still to be handed over.
+    left: u64,
+    /// The file, if it is still to be hashed; until the first poll, so that who does not read does
+    /// not hash.
+    unhashed: Option<Arc<File>>,
+    /// The job that hashes it.
+    hashing: Option<Arc<Hashing>>,
+    frames: Ahead,
+}
+
+impl Reading {
+    /// The next frame; the last one only if the whole blob is right.
+    async fn next(&mut self) -> Result<Option<Bytes>, BlobError> {
+        if let Some(file) = self.unhashed.take() {
+            let path = self.inner.blob(&self.digest);
+            let begun = Hashing::of(&self.inner, self.digest, &file);
+            self.hashing = Some(begun.map_err(storage(self.digest, &path))?);
+        }
+        let frame = self.frames.next().await.transpose()?;
+        self.left -= frame.as_ref().map_or(0, |frame| frame.len() as u64);
+        if self.left == 0
+            && let Some(hashing) = self.hashing.take()
+        {
+            hashing.verdict(&self.inner, self.digest).await?;
+        }
+        Ok(frame)
+    }
+}
+
+/// Frames that come a little before they are asked for, from the first poll on.
+struct Ahead {
+    frames: mpsc::Receiver<Result<Bytes, BlobError>>,
+    idle: Option<Job>,
+    running: Option<JoinHandle<Option<Job>>>,
+}
+
+/// What reads, and where it puts what it read.
+struct Job {
+    reader: Reader,
+    frames: mpsc::Sender<Result<Bytes, BlobError>>,
+}
+
+impl Job {
+    /// Reads until there is no room for more, or nobody wants any; gives itself back unless it came
+    /// to the end.
+    fn run(mut self) -> Option<Self> {
+        while let Ok(room) = self.frames.try_reserve() {
+            let frame = self.reader.next().transpose()?;
+            let failed = frame.is_err();
+            room.send(frame);
+            if failed {
+                return None;
+            }
+        }
+        Some(self)
+    }
+}
+
+impl Ahead {
+    fn of(reader: Reader) -> Self {
+        let (sender, frames) = mpsc::channel(AHEAD);
+        Self { frames, idle: Some(Job { reader, frames: sender }), running: None }
+    }
+
+    async fn next(&mut self) -> Option<Result<Bytes, BlobError>> {
+        loop {
+            if let Some(job) = self.idle.take() {
+                self.running = Some(tokio::task::spawn_blocking(move || job.run()));
+            }
+            let Some(running) = &mut self.running else {
+                // What was read before the end.
+                return self.frames.recv().await;
+            };
+            let paused = match running.is_finished() {
+                // There is room again since, or the frame taken next makes it.
+                true => join(running).await,
+                false => tokio::select! {
+                    biased;
+                    frame = self.frames.recv() => return frame,
+                    paused = join(running) => paused,
+                },
+            };
+            (self.running, self.idle) = (None, paused);
+        }
+    }
+}
+
+/// A blob's file, read from front to back.
+struct Reader {
+    inner: Arc<Inner>,
+    file: Arc<File>,
+    digest: Digest,
+    size: u64,
+    offset: u64,
+}
+
 impl Reader {
-    pub(super) fn open(inner: Arc<Inner>, digest: Digest, offset: u64) -> Result<Self, BlobError> {
+    /// Opens a blob, notes that it is read now, and says whether its file is known to be right.
+    fn open(inner: Arc<Inner>, digest: Digest, offset: u64) -> Result<(Self, bool), BlobError> {
         let path = inner.blob(&digest);
-        let opened = File::open(&path).and_then(|file| Ok((file.metadata()?.len(), file)));
-        let (size, file) = match opened {
+        let (file, size) = match open_file(&path) {
             Ok(opened) => opened,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(BlobError::NotFound { digest });
@@ -60,70 +163,61 @@ impl Reader {
         if size < offset {
             return Err(BlobError::OffsetBeyondEnd { digest, size, offset });
         }
-        let hasher = (offset == 0).then(Hasher::default);
-        Ok(Self { inner, file, digest, size, offset, hasher, ended: false })
+        let good = inner.trust.touch(&digest, &file).map_err(storage(digest, &path))?;
+        // Twice the read-ahead; a file system that knows no advice reads all the same.
+        let _advised = fadvise(&file, 0, None, Advice::Sequential);
+        Ok((Self { inner, file: Arc::new(file), digest, size, offset }, good))
     }
 
-    /// Notes that the blob was read now, for collection. A store that cannot take the note is read
-    /// all the same.
-    fn touch(&self) {
-        let _kept_older = self.file.set_modified(SystemTime::now());
-    }
-
-    /// The next frame; the last one only if the whole blob is right.
-    pub(super) fn next(&mut self) -> Result<Option<Bytes>, BlobError> {
-        if self.ended {
+    /// The next frame, until all were read.
+    fn next(&mut self) -> Result<Option<Bytes>, BlobError> {
+        let Self { digest, size, offset, .. } = *self;
+        let left = usize::try_from(size - offset).unwrap_or(usize::MAX);
+        if left == 0 {
             return Ok(None);
         }
-        let left = usize::try_from(self.size - self.offset).unwrap_or(usize::MAX);
-        let frame = read_at(&self.file, self.offset, left.min(MAX_FRAME))
-            .map_err(|e| storage(self.digest, &self.inner.blob(&self.digest))(e))?;
-        self.offset += frame.len() as u64;
-        if let Some(hasher) = &mut self.hasher {
-            hasher.update(&frame);
-        }
-        // An empty frame before the end: the file was cut while we read it.
-        self.ended = self.offset == self.size || frame.is_empty();
-        if self.ended {
-            self.verify()?;
-        }
-        Ok(Some(frame).filter(|frame| !frame.is_empty()))
-    }
-
-    fn verify(&self) -> Result<(), BlobError> {
-        let Self { digest, size, offset, .. } = *self;
-        if offset != size {
+        let frame = frame_at(&self.inner.pool, &self.file, offset, left.min(MAX_FRAME));
+        let frame = frame.map_err(|e| storage(digest, &self.inner.blob(&digest))(e))?;
+        if frame.is_empty() {
+            // The file was cut while we read it.
             self.inner.quarantine_if_same(&digest, &self.file);
             return Err(BlobError::SizeMismatch { digest, expected: size, actual: offset });
         }
-        let actual = self.hasher.as_ref().map_or(digest, Hasher::digest);
-        if actual != digest {
-            self.inner.quarantine_if_same(&digest, &self.file);
-            return Err(BlobError::DigestMismatch { expected: digest, actual });
-        }
-        Ok(())
+        self.offset += frame.len() as u64;
+        Ok(Some(frame))
     }
 }
 
-/// Reads up to `len` bytes at `offset`; fewer only at the end of the file.
-pub(super) fn read_at(file: &File, offset: u64, len: usize) -> io::Result<Bytes> {
-    let mut buffer = Vec::with_capacity(len);
-    while buffer.len() < len {
-        let at = offset + buffer.len() as u64;
-        match rustix::io::pread(file, spare_capacity(&mut buffer), at) {
+/// A file and its size in bytes.
+pub(super) fn open_file(path: &Path) -> io::Result<(File, u64)> {
+    let file = File::open(path)?;
+    let size = file.metadata()?.len();
+    Ok((file, size))
+}
+
+/// Up to `len` bytes at `offset` as a frame; fewer only at the end of the file.
+pub(super) fn frame_at(pool: &Pool, file: &File, offset: u64, len: usize) -> io::Result<Bytes> {
+    pool.frame(len, |room| fill_at(file, offset, room))
+}
+
+/// Reads at `offset` until `room` is full or the file is at its end; how many bytes.
+pub(super) fn fill_at(file: &File, offset: u64, room: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < room.len() {
+        match file.read_at(&mut room[filled..], offset + filled as u64) {
             Ok(0) => break,
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
+            Ok(read) => filled += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
     }
-    buffer.truncate(len);
-    Ok(buffer.into())
+    Ok(filled)
 }
 
 impl Inner {
     /// Takes the blob out of service if it still is the file that was found corrupt: it may have
     /// been replaced by a good one meanwhile.
-    fn quarantine_if_same(&self, digest: &Digest, file: &File) {
+    pub(super) fn quarantine_if_same(&self, digest: &Digest, file: &File) {
         let path = self.blob(digest);
         let same = match (file.metadata(), path.metadata()) {
             (Ok(read), Ok(there)) => (read.dev(), read.ino()) == (there.dev(), there.ino()),
@@ -132,6 +226,7 @@ impl Inner {
         if !same {
             return;
         }
+        self.trust.forget(digest);
         self.quarantined.fetch_add(1, Ordering::Relaxed);
         let shelf = self.quarantine().join(digest.hex());
         // On a disk without room for a folder entry the blob must still not be served again.

@@ -1,0 +1,262 @@
+//! Which files were found to be the blobs that they are named after: so each is hashed once, and
+//! again only when there is a reason.
+//!
+//! ```text
+//!                commit ─► good ◄──────────── right ─┐
+//!                           │                        │
+//!   another file, changed, doubted by a reader       ├── one job for all who read meanwhile;
+//!                           ▼                        │   their last frames wait for it
+//!   first read ──────► to be hashed ─────────────────┤
+//!                                                    └─ wrong ─► quarantine
+//! ```
+//! A file is the same as before while device, inode, size and modification time are. We set that time
+//! ourselves, to the nanosecond, whenever the blob is read (collection goes by it): so a foreign
+//! write shows even within one tick of the file system's clock. What rots beneath the file system
+//! shows nothing; its reader finds out, asks again, and is how we learn of it
+//! ([`crate::BlobSource::doubt`]).
+
+use std::collections::HashMap;
+use std::fs::{File, Metadata};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::SystemTime;
+
+use tokio::sync::watch;
+
+use super::{Inner, storage};
+use crate::blob::{BlobError, MAX_FRAME};
+use crate::digest::{Digest, Hasher};
+
+/// Which file it is, and in which state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stamp {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+}
+
+impl Stamp {
+    pub(super) fn of(metadata: &Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.len(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+        }
+    }
+
+    fn is_same_file(&self, other: &Self) -> bool {
+        (self.device, self.inode) == (other.device, other.inode)
+    }
+}
+
+/// What is known of the blobs that were taken in or read since the store was opened.
+#[derive(Debug, Default)]
+pub(super) struct Trust(Mutex<Table>);
+
+#[derive(Debug, Default)]
+struct Table {
+    known: HashMap<Digest, Known>,
+    rounds: u64,
+}
+
+#[derive(Debug)]
+struct Known {
+    stamp: Stamp,
+    /// Its bytes are the blob's.
+    good: bool,
+    /// Another number after each reason to hash it anew.
+    round: u64,
+    hashing: Weak<Hashing>,
+}
+
+/// A file that is being hashed; ends when nobody waits for it.
+#[derive(Debug)]
+pub(super) struct Hashing(watch::Receiver<Option<Verdict>>);
+
+/// What a file turned out to be.
+#[derive(Clone, Debug)]
+enum Verdict {
+    Right,
+    Wrong { actual: Digest },
+    Unreadable(Arc<io::Error>),
+}
+
+impl Trust {
+    /// Sets the file's time to now, and says whether its bytes are known to be the blob's.
+    pub(super) fn touch(&self, digest: &Digest, file: &File) -> io::Result<bool> {
+        let mut table = self.table();
+        let found = Stamp::of(&file.metadata()?);
+        // A store that cannot take the note is read all the same.
+        let _kept_older = file.set_modified(SystemTime::now());
+        let stamp = Stamp::of(&file.metadata()?);
+        let round = table.next_round();
+        match table.known.get_mut(digest) {
+            Some(known) if known.stamp == found => {
+                known.stamp = stamp;
+                Ok(known.good)
+            }
+            _ => {
+                table.known.insert(*digest, Known::unhashed(stamp, round));
+                Ok(false)
+            }
+        }
+    }
+
+    /// What was just taken in as this file is right.
+    pub(super) fn good(&self, digest: Digest, stamp: Stamp) {
+        let mut table = self.table();
+        let round = table.next_round();
+        table.known.insert(digest, Known { good: true, ..Known::unhashed(stamp, round) });
+    }
+
+    /// The next to read the blob has it hashed.
+    pub(super) fn doubt(&self, digest: &Digest) {
+        let mut table = self.table();
+        let round = table.next_round();
+        if let Some(known) = table.known.get_mut(digest) {
+            *known = Known::unhashed(known.stamp, round);
+        }
+    }
+
+    /// The blob is not here any more.
+    pub(super) fn forget(&self, digest: &Digest) {
+        self.table().known.remove(digest);
+    }
+
+    /// The job that hashes this file, begun by whoever comes first.
+    fn hashing(
+        &self,
+        digest: &Digest,
+        file: Stamp,
+        begin: impl FnOnce(u64) -> Arc<Hashing>,
+    ) -> Arc<Hashing> {
+        let mut table = self.table();
+        let Some(known) = table.known.get_mut(digest) else {
+            // Removed meanwhile, and nobody's to share.
+            return begin(0);
+        };
+        if !known.stamp.is_same_file(&file) {
+            return begin(0);
+        }
+        if let Some(hashing) = known.hashing.upgrade() {
+            return hashing;
+        }
+        let hashing = begin(known.round);
+        known.hashing = Arc::downgrade(&hashing);
+        hashing
+    }
+
+    /// The file was found right: good from now on, unless there was a new reason to hash it.
+    fn found_right(&self, digest: &Digest, stamp: Stamp, round: u64) {
+        let mut table = self.table();
+        if let Some(known) = table.known.get_mut(digest) {
+            known.good |= known.round == round && known.stamp == stamp;
+        }
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Table {
+    /// Begins at 1: no file is in round 0.
+    fn next_round(&mut self) -> u64 {
+        self.rounds += 1;
+        self.rounds
+    }
+}
+
+impl Known {
+    fn unhashed(stamp: Stamp, round: u64) -> Self {
+        Self { stamp, good: false, round, hashing: Weak::new() }
+    }
+}
+
+impl Hashing {
+    /// Joins the job that hashes `file`, or begins it. It reads ahead of those who wait for it, so
+    /// that they find the file's pages in memory.
+    pub(super) fn of(
+        inner: &Arc<Inner>,
+        digest: Digest,
+        file: &Arc<File>,
+    ) -> io::Result<Arc<Self>> {
+        let stamp = Stamp::of(&file.metadata()?);
+        let begin = |round| {
+            let (told, verdict) = watch::channel(None);
+            let (inner, file) = (inner.clone(), file.clone());
+            tokio::task::spawn_blocking(move || {
+                let verdict = judge(&inner, &digest, &file, round, &told);
+                told.send_replace(verdict);
+            });
+            Arc::new(Self(verdict))
+        };
+        Ok(inner.trust.hashing(&digest, stamp, begin))
+    }
+
+    /// Waits until it is known whether the file is right.
+    pub(super) async fn verdict(&self, inner: &Inner, digest: Digest) -> Result<(), BlobError> {
+        let mut verdict = self.0.clone();
+        let verdict = match verdict.wait_for(Option::is_some).await {
+            Ok(verdict) => verdict.clone(),
+            // The job is gone without a word: the runtime shuts down.
+            Err(_closed) => None,
+        };
+        match verdict {
+            Some(Verdict::Right) => Ok(()),
+            Some(Verdict::Wrong { actual }) => {
+                Err(BlobError::DigestMismatch { expected: digest, actual })
+            }
+            Some(Verdict::Unreadable(error)) => {
+                let error = io::Error::new(error.kind(), error);
+                Err(storage(digest, &inner.blob(&digest))(error))
+            }
+            None => Err(BlobError::unavailable(digest, "the blob was not hashed to its end")),
+        }
+    }
+}
+
+/// Hashes the file, and has the consequences; `None` when nobody waits any more.
+fn judge(
+    inner: &Inner,
+    digest: &Digest,
+    file: &File,
+    round: u64,
+    waiting: &watch::Sender<Option<Verdict>>,
+) -> Option<Verdict> {
+    match hash(file, || !waiting.is_closed()) {
+        Ok(None) => None,
+        Ok(Some((actual, _))) if actual == *digest => {
+            if let Ok(metadata) = file.metadata() {
+                inner.trust.found_right(digest, Stamp::of(&metadata), round);
+            }
+            Some(Verdict::Right)
+        }
+        Ok(Some((actual, _))) => {
+            inner.quarantine_if_same(digest, file);
+            Some(Verdict::Wrong { actual })
+        }
+        Err(error) => Some(Verdict::Unreadable(Arc::new(error))),
+    }
+}
+
+/// The digest and size of a file's bytes; `None` when `go_on` says no.
+pub(super) fn hash(file: &File, go_on: impl Fn() -> bool) -> io::Result<Option<(Digest, u64)>> {
+    let (mut hasher, mut size) = (Hasher::default(), 0);
+    let mut buffer = vec![0; MAX_FRAME];
+    while go_on() {
+        let read = super::read::fill_at(file, size, &mut buffer)?;
+        hasher.update(&buffer[..read]);
+        size += read as u64;
+        if read < buffer.len() {
+            return Ok(Some((hasher.digest(), size)));
+        }
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests;
