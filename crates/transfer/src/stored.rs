@@ -1,39 +1,60 @@
-//! Images whose blobs are read from a slow source once, and from a store ever after.
+//! Images whose blobs are read from a slow source once, and from a store ever after; or straight from
+//! the source where nobody else can want them.
 //!
 //! ```text
 //!   image() ────────────────────────────────► inner
 //!   blobs() ─► store has it? ─► store
+//!                   ├─► one reader is all there can be ─► inner's stream itself, kept nowhere
 //!                   └─► one read of inner's for all who ask ([`crate::shared`]), kept on the way
 //! ```
-//! For a source that gives single layers: an engine's own files or content service, a folder, an
-//! archive. What was collected or found to be corrupt is read from there again.
+//! For a source that gives single layers from any offset: an engine's own files or content service, a
+//! folder, an archive. What was collected or found to be corrupt is read from there again.
+//!
+//! A copy that nobody reads a second time costs a range that is alone on its host the write of every
+//! layer. Whether it is alone, only whoever puts this together can know
+//! ([`passing`](Stored::passing)). A blob passes for one reader at a time: a second one that comes
+//! meanwhile, or the first one that lost its connection, has it taken in as ever.
 
+use std::collections::HashSet;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
+use futures::StreamExt as _;
 
-use crate::blob::{BlobSource, BlobStore};
-use crate::digest::ConfigDigest;
+use crate::blob::{BlobError, BlobSource, BlobStore, BlobStream};
+use crate::digest::{ConfigDigest, Digest};
 use crate::image::{Image, LayerForm};
 use crate::metered::{Counters, Metered};
 use crate::reference::Reference;
 use crate::shared::Shared;
 use crate::source::{ImageSource, ImageSummary, SourceError};
 
+/// Says whether nobody but the one who asks can want what is read now. Asked at each read.
+pub type Alone = Arc<dyn Fn() -> bool + Send + Sync>;
+
 /// An image source with a blob store in front. Clones are the same.
 #[derive(Clone)]
 pub struct Stored<S> {
     inner: S,
+    store: Arc<dyn BlobStore>,
     shared: Shared,
     read: Arc<Counters>,
+    passing: Option<Passing>,
 }
 
 impl<S: ImageSource> Stored<S> {
     /// Keeps in `store` what is read of `inner`'s blobs.
     #[must_use]
     pub fn new(inner: S, store: Arc<dyn BlobStore>) -> Self {
-        Self { inner, shared: Shared::over(store), read: Arc::default() }
+        let shared = Shared::over(store.clone());
+        Self { inner, store, shared, read: Arc::default(), passing: None }
+    }
+
+    /// The same, but nothing is kept of what is read while `alone` says so.
+    #[must_use]
+    pub fn passing(self, alone: Alone) -> Self {
+        Self { passing: Some(Passing { alone, now: Arc::default() }), ..self }
     }
 
     /// What was read of `inner`'s blobs.
@@ -74,43 +95,90 @@ impl<S: ImageSource> ImageSource for Stored<S> {
 
     fn blobs(&self, config_digest: &ConfigDigest) -> Arc<dyn BlobSource> {
         let far = Metered::with(self.inner.blobs(config_digest), self.read.clone());
-        Arc::new(self.shared.with_far(Arc::new(far)))
+        let far: Arc<dyn BlobSource> = Arc::new(far);
+        let shared = self.shared.with_far(far.clone());
+        match &self.passing {
+            Some(passing) => {
+                let (store, passing) = (self.store.clone(), passing.clone());
+                Arc::new(Blobs { store, shared, far, passing })
+            }
+            None => Arc::new(shared),
+        }
+    }
+}
+
+/// The blobs of one image, kept or passed on.
+struct Blobs {
+    store: Arc<dyn BlobStore>,
+    shared: Shared,
+    far: Arc<dyn BlobSource>,
+    passing: Passing,
+}
+
+impl Blobs {
+    /// The right to pass the blob on; none where it is to be kept, or is coming in already.
+    fn pass(&self, digest: &Digest) -> Option<Pass> {
+        let alone = (self.passing.alone)() && !self.shared.in_progress(digest);
+        alone.then(|| self.passing.begin(*digest)).flatten()
+    }
+}
+
+#[async_trait]
+impl BlobSource for Blobs {
+    async fn stat(&self, digest: &Digest) -> Result<Option<u64>, BlobError> {
+        self.shared.stat(digest).await
+    }
+
+    async fn open(&self, digest: &Digest, offset: u64) -> Result<BlobStream, BlobError> {
+        let Some(pass) = self.pass(digest) else {
+            return self.shared.open(digest, offset).await;
+        };
+        match self.store.open(digest, offset).await {
+            Err(BlobError::NotFound { .. }) => {}
+            opened => return opened,
+        }
+        let stream = self.far.open(digest, offset).await?;
+        let passed = stream.map(move |frame| {
+            let _until_the_end = &pass;
+            frame
+        });
+        Ok(passed.boxed())
+    }
+
+    fn doubt(&self, digest: &Digest) {
+        self.shared.doubt(digest);
+    }
+}
+
+/// Which blobs are passed on, each to one reader. Clones are the same.
+#[derive(Clone)]
+struct Passing {
+    alone: Alone,
+    now: Arc<Mutex<HashSet<Digest>>>,
+}
+
+/// One of them; dropping it ends the passing.
+struct Pass {
+    digest: Digest,
+    now: Arc<Mutex<HashSet<Digest>>>,
+}
+
+fn lock(now: &Mutex<HashSet<Digest>>) -> MutexGuard<'_, HashSet<Digest>> {
+    now.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Passing {
+    /// `None` while another reader has it.
+    fn begin(&self, digest: Digest) -> Option<Pass> {
+        lock(&self.now).insert(digest).then(|| Pass { digest, now: self.now.clone() })
+    }
+}
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        lock(&self.now).remove(&self.digest);
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use futures::future::join_all;
-
-    use super::*;
-    use crate::fixture::{self, MemorySource, drain};
-    use crate::store::MemoryStore;
-
-    #[tokio::test]
-    async fn a_layer_is_read_from_the_source_once_however_many_ask() {
-        let source = MemorySource::default();
-        let (image, blobs) = fixture::image(1, &[1000, 2000]);
-        source.insert("app:1", (image.clone(), blobs));
-        let store = MemoryStore::default();
-        let stored = Stored::new(source, Arc::new(store.clone()));
-        let given = stored.image(&image.config_digest, LayerForm::AsStored).await.unwrap();
-        assert_eq!(given, image);
-        for _ in 0..2 {
-            let reads = (0..4).flat_map(|_| &image.layers).map(|layer| {
-                let blobs = stored.blobs(&image.config_digest);
-                async move { drain(blobs.open(&layer.blob.digest, 0).await.unwrap()).await.1 }
-            });
-            join_all(reads).await.into_iter().for_each(Result::unwrap);
-        }
-        let read = stored.read().snapshot();
-        let whole: u64 = image.layers.iter().map(|layer| layer.blob.size).sum();
-        assert_eq!((read.opens, read.bytes), (2, whole));
-        assert_eq!(store.list().len(), 2);
-
-        store.remove(&image.layers[0].blob.digest).await.unwrap();
-        let blobs = stored.blobs(&image.config_digest);
-        let (_, end) = drain(blobs.open(&image.layers[0].blob.digest, 0).await.unwrap()).await;
-        end.unwrap();
-        assert_eq!(stored.read().snapshot().opens, 3);
-    }
-}
+mod tests;
