@@ -10,7 +10,7 @@ use std::time::Duration;
 use agent::completions::Completions;
 use agent::inspect::{Inspect, InspectError, InspectFlags};
 use agent::telemetry::Telemetry;
-use agent::units;
+use agent::units::{self, ByteSize};
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
@@ -94,7 +94,7 @@ pub struct Serve {
     #[arg(long, env = "LONGSHORE_REMOTE_ANY")]
     pub remote_any: bool,
 
-    /// Layers read at once, by all ranges together. Each takes about 3 MiB of memory.
+    /// Layers read at once, by all ranges together.
     #[arg(
         long,
         value_name = "COUNT",
@@ -113,6 +113,27 @@ pub struct Serve {
         value_parser = clap::value_parser!(u16).range(1..=1024)
     )]
     pub reads_per_range: u16,
+
+    /// Bytes of layers in memory on their way to all ranges together. A layer begins when there is
+    /// room for the 4 MiB of it that may be under way at once.
+    #[arg(
+        long,
+        value_name = "SIZE",
+        env = "LONGSHORE_IN_FLIGHT",
+        default_value = "64MiB",
+        value_parser = units::byte_size
+    )]
+    pub in_flight: ByteSize,
+
+    /// Bytes of layers in memory on their way to one range.
+    #[arg(
+        long,
+        value_name = "SIZE",
+        env = "LONGSHORE_IN_FLIGHT_PER_RANGE",
+        default_value = "16MiB",
+        value_parser = units::byte_size
+    )]
+    pub in_flight_per_range: ByteSize,
 
     /// How long a range may leave an image unread before it has to ask for it again.
     #[arg(

@@ -154,6 +154,8 @@ async fn compose(
     };
     Ok(Admin {
         library: Arc::new(Library::new(
+        bytes_in_flight: config.in_flight.0,
+        bytes_in_flight_per_caller: config.in_flight_per_range.0,
             engine.clone(),
             Arc::new(AllImages),
             store.leases().clone(),

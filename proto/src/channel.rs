@@ -23,6 +23,9 @@ use crate::wire::{
 /// How long a connection may take to come about.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Only the authority header is made of this; the endpoint knows where to go.
+const AUTHORITY: &str = "http://longshore";
+
 /// A connection's two directions.
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 
@@ -35,6 +38,7 @@ type Dial = dyn Fn() -> BoxFuture<'static, io::Result<Box<dyn Io>>> + Send + Syn
 pub struct Endpoint {
     name: Arc<str>,
     dial: Arc<Dial>,
+    is_within_host: bool,
 }
 
 /// A text that is not an endpoint.
@@ -53,10 +57,11 @@ impl Endpoint {
     pub fn unix(path: impl Into<PathBuf>) -> Self {
         let path = path.into();
         let name = format!("unix://{}", path.display());
-        Self::dialled(&name, move || {
+        let dialled = Self::dialled(&name, move || {
             let path = path.clone();
             async move { Ok(Box::new(connect_unix(&path).await?) as Box<dyn Io>) }
-        })
+        });
+        Self { is_within_host: true, ..dialled }
     }
 
     /// An endpoint that is reached by calling `dial`: a pipe in a test, a tunnel. `name` says in
@@ -66,29 +71,33 @@ impl Endpoint {
         F: Fn() -> R + Send + Sync + 'static,
         R: Future<Output = io::Result<Box<dyn Io>>> + Send + 'static,
     {
-        Self { name: name.into(), dial: Arc::new(move || Box::pin(dial())) }
+        let dial = Arc::new(move || Box::pin(dial()) as BoxFuture<'static, _>);
+        Self { name: name.into(), dial, is_within_host: false }
     }
 
-    fn tcp(authority: String) -> Self {
-        Self::dialled(&format!("http://{authority}"), move || {
+    /// Whether it can only be on this host: a Unix socket, or the loopback interface.
+    pub(crate) fn is_within_host(&self) -> bool {
+        self.is_within_host
+    }
+
+    fn tcp(authority: String, host: &str) -> Self {
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let is_loopback = |ip: std::net::IpAddr| ip.to_canonical().is_loopback();
+        let is_within_host = host == "localhost" || host.parse().is_ok_and(is_loopback);
+        let dialled = Self::dialled(&format!("http://{authority}"), move || {
             let authority = authority.clone();
             async move {
                 let stream = TcpStream::connect(&authority).await?;
                 stream.set_nodelay(true)?;
                 Ok(Box::new(stream) as Box<dyn Io>)
             }
-        })
+        });
+        Self { is_within_host, ..dialled }
     }
 
     /// Connects when the first call is made, and again whenever the connection was lost.
     pub(crate) fn channel(&self) -> Channel {
-        let dial = self.dial.clone();
-        let connector = tower::service_fn(move |_: Uri| {
-            let connection: Pin<Box<_>> = dial();
-            async move { connection.await.map(TokioIo::new) }
-        });
-        // Only the authority header is made of this; the connector knows where to go.
-        Channel::from_static("http://longshore")
+        Channel::from_static(AUTHORITY)
             .connect_timeout(CONNECT_TIMEOUT)
             .max_frame_size(MAX_HTTP2_FRAME)
             .initial_stream_window_size(STREAM_WINDOW)
@@ -96,8 +105,31 @@ impl Endpoint {
             .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
             .keep_alive_timeout(KEEPALIVE_TIMEOUT)
             .keep_alive_while_idle(true)
-            .connect_with_connector_lazy(connector)
+            .connect_with_connector_lazy(dialler(&self.dial))
     }
+
+    /// The same with no setting at all.
+    #[cfg(any(test, feature = "fixture"))]
+    pub(crate) fn plain_channel(&self) -> Channel {
+        Channel::from_static(AUTHORITY).connect_with_connector_lazy(dialler(&self.dial))
+    }
+}
+
+/// What makes the connections of a channel.
+fn dialler(
+    dial: &Arc<Dial>,
+) -> impl tower::Service<
+    Uri,
+    Response = TokioIo<Box<dyn Io>>,
+    Error = io::Error,
+    Future = impl Future<Output = io::Result<TokioIo<Box<dyn Io>>>> + Send,
+> + Send
++ 'static {
+    let dial = dial.clone();
+    tower::service_fn(move |_: Uri| {
+        let connection: Pin<Box<_>> = dial();
+        async move { connection.await.map(TokioIo::new) }
+    })
 }
 
 impl FromStr for Endpoint {
@@ -114,7 +146,7 @@ impl FromStr for Endpoint {
         let parsed: http::uri::Authority = authority.parse().map_err(|_| invalid())?;
         let is_plain = parsed.port_u16().is_some() && !authority.contains('@');
         if is_plain && !parsed.host().is_empty() {
-            Ok(Self::tcp(authority.into()))
+            Ok(Self::tcp(authority.into(), parsed.host()))
         } else {
             Err(invalid())
         }
@@ -175,6 +207,20 @@ mod tests {
         ];
         for text in bad {
             assert!(text.parse::<Endpoint>().is_err(), "{text:?} was accepted");
+        }
+    }
+
+    #[test]
+    fn what_can_only_be_here_is_known_to_be() {
+        for (text, here) in [
+            ("unix:///run/host.sock", true),
+            ("http://127.0.0.1:1", true),
+            ("http://[::1]:1", true),
+            ("http://localhost:1", true),
+            ("http://172.17.0.1:1", false),
+            ("http://host.example:1", false),
+        ] {
+            assert_eq!(text.parse::<Endpoint>().unwrap().is_within_host(), here, "{text}");
         }
     }
 

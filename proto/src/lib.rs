@@ -24,7 +24,13 @@ pub mod channel;
 pub mod client;
 pub mod server;
 
+#[cfg(any(test, feature = "fixture"))]
+pub mod fixture;
+
 mod convert;
+mod raw;
+mod speed;
+mod squeeze;
 mod wire;
 
 pub use admin::HostAdmin;

@@ -3,7 +3,6 @@
 use std::fmt;
 use std::time::Duration;
 
-use tonic::Streaming;
 use tonic::transport::Channel;
 use transfer::MAX_FRAME;
 
@@ -31,7 +30,7 @@ macro_rules! debug_without_payload {
 }
 
 debug_without_payload!(generated::Image, manifest, config_digest, manifest_digest);
-debug_without_payload!(generated::ReadBlobResponse, data, blob_size);
+debug_without_payload!(generated::ReadBlobResponse, data, blob_size, encoding);
 
 /// The schema as a descriptor set with everything that it imports: what reflection serves.
 pub(crate) const DESCRIPTORS: &[u8] = include_bytes!("gen/longshore.v1.bin");
@@ -94,8 +93,8 @@ pub(crate) type BlobClient = generated::blob_service_client::BlobServiceClient<C
 pub(crate) type AdminServiceClient = generated::admin_service_client::AdminServiceClient<Channel>;
 pub(crate) type RangeServiceClient = generated::range_service_client::RangeServiceClient<Channel>;
 
-/// The messages of a blob's stream.
-pub(crate) type BlobPieces = Streaming<generated::ReadBlobResponse>;
+/// How the bytes of a blob are written.
+pub(crate) use generated::Encoding;
 
 pub(crate) use generated::admin_service_server::AdminServiceServer as AdminServer;
 pub(crate) use generated::blob_service_server::BlobServiceServer as BlobServer;

@@ -1,12 +1,13 @@
 //! A host agent as a source of images: what it lists, resolves and lends.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures::future::join_all;
 use futures::stream::BoxStream;
+use tokio::time::timeout;
 use tonic::Request;
 use tonic::transport::Channel;
 use transfer::{
@@ -21,12 +22,16 @@ use super::stream::events;
 use crate::channel::Endpoint;
 use crate::convert::{inventory, status, wanted};
 use crate::library::Loan;
+use crate::speed::Speed;
 use crate::wanted::WantedSet;
-use crate::wire::MAX_MESSAGE;
 use crate::wire::{BlobClient, InventoryClient, MAX_RESPONSE, PROGRESS_TIMEOUT, UNARY_DEADLINE};
 
 /// Most leases that are remembered; one that was forgotten is asked for again.
 const MAX_LEASES: usize = 1024;
+
+/// How long a host may take to say what many references name. One that has to export an image to know
+/// takes longer for it, and is asked for each by itself: so the others do not wait for it.
+const TOGETHER_DEADLINE: Duration = Duration::from_millis(500);
 
 /// The sets that a range is to have, one after the other. Ends only with an error.
 pub type WantedSets = BoxStream<'static, Result<WantedSet, RemoteError>>;
@@ -41,7 +46,8 @@ pub struct Manners {
     pub patience: Duration,
     /// How long a stream may stand still before it counts as broken.
     pub stall: Duration,
-    /// Connections for blobs, at least one; used in turn, beside one for everything else.
+    /// Connections for blobs, at least one, beside one for everything else. A stream takes the one
+    /// that has the fewest.
     pub connections: usize,
 }
 
@@ -77,23 +83,38 @@ pub(super) struct Inner {
     pub(super) manners: Manners,
     control: Channel,
     /// Blobs have connections of their own, so that a list does not wait behind a layer.
-    bulk: Vec<Channel>,
-    next_bulk: AtomicUsize,
+    bulk: Vec<Connection>,
+    /// How fast blobs come from there.
+    pub(super) link: Arc<Speed>,
     leases: Mutex<HashMap<ConfigDigest, Lent>>,
+}
+
+/// A connection for blobs. Each clone but the first is a stream of it.
+#[derive(Clone, Debug)]
+pub(super) struct Connection {
+    channel: Channel,
+    streams: Arc<()>,
+}
+
+impl Connection {
+    pub(super) fn channel(&self) -> Channel {
+        self.channel.clone()
+    }
 }
 
 impl RemoteHost {
     /// The host agent at `endpoint`; nothing is connected yet. Must be called within a runtime.
     #[must_use]
     pub fn new(endpoint: Endpoint, manners: Manners) -> Self {
-        let bulk = (0..manners.connections.max(1)).map(|_| endpoint.channel()).collect();
+        let connection = || Connection { channel: endpoint.channel(), streams: Arc::default() };
+        let bulk = std::iter::repeat_with(connection).take(manners.connections.max(1)).collect();
         Self {
             inner: Arc::new(Inner {
                 control: endpoint.channel(),
                 endpoint,
                 manners,
                 bulk,
-                next_bulk: AtomicUsize::new(0),
+                link: Arc::default(),
                 leases: Mutex::default(),
             }),
         }
@@ -136,11 +157,18 @@ impl Inner {
         BlobClient::new(self.control.clone())
     }
 
-    /// For streams of blobs: the next connection in turn.
-    pub(super) fn bulk(&self) -> BlobClient {
-        let turn = self.next_bulk.fetch_add(1, Ordering::Relaxed);
-        let channel = self.bulk[turn % self.bulk.len()].clone();
-        BlobClient::new(channel).max_decoding_message_size(MAX_MESSAGE)
+    /// For a stream of a blob: the connection that has the fewest. A connection is one task at
+    /// either end, so that a stream with one of its own has a core of its own.
+    pub(super) fn bulk(&self) -> Connection {
+        let idlest =
+            self.bulk.iter().min_by_key(|connection| Arc::strong_count(&connection.streams));
+        idlest.expect("invariant: there is at least one connection").clone()
+    }
+
+    /// How fast blobs come from another host, in bytes per second; `None` when that is not known
+    /// yet, and within one host, where nothing is compressed.
+    pub(super) fn slow_link(&self) -> Option<u64> {
+        if self.endpoint.is_within_host() { None } else { self.link.bytes_per_second() }
     }
 
     /// Asks for the image, as often as it takes, and remembers the lease on it.
@@ -162,6 +190,24 @@ impl Inner {
         let loan = Loan { config_digest: *config_digest, lease_id: lease.id };
         self.remember(Lent { loan, form, manifest_digest: image.manifest_digest });
         Ok(image)
+    }
+
+    /// Asks what references name, in one request.
+    async fn resolve(
+        &self,
+        references: &[Reference],
+        deadline: Duration,
+    ) -> Result<Vec<Result<ImageSummary, SourceError>>, SourceError> {
+        let answer = until_answered(BRIEFLY, || async {
+            let mut request = Request::new(inventory::resolve_wanted(references));
+            request.set_timeout(deadline);
+            self.inventory().resolve_images(request).await
+        });
+        let answer = answer.await.map_err(|status| {
+            let image = references.iter().map(ToString::to_string).next().unwrap_or_default();
+            status::to_source_error(&image, self.failure(status))
+        })?;
+        Ok(inventory::resolved(&self.endpoint.to_string(), references, answer))
     }
 
     fn remember(&self, lent: Lent) {
@@ -225,17 +271,25 @@ impl ImageSource for RemoteHost {
     }
 
     async fn resolve(&self, reference: &Reference) -> Result<ImageSummary, SourceError> {
-        let inner = &self.inner;
-        let answer = until_answered(BRIEFLY, || async {
-            let mut request = Request::new(inventory::resolve_wanted(reference));
-            // A host that reads a containerd store by `save` knows an image's config only then.
-            request.set_timeout(inner.manners.image_deadline);
-            inner.inventory().resolve_images(request).await
-        });
-        let answer = answer.await.map_err(|status| {
-            status::to_source_error(&reference.to_string(), inner.failure(status))
-        })?;
-        inventory::resolved(&inner.endpoint.to_string(), reference, answer)
+        let references = std::slice::from_ref(reference);
+        // A host that reads a containerd store by `save` knows an image's config only then.
+        let mut resolved =
+            self.inner.resolve(references, self.inner.manners.image_deadline).await?;
+        let only = resolved.pop();
+        only.unwrap_or_else(|| Err(SourceError::NotFound { image: reference.to_string() }))
+    }
+
+    async fn resolve_all(
+        &self,
+        references: &[Reference],
+    ) -> Vec<Result<ImageSummary, SourceError>> {
+        if 1 < references.len() {
+            let together = self.inner.resolve(references, TOGETHER_DEADLINE);
+            if let Ok(Ok(resolved)) = timeout(TOGETHER_DEADLINE, together).await {
+                return resolved;
+            }
+        }
+        join_all(references.iter().map(|reference| self.resolve(reference))).await
     }
 
     async fn image(

@@ -4,6 +4,7 @@ mod admin;
 mod failure;
 mod health;
 mod host;
+pub(crate) mod pieces;
 mod range;
 mod reading;
 mod retry;

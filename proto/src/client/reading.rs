@@ -27,10 +27,17 @@ use transfer::{
     BlobError, BlobSource, BlobStream, ConfigDigest, Descriptor, Digest, MediaType, SourceError,
 };
 
-use super::host::{Inner, Lent};
+use super::host::{Connection, Inner, Lent};
+use super::pieces::{Pieces, malformed, read_blob};
 use super::retry::{BRIEFLY, pauses, until_answered};
+use crate::convert::blob::Wanted;
 use crate::convert::{blob, status};
-use crate::wire::{BlobPieces, UNARY_DEADLINE};
+use crate::speed::is_worth_compressing;
+use crate::squeeze::USUAL_SPEED;
+use crate::wire::UNARY_DEADLINE;
+
+/// Less than this is not worth asking for once more, in bytes.
+const WORTH_ASKING: u64 = 32 << 20;
 
 /// The blobs of one image of a remote host.
 #[derive(Debug)]
@@ -52,11 +59,6 @@ impl RemoteBlobs {
         });
         blob::stated(digest, answer.await?).map_err(malformed)
     }
-}
-
-/// An answer that is not of the protocol: asking again would bring the same.
-fn malformed(error: impl ToString) -> Status {
-    Status::failed_precondition(error.to_string())
 }
 
 fn lending_failed(digest: Digest, error: SourceError) -> BlobError {
@@ -91,8 +93,8 @@ impl BlobSource for RemoteBlobs {
             digest: *digest,
             offset,
             size: None,
-            pieces: None,
-            first: None,
+            flowing: None,
+            may_ask_anew: true,
             progressed: Instant::now(),
             pauses: pauses().build(),
         };
@@ -117,10 +119,10 @@ struct Reading {
     offset: u64,
     /// The size of the blob, from the first stream on.
     size: Option<u64>,
-    /// The stream under way; none when it has to be opened again.
-    pieces: Option<BlobPieces>,
-    /// Bytes that came along with the size.
-    first: Option<Bytes>,
+    /// The stream under way, and its place in a connection; none when it has to be opened again.
+    flowing: Option<(Pieces, Connection)>,
+    /// Whether a stream that turns out to come over a slow link may be asked for once more.
+    may_ask_anew: bool,
     progressed: Instant,
     pauses: backon::ExponentialBackoff,
 }
@@ -129,7 +131,7 @@ impl Reading {
     /// The next bytes; `None` when all were given.
     async fn next(&mut self) -> Result<Option<Bytes>, BlobError> {
         loop {
-            if self.pieces.is_none() {
+            if self.flowing.is_none() || self.is_worth_asking_anew() {
                 self.reopen().await?;
             }
             match self.receive().await {
@@ -138,6 +140,20 @@ impl Reading {
                 Err(status) => self.recover(status).await?,
             }
         }
+    }
+
+    /// Flowing → Reopening, once for each blob: its first bytes showed that the link is slow, and
+    /// much is still to come. The host may compress it then.
+    fn is_worth_asking_anew(&mut self) -> bool {
+        let left = self.size.unwrap_or_default().saturating_sub(self.offset);
+        if !self.may_ask_anew || left < WORTH_ASKING {
+            return false;
+        }
+        let encoded = self.flowing.as_ref().is_some_and(|(pieces, _)| pieces.is_encoded());
+        let pays = |link| is_worth_compressing(link, USUAL_SPEED);
+        let anew = !encoded && self.host.slow_link().is_some_and(pays);
+        self.may_ask_anew = !anew;
+        anew
     }
 
     /// Opens a stream at the offset, as often as it takes; the size of the blob.
@@ -159,38 +175,25 @@ impl Reading {
     }
 
     async fn begin(&mut self) -> Result<u64, Status> {
-        let wanted = blob::read_wanted(&self.lent.loan, &self.digest, self.offset);
-        let mut client = self.host.bulk();
-        let head = self.within_stall(async {
-            let mut pieces = client.read_blob(wanted).await?.into_inner();
-            let head = pieces.message().await?;
-            Ok((head.ok_or_else(|| malformed("a stream without a first message"))?, pieces))
-        });
-        let (head, pieces) = head.await?;
-        let (size, first) = blob::begun(head).map_err(malformed)?;
-        self.first = first;
-        self.pieces = Some(pieces);
+        let link = self.host.slow_link();
+        let (loan, digest, offset) = (self.lent.loan.clone(), self.digest, self.offset);
+        let wanted = blob::read_wanted(&Wanted { loan, digest, offset, link });
+        // Before the next is chosen, so that it may get the same place.
+        self.flowing = None;
+        let connection = self.host.bulk();
+        let begun = read_blob(connection.channel(), &wanted, self.host.link.clone());
+        let (size, pieces) = within(self.host.manners.stall, begun).await?;
+        // What was known of the link when it was asked for is all that asking anew would say.
+        self.may_ask_anew &= link.is_none();
+        self.flowing = Some((pieces, connection));
         Ok(size)
     }
 
     async fn receive(&mut self) -> Result<Option<Bytes>, Status> {
-        if let Some(first) = self.first.take() {
-            return Ok(Some(first));
-        }
         let stall = self.host.manners.stall;
-        let pieces = self.pieces.as_mut().expect("a reading receives only while it has a stream");
-        match timeout(stall, pieces.message()).await {
-            Ok(message) => message?.map(blob::moved).transpose().map_err(malformed),
-            Err(_elapsed) => Err(stalled(stall)),
-        }
-    }
-
-    async fn within_stall<T>(
-        &self,
-        call: impl Future<Output = Result<T, Status>>,
-    ) -> Result<T, Status> {
-        let stall = self.host.manners.stall;
-        timeout(stall, call).await.unwrap_or_else(|_elapsed| Err(stalled(stall)))
+        let flowing = self.flowing.as_mut();
+        let (pieces, _) = flowing.expect("a reading receives only while it has a stream");
+        within(stall, pieces.next()).await
     }
 
     fn take(&mut self, frame: Bytes) -> Result<Bytes, BlobError> {
@@ -217,11 +220,13 @@ impl Reading {
 
     /// Flowing → Reopening: waits for the next attempt, or says why there is none.
     async fn recover(&mut self, status: Status) -> Result<(), BlobError> {
-        self.pieces = None;
-        self.first = None;
+        self.flowing = None;
         let digest = self.digest;
-        let is_spent = self.host.manners.patience <= self.progressed.elapsed();
-        if is_spent {
+        let manners = &self.host.manners;
+        // A host that is busy lives, and comes to us in turn.
+        let is_busy = status::is_busy(&status);
+        let patience = if is_busy { manners.image_deadline } else { manners.patience };
+        if patience <= self.progressed.elapsed() {
             return Err(status::to_blob_error(digest, self.host.failure(status)));
         }
         if status::is_lease_lost(&status) {
@@ -237,6 +242,10 @@ impl Reading {
     }
 }
 
-fn stalled(stall: Duration) -> Status {
-    Status::unavailable(format!("no byte came for {} s", stall.as_secs()))
+async fn within<T>(
+    stall: Duration,
+    call: impl Future<Output = Result<T, Status>>,
+) -> Result<T, Status> {
+    let stalled = || Status::unavailable(format!("no byte came for {} s", stall.as_secs()));
+    timeout(stall, call).await.unwrap_or_else(|_elapsed| Err(stalled()))
 }

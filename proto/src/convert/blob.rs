@@ -2,7 +2,6 @@
 
 use bytes::Bytes;
 use tonic::Status;
-use transfer::verify::check_frame;
 use transfer::{ConfigDigest, Digest};
 
 use super::{Malformed, parse, status};
@@ -60,48 +59,46 @@ pub(crate) fn stated(
     Ok(blob.size)
 }
 
-pub(crate) fn read_request(request: pb::ReadBlobRequest) -> Result<(Loan, Digest, u64), Status> {
-    let loan = loan(&request.config_digest, request.lease_id)?;
-    let digest = request.digest.parse().map_err(|error| status::invalid("digest", error))?;
-    Ok((loan, digest, request.offset))
+/// What is asked for by `ReadBlob`.
+#[derive(Clone, Debug)]
+pub(crate) struct Wanted {
+    pub(crate) loan: Loan,
+    pub(crate) digest: Digest,
+    /// Where to begin, in bytes.
+    pub(crate) offset: u64,
+    /// What the caller's link carries, in bytes per second; absent when the bytes are to come as
+    /// they are.
+    pub(crate) link: Option<u64>,
 }
 
-pub(crate) fn read_wanted(loan: &Loan, digest: &Digest, offset: u64) -> pb::ReadBlobRequest {
+pub(crate) fn read_request(request: pb::ReadBlobRequest) -> Result<Wanted, Status> {
+    let loan = loan(&request.config_digest, request.lease_id)?;
+    let digest = request.digest.parse().map_err(|error| status::invalid("digest", error))?;
+    // An encoding that this version does not know is one that it will not choose.
+    let takes_zstd = request.accept_encodings.contains(&(pb::Encoding::Zstd as i32));
+    let link = request.link_bytes_per_second.filter(|_| takes_zstd);
+    Ok(Wanted { loan, digest, offset: request.offset, link })
+}
+
+pub(crate) fn read_wanted(wanted: &Wanted) -> pb::ReadBlobRequest {
+    let Wanted { loan, digest, offset, link } = wanted;
     pb::ReadBlobRequest {
         config_digest: loan.config_digest.to_string(),
         lease_id: loan.lease_id.clone(),
         digest: digest.to_string(),
-        offset,
+        offset: *offset,
+        accept_encodings: link.map(|_| pb::Encoding::Zstd as i32).into_iter().collect(),
+        link_bytes_per_second: *link,
     }
 }
 
-/// The first message of a stream: how large the blob is.
-pub(crate) fn head(blob_size: u64) -> pb::ReadBlobResponse {
-    pb::ReadBlobResponse { data: Bytes::new(), blob_size: Some(blob_size) }
+/// The first message of a stream: how large the blob is, and how its bytes come.
+pub(crate) fn head(blob_size: u64, encoding: pb::Encoding) -> pb::ReadBlobResponse {
+    let encoding = encoding as i32;
+    pb::ReadBlobResponse { data: Bytes::new(), blob_size: Some(blob_size), encoding }
 }
 
 /// Each further message.
 pub(crate) fn piece(data: Bytes) -> pb::ReadBlobResponse {
-    pb::ReadBlobResponse { data, blob_size: None }
-}
-
-/// What the first message says: the blob's size, and its first bytes where they came along.
-pub(crate) fn begun(response: pb::ReadBlobResponse) -> Result<(u64, Option<Bytes>), Malformed> {
-    let size = response.blob_size.ok_or(Malformed::absent("blob_size"))?;
-    if response.data.is_empty() {
-        return Ok((size, None));
-    }
-    frame(response.data).map(|frame| (size, Some(frame)))
-}
-
-/// The bytes of each further message.
-pub(crate) fn moved(response: pb::ReadBlobResponse) -> Result<Bytes, Malformed> {
-    frame(response.data)
-}
-
-fn frame(data: Bytes) -> Result<Bytes, Malformed> {
-    match check_frame(&data) {
-        Ok(()) => Ok(data),
-        Err(bad_frame) => Err(Malformed::new("data", bad_frame)),
-    }
+    pb::ReadBlobResponse { data, ..Default::default() }
 }

@@ -136,24 +136,30 @@ pub(crate) fn resolve_response(
     pb::ResolveImagesResponse { resolutions: resolutions.collect() }
 }
 
-pub(crate) fn resolve_wanted(reference: &Reference) -> pb::ResolveImagesRequest {
-    pb::ResolveImagesRequest { references: vec![reference.to_string()] }
+pub(crate) fn resolve_wanted(references: &[Reference]) -> pb::ResolveImagesRequest {
+    let references = references.iter().map(ToString::to_string).collect();
+    pb::ResolveImagesRequest { references }
 }
 
-/// What the one reference that was asked for names.
+/// What the references that were asked for name, in their order.
 pub(crate) fn resolved(
     endpoint: &str,
-    reference: &Reference,
+    references: &[Reference],
     response: pb::ResolveImagesResponse,
-) -> Result<ImageSummary, SourceError> {
+) -> Vec<Result<ImageSummary, SourceError>> {
     use pb::resolve_images_response::resolution;
-    let malformed = |error| SourceError::unavailable(reference, error);
-    let only = response.resolutions.into_iter().next().and_then(|resolution| resolution.result);
-    match only.ok_or_else(|| malformed(Malformed::absent("resolutions")))? {
-        resolution::Result::Image(image) => image.try_into().map_err(malformed),
-        resolution::Result::Error(error) => {
-            let failure = Failure::new(endpoint, status::from_message(error));
-            Err(status::to_source_error(&reference.to_string(), failure))
+    let mut resolutions = response.resolutions.into_iter();
+    let resolved = references.iter().map(|reference| {
+        let malformed = |error| SourceError::unavailable(reference, error);
+        let told = resolutions.next().filter(|told| told.reference == reference.to_string());
+        let result = told.and_then(|told| told.result);
+        match result.ok_or_else(|| malformed(Malformed::absent("resolutions")))? {
+            resolution::Result::Image(image) => image.try_into().map_err(malformed),
+            resolution::Result::Error(error) => {
+                let failure = Failure::new(endpoint, status::from_message(error));
+                Err(status::to_source_error(&reference.to_string(), failure))
+            }
         }
-    }
+    });
+    resolved.collect()
 }

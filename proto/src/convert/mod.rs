@@ -31,11 +31,11 @@ pub struct Malformed {
 }
 
 impl Malformed {
-    fn new(field: &'static str, reason: impl ToString) -> Self {
+    pub(crate) fn new(field: &'static str, reason: impl ToString) -> Self {
         Self { field, reason: reason.to_string() }
     }
 
-    fn absent(field: &'static str) -> Self {
+    pub(crate) fn absent(field: &'static str) -> Self {
         Self::new(field, "is absent")
     }
 }

@@ -238,11 +238,16 @@ fn metadata(status: &Status) -> HashMap<String, String> {
 pub(crate) fn is_transient(status: &Status) -> bool {
     match status.code() {
         Code::Unavailable => true,
-        Code::ResourceExhausted => reason(status) == "BUSY",
+        Code::ResourceExhausted => is_busy(status),
         // Made here, not sent: the connection broke beneath the call.
         Code::Unknown | Code::Internal | Code::Cancelled => status.source().is_some(),
         _ => false,
     }
+}
+
+/// Whether the other side has as much to do as it takes on, and will come to this in turn.
+pub(crate) fn is_busy(status: &Status) -> bool {
+    status.code() == Code::ResourceExhausted && reason(status) == "BUSY"
 }
 
 /// Whether the lease that was shown is not known any more.

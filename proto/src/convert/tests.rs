@@ -139,7 +139,7 @@ fn hostile_reads_are_refused() {
             config_digest: config_digest.into(),
             lease_id: lease_id.into(),
             digest: digest.into(),
-            offset: 0,
+            ..pb::ReadBlobRequest::default()
         })
     };
     assert!(read(&text(), "lease", &text()).is_ok());
@@ -203,13 +203,22 @@ fn hostile_names_are_refused() {
 }
 
 #[test]
+fn a_link_counts_only_for_who_takes_what_it_is_good_for() {
+    let config_digest = transfer::ConfigDigest(digest());
+    let loan = crate::library::Loan { config_digest, lease_id: "lease".into() };
+    for link in [None, Some(0), Some(u64::MAX)] {
+        let wanted = blob::Wanted { loan: loan.clone(), digest: digest(), offset: 7, link };
+        let request = blob::read_wanted(&wanted);
+        assert_eq!(request.accept_encodings.is_empty(), link.is_none());
+        let read = blob::read_request(request.clone()).unwrap();
+        assert_eq!((read.link, read.offset, read.digest), (link, 7, digest()));
+        let deaf = pb::ReadBlobRequest { accept_encodings: vec![0, 2, -1], ..request };
+        assert_eq!(blob::read_request(deaf).unwrap().link, None);
+    }
+}
+
+#[test]
 fn hostile_answers_are_refused() {
-    let piece = |size| blob::moved(blob::piece(vec![0; size].into()));
-    assert!(piece(0).is_err());
-    assert!(piece(1).is_ok());
-    assert!(piece(transfer::MAX_FRAME).is_ok());
-    assert!(piece(transfer::MAX_FRAME + 1).is_err());
-    assert!(blob::begun(blob::piece(vec![0; 1].into())).is_err());
     assert!(blob::stated(&digest(), pb::StatBlobsResponse::default()).is_err());
     let other = [(Digest::of(b"other"), Some(1))];
     assert!(blob::stated(&digest(), blob::stat_response(&other)).is_err());

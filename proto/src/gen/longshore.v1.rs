@@ -935,17 +935,58 @@ pub struct ReadBlobRequest {
     /// Where to begin, in bytes from the start. The size of the blob gives an empty stream.
     #[prost(uint64, tag = "4")]
     pub offset: u64,
+    /// How the bytes may be encoded on their way, besides as they are. Empty: as they are only.
+    #[prost(enumeration = "Encoding", repeated, tag = "5")]
+    pub accept_encodings: ::prost::alloc::vec::Vec<i32>,
+    /// What the caller measured its link to carry, in bytes per second. Absent when it did not measure:
+    /// then the bytes come as they are.
+    #[prost(uint64, optional, tag = "6")]
+    pub link_bytes_per_second: ::core::option::Option<u64>,
 }
 /// A piece of a blob; the pieces come in order and without gaps.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct ReadBlobResponse {
-    /// The next bytes, at most 1 MiB. Empty only in the first message, which may come before any byte.
+    /// The next bytes, at most 1 MiB, in the encoding that the first message names. Empty only in the
+    /// first message, which may come before any byte.
     #[prost(bytes = "bytes", tag = "1")]
     pub data: ::prost::bytes::Bytes,
     /// The size of the whole blob in bytes, whatever the offset. Set in the first message only.
     #[prost(uint64, optional, tag = "2")]
     pub blob_size: ::core::option::Option<u64>,
+    /// How data is encoded, in this message and all that follow: one of those that the caller accepts.
+    /// Set in the first message only; unspecified when the bytes come as they are.
+    #[prost(enumeration = "Encoding", tag = "3")]
+    pub encoding: i32,
+}
+/// How the bytes of a blob are written on the wire. Offsets, sizes and digests are those of the blob.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Encoding {
+    /// As they are.
+    Unspecified = 0,
+    /// Each message's data is one zstd frame, which becomes 1 byte to 1 MiB of the blob.
+    Zstd = 1,
+}
+impl Encoding {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "ENCODING_UNSPECIFIED",
+            Self::Zstd => "ENCODING_ZSTD",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "ENCODING_UNSPECIFIED" => Some(Self::Unspecified),
+            "ENCODING_ZSTD" => Some(Self::Zstd),
+            _ => None,
+        }
+    }
 }
 /// Generated client implementations.
 pub mod blob_service_client {

@@ -3,8 +3,8 @@
 //! How long it lives is kept by the store's own table of leases, so that what a caller may read is
 //! what the store keeps; what it covers, and under which name, is kept here.
 
-use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
+use std::collections::{HashMap, HashSet};
 use std::hash::BuildHasher as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 use transfer::store::{Arriving, Lease as KeptBlob, Leases as Kept};
 use transfer::{ConfigDigest, Digest, Image};
 
-use super::{LeaseGrant, Loan};
+use super::{Known, LeaseGrant, Loan};
 use crate::identity::Caller;
 
 /// A lease that was found alive: what it covers.
@@ -21,7 +21,9 @@ use crate::identity::Caller;
 pub(super) struct Granted {
     id: String,
     manifest_digest: Digest,
-    sizes: HashMap<Digest, u64>,
+    blobs: HashMap<Digest, Known>,
+    /// Those that were opened under it since the caller last asked for the image.
+    opened: Mutex<HashSet<Digest>>,
     /// Its name in the store's table.
     holder: String,
     ttl: Duration,
@@ -29,9 +31,14 @@ pub(super) struct Granted {
 }
 
 impl Granted {
-    /// The size of a blob of the image, in bytes; `None` when it is not part of it.
-    pub(super) fn size(&self, digest: &Digest) -> Option<u64> {
-        self.sizes.get(digest).copied()
+    /// What is known of a blob of the image; `None` when it is not part of it.
+    pub(super) fn known(&self, digest: &Digest) -> Option<Known> {
+        self.blobs.get(digest).copied()
+    }
+
+    /// Takes note that a blob is read under the lease.
+    pub(super) fn opened(&self, digest: &Digest) {
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner).insert(*digest);
     }
 
     /// Begins the lease's time anew; `false` when it ran out before.
@@ -77,12 +84,20 @@ impl Leases {
             }
             _ => {
                 let lease = Arc::new(self.make(caller, image));
-                self.kept.grant(lease.holder.clone(), lease.sizes.keys().copied(), self.ttl);
+                self.kept.grant(lease.holder.clone(), lease.blobs.keys().copied(), self.ttl);
                 granted.insert(key, lease.clone());
                 lease
             }
         };
         LeaseGrant { id: lease.id.clone(), ttl: self.ttl, expires: SystemTime::now() + self.ttl }
+    }
+
+    /// What the caller read of the image since it last asked for it, told once.
+    pub(super) fn take_opened(&self, caller: &Caller, image: &ConfigDigest) -> HashSet<Digest> {
+        let granted = self.granted.lock().unwrap_or_else(PoisonError::into_inner);
+        let lease = granted.get(&(caller.clone(), *image));
+        let opened = lease.map(|lease| lease.opened.lock().unwrap_or_else(PoisonError::into_inner));
+        opened.map(|mut opened| std::mem::take(&mut *opened)).unwrap_or_default()
     }
 
     /// Keeps a blob until the guard is dropped.
@@ -120,15 +135,20 @@ impl Leases {
 
     fn make(&self, caller: &Caller, image: &Image) -> Granted {
         let serial = self.next.fetch_add(1, Ordering::Relaxed);
+        let document = |bytes: &[u8]| Known { size: bytes.len() as u64, compresses: false };
         let documents = [
-            (image.manifest_digest, image.manifest.len() as u64),
-            (image.config_digest.0, image.config.len() as u64),
+            (image.manifest_digest, document(&image.manifest)),
+            (image.config_digest.0, document(&image.config)),
         ];
-        let layers = image.layers.iter().map(|layer| (layer.blob.digest, layer.blob.size));
+        let layers = image.layers.iter().map(|layer| {
+            let compresses = layer.blob.media_type.is_uncompressed_layer();
+            (layer.blob.digest, Known { size: layer.blob.size, compresses })
+        });
         Granted {
             id: format!("{:016x}-{serial}", self.life),
             manifest_digest: image.manifest_digest,
-            sizes: documents.into_iter().chain(layers).collect(),
+            blobs: documents.into_iter().chain(layers).collect(),
+            opened: Mutex::default(),
             holder: format!("{caller}/{}", image.config_digest),
             ttl: self.ttl,
             kept: self.kept.clone(),

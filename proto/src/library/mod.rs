@@ -46,15 +46,27 @@ impl Access for AllImages {
 pub struct Terms {
     /// How long a lease lives without a read.
     pub lease: Duration,
-    /// Streams of blobs open at once, for all callers. Each holds about three frames.
+    /// Streams of blobs open at once, for all callers.
     pub reads: usize,
     /// Streams of blobs open at once, for one caller.
     pub reads_per_caller: usize,
+    /// Bytes of blobs in memory between the source and the callers, for all of them. A stream
+    /// begins when there is room for all that it may hold, [`transfer::limited::WINDOW`] or what is
+    /// left of the blob.
+    pub bytes_in_flight: u64,
+    /// The same for one caller.
+    pub bytes_in_flight_per_caller: u64,
 }
 
 impl Default for Terms {
     fn default() -> Self {
-        Self { lease: Duration::from_secs(600), reads: 24, reads_per_caller: 8 }
+        Self {
+            lease: Duration::from_secs(600),
+            reads: 24,
+            reads_per_caller: 8,
+            bytes_in_flight: 64 << 20,
+            bytes_in_flight_per_caller: 16 << 20,
+        }
     }
 }
 
@@ -93,13 +105,22 @@ pub enum ReadError {
     /// The blob cannot be read.
     #[error(transparent)]
     Blob(#[from] BlobError),
-    /// The caller, or all callers together, had as many streams open as there may be, for as long
-    /// as one waits for a turn.
-    #[error("{limit} blobs are being read already")]
+    /// The caller, or all callers together, had as many streams open as there may be, or as many
+    /// bytes in flight, for as long as one waits for a turn.
+    #[error("as much is being read already as may be, {limit} blobs at most")]
     Busy {
         /// How many streams there may be.
         limit: usize,
     },
+}
+
+/// What the image says of one of its blobs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// Its size in bytes.
+    pub size: u64,
+    /// Whether it may be compressed once more with gain: it is a layer as it is unpacked.
+    pub compresses: bool,
 }
 
 /// What was read by callers since the library opened.
@@ -148,7 +169,7 @@ impl Library {
             images,
             access,
             leases: Leases::new(leases, terms.lease),
-            turnstile: Turnstile::new(terms.reads, terms.reads_per_caller),
+            turnstile: Turnstile::new(terms),
             reads: Reads::default(),
             meter: Arc::default(),
         }
@@ -219,6 +240,7 @@ impl Library {
         if !self.access.may_read(caller, &config_digest) {
             return Err(SourceError::NotFound { image: config_digest.to_string() });
         }
+        self.doubt_what_was_read(caller, &config_digest);
         let removals = self.leases.removals();
         let _until_leased = self.leases.hold_arrivals();
         let asked = self.images.image(&config_digest, form).await;
@@ -231,6 +253,17 @@ impl Library {
         let image = self.images.image(&config_digest, form).await?;
         let grant = self.leases.grant(caller, &image);
         Ok((image, grant))
+    }
+
+    /// A caller that asks again for an image that it was reading may have got other bytes than the
+    /// blobs': this is how it complains, and all that it read is looked at anew before the next read.
+    /// One that asks again for another reason costs the host one more hash of what it read.
+    fn doubt_what_was_read(&self, caller: &Caller, config_digest: &ConfigDigest) {
+        let read = self.leases.take_opened(caller, config_digest);
+        if !read.is_empty() {
+            let blobs = self.images.blobs(config_digest);
+            read.iter().for_each(|digest| blobs.doubt(digest));
+        }
     }
 
     /// The size of a blob of an image; `None` when the image has no such blob or it is gone.
@@ -251,7 +284,8 @@ impl Library {
         }
     }
 
-    /// The bytes of a blob of an image from `offset` on, and its whole size. Waits for its turn.
+    /// The bytes of a blob of an image from `offset` on, and what is known of it. Waits for its
+    /// turn.
     ///
     /// # Errors
     /// [`ReadError::Busy`] when the turn does not come; as [`BlobSource::open`], and
@@ -262,18 +296,20 @@ impl Library {
         loan: &Loan,
         digest: &Digest,
         offset: u64,
-    ) -> Result<(u64, BlobStream), ReadError> {
+    ) -> Result<(Known, BlobStream), ReadError> {
         let lease = self.readable(caller, loan, digest)?;
-        let size = lease.size(digest).ok_or(BlobError::NotFound { digest: *digest })?;
+        let known = lease.known(digest).ok_or(BlobError::NotFound { digest: *digest })?;
+        let size = known.size;
         if size < offset {
             return Err(BlobError::OffsetBeyondEnd { digest: *digest, size, offset }.into());
         }
         // Waiting for a turn may take longer than a lease without a read lives. Once the blob is
         // open, its removal does not matter any more.
         let until_open = self.leases.hold(caller, digest);
-        let turn = self.turnstile.enter(caller).await?;
+        let turn = self.turnstile.enter(caller, size - offset).await?;
         let stream = self.images.blobs(&loan.config_digest).open(digest, offset).await?;
         drop(until_open);
+        lease.opened(digest);
         self.meter.reads.fetch_add(1, Ordering::Relaxed);
         let line = self.reads.begin(Read {
             caller: caller.clone(),
@@ -284,7 +320,7 @@ impl Library {
             started: SystemTime::now(),
             bytes: AtomicU64::new(0),
         });
-        Ok((size, reading::lend(stream, lease, turn, self.meter.clone(), line)))
+        Ok((known, reading::lend(stream, lease, turn, self.meter.clone(), line)))
     }
 
     /// The one place that decides whether a caller may read a blob: the image is granted to it, it
@@ -300,7 +336,7 @@ impl Library {
         }
         let lease =
             self.leases.renew(caller, loan).ok_or(BlobError::LeaseLost { digest: *digest })?;
-        match lease.size(digest) {
+        match lease.known(digest) {
             Some(_) => Ok(lease),
             None => Err(BlobError::NotFound { digest: *digest }),
         }

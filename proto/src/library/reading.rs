@@ -6,45 +6,45 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use futures::StreamExt as _;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use transfer::limited::{Limits, Reserved};
 use transfer::{BlobStream, ConfigDigest, Digest};
 
 use super::lease::Granted;
-use super::{Meter, ReadError};
+use super::{Meter, ReadError, Terms};
 use crate::identity::Caller;
 use crate::transfers::{Transfer, TransferId, TransferKind};
 use crate::wire::PROGRESS_TIMEOUT;
 
-/// Lets so many streams in at once, and no more of one caller than its share.
+/// Lets so many streams in at once with so many bytes in flight, and no more of one caller than its
+/// share.
 #[derive(Debug)]
 pub(super) struct Turnstile {
-    all: Arc<Semaphore>,
-    reads: usize,
-    reads_per_caller: usize,
+    all: Limits,
+    terms: Terms,
     /// As many as there are listeners.
-    callers: Mutex<HashMap<Caller, Arc<Semaphore>>>,
+    callers: Mutex<HashMap<Caller, Limits>>,
 }
 
-/// A stream's place; dropping it lets the next one in.
+/// A stream's place, and the bytes that it may have in flight; dropping it lets the next one in.
 #[derive(Debug)]
 pub(super) struct Turn {
-    _of_caller: OwnedSemaphorePermit,
-    _of_all: OwnedSemaphorePermit,
+    _of_caller: Reserved,
+    _of_all: Reserved,
 }
 
 impl Turnstile {
-    pub(super) fn new(reads: usize, reads_per_caller: usize) -> Self {
-        let all = Arc::new(Semaphore::new(reads));
-        Self { all, reads, reads_per_caller, callers: Mutex::default() }
+    pub(super) fn new(terms: Terms) -> Self {
+        let all = Limits::new(terms.reads, terms.bytes_in_flight);
+        Self { all, terms, callers: Mutex::default() }
     }
 
-    /// Waits for a place: among the caller's own first, so that one caller's crowd does not stand
-    /// in the way of another.
-    pub(super) async fn enter(&self, caller: &Caller) -> Result<Turn, ReadError> {
+    /// Waits for a place for a stream of `bytes`: among the caller's own first, so that one caller's
+    /// crowd does not stand in the way of another.
+    pub(super) async fn enter(&self, caller: &Caller, bytes: u64) -> Result<Turn, ReadError> {
         let own = self.of(caller);
         Ok(Turn {
-            _of_caller: place(own, self.reads_per_caller).await?,
-            _of_all: place(self.all.clone(), self.reads).await?,
+            _of_caller: place(&own, bytes, self.terms.reads_per_caller).await?,
+            _of_all: place(&self.all, bytes, self.terms.reads).await?,
         })
     }
 
@@ -53,20 +53,17 @@ impl Turnstile {
         self.callers.lock().unwrap_or_else(PoisonError::into_inner).remove(caller);
     }
 
-    fn of(&self, caller: &Caller) -> Arc<Semaphore> {
+    fn of(&self, caller: &Caller) -> Limits {
+        let Terms { reads_per_caller, bytes_in_flight_per_caller, .. } = self.terms;
         let mut callers = self.callers.lock().unwrap_or_else(PoisonError::into_inner);
-        callers
-            .entry(caller.clone())
-            .or_insert_with(|| Arc::new(Semaphore::new(self.reads_per_caller)))
-            .clone()
+        let limits = || Limits::new(reads_per_caller, bytes_in_flight_per_caller);
+        callers.entry(caller.clone()).or_insert_with(limits).clone()
     }
 }
 
-async fn place(semaphore: Arc<Semaphore>, limit: usize) -> Result<OwnedSemaphorePermit, ReadError> {
-    match tokio::time::timeout(PROGRESS_TIMEOUT, semaphore.acquire_owned()).await {
-        Ok(permit) => Ok(permit.expect("the turnstile's semaphores are never closed")),
-        Err(_elapsed) => Err(ReadError::Busy { limit }),
-    }
+async fn place(limits: &Limits, bytes: u64, limit: usize) -> Result<Reserved, ReadError> {
+    let reserved = tokio::time::timeout(PROGRESS_TIMEOUT, limits.reserve(bytes)).await;
+    reserved.map_err(|_elapsed| ReadError::Busy { limit })
 }
 
 /// The streams that are being read, by the number under which they began. At most as many as the

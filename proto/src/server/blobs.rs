@@ -1,7 +1,16 @@
-//! `BlobService` over a library: blobs as streams of messages, as fast as their reader takes them.
+//! `BlobService` over a library: blobs as streams of pieces, as fast as their reader takes them.
+//!
+//! ```text
+//!   library ──► frames ──► pump ──► channel ──► message ──► connection
+//!                 │        own task   1 piece    header in front
+//!                 └─ zstd, where the link is slower than that
+//! ```
+//! `ReadBlob` leaves by [`super::raw`]; the trait below says the same in generated words.
 
 use std::sync::Arc;
+use std::time::Instant;
 
+use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use tokio::sync::mpsc;
@@ -9,27 +18,86 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::{Request, Response, Status};
 
-use crate::convert::blob;
+use super::connection::Reach;
+use crate::convert::blob::{self, Wanted};
 use crate::convert::status::{from_blob_error, from_read_error};
 use crate::identity::Caller;
-use crate::library::Library;
-use crate::wire::PROGRESS_TIMEOUT;
+use crate::library::{Known, Library};
+use crate::speed::{Speed, is_worth_compressing};
+use crate::squeeze::{compressing_speed, squeezed};
 use crate::wire::generated as pb;
 use crate::wire::generated::blob_service_server::BlobService;
+use crate::wire::{Encoding, PROGRESS_TIMEOUT};
 
-/// Messages read ahead of the network: one being sent, one waiting. Each holds a frame.
-const READ_AHEAD: usize = 2;
+/// Pieces read ahead of the network, each a frame. With the one that the pump holds and two in the
+/// connection's queue a stream has four in flight: [`transfer::limited::WINDOW`].
+const READ_AHEAD: usize = 1;
 
+/// The blobs of a library, for one caller.
 pub(super) struct Blobs {
-    pub(super) caller: Caller,
-    pub(super) library: Arc<Library>,
+    caller: Caller,
+    library: Arc<Library>,
+    /// How fast this caller's connections take what is sent.
+    link: Arc<Speed>,
+    /// How fast this host compresses.
+    compressing: Arc<Speed>,
 }
 
-type Message = Result<pb::ReadBlobResponse, Status>;
+/// What is sent, one message each.
+#[derive(Debug)]
+pub(super) enum Piece {
+    /// The first: the blob's size, and how its bytes come.
+    Head(u64, Encoding),
+    /// The next bytes.
+    Data(Bytes),
+}
+
+pub(super) type Pieces = BoxStream<'static, Result<Piece, Status>>;
+
+impl Blobs {
+    pub(super) fn new(caller: Caller, library: Arc<Library>) -> Self {
+        Self { caller, library, link: Arc::default(), compressing: Arc::default() }
+    }
+
+    /// The pieces of what is wanted, for a caller that is so far away.
+    pub(super) async fn read(
+        &self,
+        request: pb::ReadBlobRequest,
+        reach: Reach,
+    ) -> Result<Pieces, Status> {
+        let wanted = blob::read_request(request)?;
+        let Wanted { loan, digest, offset, .. } = &wanted;
+        let opened = self.library.open(&self.caller, loan, digest, *offset).await;
+        let (known, frames) = opened.map_err(|error| from_read_error(&error))?;
+        let (encoding, frames) = match self.encoding(&wanted, known, reach) {
+            Encoding::Unspecified => (Encoding::Unspecified, frames),
+            zstd => (zstd, squeezed(frames, *digest, self.compressing.clone())),
+        };
+        let data = frames.map(|frame| match frame {
+            Ok(frame) => Ok(Piece::Data(frame)),
+            Err(error) => Err(from_blob_error(&error)),
+        });
+        let head = futures::stream::iter([Ok(Piece::Head(known.size, encoding))]);
+        Ok(paced(head.chain(data).boxed(), self.link.clone()))
+    }
+
+    /// Compresses only what the caller takes so and what gains by it, on a link to another host
+    /// that both ends measured to be slow.
+    fn encoding(&self, wanted: &Wanted, known: Known, reach: Reach) -> Encoding {
+        let (Some(theirs), Some(ours)) = (wanted.link, self.link.bytes_per_second()) else {
+            return Encoding::Unspecified;
+        };
+        let pays = is_worth_compressing(theirs.max(ours), compressing_speed(&self.compressing));
+        if reach == Reach::Network && known.compresses && pays {
+            return Encoding::Zstd;
+        }
+        Encoding::Unspecified
+    }
+}
 
 #[tonic::async_trait]
 impl BlobService for Blobs {
-    type ReadBlobStream = BoxStream<'static, Message>;
+    type ReadBlobStream = BoxStream<'static, Result<pb::ReadBlobResponse, Status>>;
 
     async fn stat_blobs(
         &self,
@@ -48,30 +116,31 @@ impl BlobService for Blobs {
         &self,
         request: Request<pb::ReadBlobRequest>,
     ) -> Result<Response<Self::ReadBlobStream>, Status> {
-        let (loan, digest, offset) = blob::read_request(request.into_inner())?;
-        let opened = self.library.open(&self.caller, &loan, &digest, offset).await;
-        let (size, frames) = opened.map_err(|error| from_read_error(&error))?;
-        let pieces = frames.map(|frame| match frame {
-            Ok(frame) => Ok(blob::piece(frame)),
-            Err(error) => Err(from_blob_error(&error)),
+        let reach = Reach::of(request.extensions());
+        let pieces = self.read(request.into_inner(), reach).await?;
+        let messages = pieces.map(|piece| {
+            piece.map(|piece| match piece {
+                Piece::Head(size, encoding) => blob::head(size, encoding),
+                Piece::Data(data) => blob::piece(data),
+            })
         });
-        let head = futures::stream::iter([Ok(blob::head(size))]);
-        Ok(Response::new(paced(head.chain(pieces).boxed())))
+        Ok(Response::new(messages.boxed()))
     }
 }
 
-/// The same messages, read a little ahead; a reader that takes none for [`PROGRESS_TIMEOUT`] loses
-/// its stream, and what the stream held.
+/// The same pieces, read a little ahead; a reader that takes none for [`PROGRESS_TIMEOUT`] loses its
+/// stream, and what the stream held. `link` learns how long pieces had to wait.
 ///
 /// The pump is a task of its own since a body is not polled while its reader is slow; it ends with
 /// the stream that it fills.
-fn paced(mut messages: BoxStream<'static, Message>) -> BoxStream<'static, Message> {
+fn paced(mut pieces: Pieces, link: Arc<Speed>) -> Pieces {
     let (sender, receiver) = mpsc::channel(READ_AHEAD);
     let pump = AbortOnDropHandle::new(tokio::spawn(async move {
-        while let Some(message) = messages.next().await {
-            let is_last = message.is_err();
-            match sender.send_timeout(message, PROGRESS_TIMEOUT).await {
-                Ok(()) if !is_last => {}
+        while let Some(piece) = pieces.next().await {
+            let (is_last, len) = (piece.is_err(), len_of(&piece));
+            let begun = Instant::now();
+            match sender.send_timeout(piece, PROGRESS_TIMEOUT).await {
+                Ok(()) if !is_last => link.note(len, begun.elapsed()),
                 _ => return is_last,
             }
         }
@@ -88,20 +157,32 @@ fn paced(mut messages: BoxStream<'static, Message>) -> BoxStream<'static, Messag
     ReceiverStream::new(receiver).chain(tail).boxed()
 }
 
+fn len_of(piece: &Result<Piece, Status>) -> usize {
+    match piece {
+        Ok(Piece::Data(data)) => data.len(),
+        Ok(Piece::Head(..)) | Err(_) => 0,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn messages(count: u64) -> BoxStream<'static, Message> {
-        futures::stream::iter((0..count).map(|n| Ok(blob::head(n)))).boxed()
+    fn pieces(count: u64) -> Pieces {
+        let head = |size| Ok(Piece::Head(size, Encoding::Unspecified));
+        futures::stream::iter((0..count).map(head)).boxed()
+    }
+
+    fn through_pump(pieces: Pieces) -> Pieces {
+        paced(pieces, Arc::default())
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_reader_that_keeps_reading_gets_everything() {
-        let mut paced = paced(messages(10));
+        let mut paced = through_pump(pieces(10));
         let mut seen = 0;
-        while let Some(message) = paced.next().await {
-            assert_eq!(message.unwrap().blob_size, Some(seen));
+        while let Some(piece) = paced.next().await {
+            assert!(matches!(piece, Ok(Piece::Head(size, _)) if size == seen), "{piece:?}");
             seen += 1;
             tokio::time::sleep(PROGRESS_TIMEOUT / 2).await;
         }
@@ -111,26 +192,26 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_reader_that_takes_nothing_loses_its_stream() {
         let held = Arc::new(());
-        let stream = messages(100).map({
+        let stream = pieces(100).map({
             let held = held.clone();
-            move |message| {
+            move |piece| {
                 let _held = &held;
-                message
+                piece
             }
         });
-        let mut paced = paced(stream.boxed());
+        let mut paced = through_pump(stream.boxed());
         assert!(paced.next().await.unwrap().is_ok());
         tokio::time::sleep(PROGRESS_TIMEOUT * 2).await;
         assert_eq!(Arc::strong_count(&held), 1, "the stream is still held");
-        let rest: Vec<Message> = paced.collect().await;
+        let rest: Vec<_> = paced.collect().await;
         let error = rest.last().unwrap().as_ref().unwrap_err();
         assert_eq!(error.code(), tonic::Code::DeadlineExceeded);
     }
 
     #[tokio::test]
     async fn nothing_follows_an_error() {
-        let broken = messages(1).chain(futures::stream::iter([Err(Status::data_loss("bad"))]));
-        let seen: Vec<Message> = paced(broken.chain(messages(1)).boxed()).collect().await;
+        let broken = pieces(1).chain(futures::stream::iter([Err(Status::data_loss("bad"))]));
+        let seen: Vec<_> = through_pump(broken.chain(pieces(1)).boxed()).collect().await;
         assert_eq!(seen.len(), 2);
         assert!(seen[1].is_err());
     }

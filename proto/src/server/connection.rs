@@ -10,6 +10,7 @@ use tokio::time::{Sleep, sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::Connected;
 
+use super::listen::Accepted;
 use super::serve::Place;
 use crate::channel::Io;
 
@@ -20,9 +21,26 @@ const BEGIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes of a client's preface and the header of its first frame.
 const BEGINNING: usize = 24 + 9;
 
+/// How far away a caller is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// On this host: through a Unix socket or the loopback interface.
+    Host,
+    /// Behind a network, or whatever else a connection was tunnelled through.
+    Network,
+}
+
+impl Reach {
+    /// Where a request came from; one without a connection came from here.
+    pub(super) fn of(extensions: &http::Extensions) -> Self {
+        extensions.get().copied().unwrap_or(Self::Host)
+    }
+}
+
 /// A connection with its place among the others.
 pub(super) struct Connection {
     io: Box<dyn Io>,
+    reach: Reach,
     _place: Place,
     ended: Pin<Box<WaitForCancellationFutureOwned>>,
     /// Bytes seen of the beginning, and the time it has; none once it is complete.
@@ -30,9 +48,11 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(io: Box<dyn Io>, place: Place, end: CancellationToken) -> Self {
+    pub(super) fn new(accepted: Accepted, place: Place, end: CancellationToken) -> Self {
+        let Accepted { io, reach } = accepted;
         Self {
             io,
+            reach,
             _place: place,
             ended: Box::pin(end.cancelled_owned()),
             beginning: Some((0, Box::pin(sleep(BEGIN_TIMEOUT)))),
@@ -42,9 +62,11 @@ impl Connection {
 
 /// The caller is known from the listener, not from the connection.
 impl Connected for Connection {
-    type ConnectInfo = ();
+    type ConnectInfo = Reach;
 
-    fn connect_info(&self) {}
+    fn connect_info(&self) -> Reach {
+        self.reach
+    }
 }
 
 impl AsyncRead for Connection {
@@ -120,7 +142,13 @@ mod tests {
         let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
         let (near, far) = tokio::io::duplex(64);
         let place = Connections::default().opened(permit);
-        (Connection::new(Box::new(near), place, end.clone()), far)
+        (
+            {
+                let accepted = Accepted { io: Box::new(near), reach: Reach::Host };
+                Connection::new(accepted, place, end.clone())
+            },
+            far,
+        )
     }
 
     #[tokio::test(start_paused = true)]

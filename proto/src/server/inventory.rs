@@ -14,6 +14,9 @@ use crate::library::Library;
 use crate::wire::generated as pb;
 use crate::wire::generated::inventory_service_server::InventoryService;
 
+/// Questions to the engine at once, of one request.
+const QUESTIONS: usize = 4;
+
 pub(super) struct Inventory {
     pub(super) caller: Caller,
     pub(super) library: Arc<Library>,
@@ -65,9 +68,7 @@ impl InventoryService for Inventory {
         request: Request<pb::ResolveImagesRequest>,
     ) -> Result<Response<pb::ResolveImagesResponse>, Status> {
         let texts = inventory::resolve_request(request.into_inner())?;
-        let mut resolved = Vec::with_capacity(texts.len());
-        // One after the other: a thousand names must not be a thousand questions at once.
-        for text in texts {
+        let resolutions = texts.into_iter().map(|text| async move {
             let result = match inventory::reference(&text) {
                 Ok(reference) => {
                     let image = self.library.resolve(&self.caller, &reference).await;
@@ -75,8 +76,10 @@ impl InventoryService for Inventory {
                 }
                 Err(status) => Err(status),
             };
-            resolved.push((text, result));
-        }
+            (text, result)
+        });
+        // A few at once: a thousand names must not be a thousand questions to the engine.
+        let resolved = futures::stream::iter(resolutions).buffered(QUESTIONS).collect().await;
         Ok(Response::new(inventory::resolve_response(resolved)))
     }
 }

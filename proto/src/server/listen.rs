@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use tokio::net::{TcpListener, UnixListener};
 
+use super::connection::Reach;
 use crate::channel::Io;
 use crate::identity::Caller;
 
@@ -26,6 +27,12 @@ struct SocketFile {
     path: PathBuf,
     /// Device and inode, to know our own file again.
     identity: (u64, u64),
+}
+
+/// A connection that came in.
+pub(super) struct Accepted {
+    pub(super) io: Box<dyn Io>,
+    pub(super) reach: Reach,
 }
 
 impl Listener {
@@ -83,13 +90,17 @@ impl Listener {
     }
 
     /// The next connection.
-    pub(super) async fn accept(&self) -> io::Result<Box<dyn Io>> {
+    pub(super) async fn accept(&self) -> io::Result<Accepted> {
         match &self.kind {
-            Kind::Unix { listener, .. } => Ok(Box::new(listener.accept().await?.0)),
+            Kind::Unix { listener, .. } => {
+                Ok(Accepted { io: Box::new(listener.accept().await?.0), reach: Reach::Host })
+            }
             Kind::Tcp(listener) => {
-                let (stream, _peer) = listener.accept().await?;
+                let (stream, peer) = listener.accept().await?;
                 stream.set_nodelay(true)?;
-                Ok(Box::new(stream))
+                let is_here = peer.ip().to_canonical().is_loopback();
+                let reach = if is_here { Reach::Host } else { Reach::Network };
+                Ok(Accepted { io: Box::new(stream), reach })
             }
         }
     }

@@ -13,6 +13,7 @@ mod health;
 mod inventory;
 mod listen;
 mod range;
+mod raw;
 mod serve;
 
 #[cfg(test)]
@@ -31,9 +32,7 @@ use crate::admin::HostAdmin;
 use crate::control::RangeControl;
 use crate::identity::Caller;
 use crate::library::Library;
-use crate::wire::{
-    AdminServer, BlobServer, DESCRIPTORS, InventoryServer, MAX_REQUEST, RangeServer,
-};
+use crate::wire::{AdminServer, DESCRIPTORS, InventoryServer, MAX_REQUEST, RangeServer};
 
 /// The services of the host agent, as health and reflection name them.
 pub const HOST_SERVICES: [&str; 3] =
@@ -63,11 +62,11 @@ impl Services {
             library: library.clone(),
             admin: admin.clone(),
         };
-        let blobs = blobs::Blobs { caller: caller.clone(), library };
+        let blobs = blobs::Blobs::new(caller.clone(), library);
         let admin = admin::Admin { caller: caller.clone(), admin };
         let routes = common(health, &HOST_SERVICES)
             .add_service(InventoryServer::new(inventory).max_decoding_message_size(MAX_REQUEST))
-            .add_service(BlobServer::new(blobs).max_decoding_message_size(MAX_REQUEST))
+            .add_service(raw::RawBlobs::new(blobs))
             .add_service(AdminServer::new(admin).max_decoding_message_size(MAX_REQUEST));
         Self { caller, routes }
     }

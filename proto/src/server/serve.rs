@@ -14,8 +14,8 @@ use tonic::transport::Server as Http2;
 
 use super::Services;
 use super::authorize::Authorize;
-use super::connection::Connection;
-use super::listen::Listener;
+use super::connection::{Connection, Reach};
+use super::listen::{Accepted, Listener};
 use crate::channel::Io;
 use crate::wire::{KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT};
 
@@ -92,10 +92,13 @@ enum Incoming {
 
 impl Incoming {
     /// The next connection; `None` when no more will come.
-    async fn accept(&self) -> Option<io::Result<Box<dyn Io>>> {
+    async fn accept(&self) -> Option<io::Result<Accepted>> {
         match self {
             Self::Listener(listener) => Some(listener.accept().await),
-            Self::Pipes(pipes) => pipes.lock().await.recv().await.map(Ok),
+            Self::Pipes(pipes) => {
+                let io = pipes.lock().await.recv().await?;
+                Some(Ok(Accepted { io, reach: Reach::Network }))
+            }
         }
     }
 }
@@ -202,9 +205,9 @@ impl Accepting {
                 accepted = self.incoming.accept() => accepted?,
             };
             match accepted {
-                Ok(io) => {
+                Ok(accepted) => {
                     let place = self.connections.opened(permit);
-                    return Some(Connection::new(io, place, self.end.clone()));
+                    return Some(Connection::new(accepted, place, self.end.clone()));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "a connection was not accepted");

@@ -5,6 +5,7 @@
 mod agents;
 mod blobs;
 mod codegen;
+mod doubts;
 mod identity;
 mod inventory;
 mod pipe;

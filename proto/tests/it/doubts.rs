@@ -1,0 +1,81 @@
+//! What a range does about wrong bytes, and how the host learns of them.
+
+use std::fs::File;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use transfer::fixture::{bytes, drain, keep};
+use transfer::store::FsStore;
+use transfer::{
+    BlobError, BlobSource, ConfigDigest, Digest, Image, ImageSource, ImageSummary, LayerForm,
+    MAX_FRAME, Reference, SourceError,
+};
+
+use crate::pipe::{LARGE, host, image_of};
+
+/// An image whose blobs lie in files.
+struct Filed {
+    image: Image,
+    store: FsStore,
+}
+
+#[async_trait]
+impl ImageSource for Filed {
+    async fn list(&self) -> Result<Vec<ImageSummary>, SourceError> {
+        Ok(Vec::new())
+    }
+
+    async fn resolve(&self, reference: &Reference) -> Result<ImageSummary, SourceError> {
+        Err(SourceError::NotFound { image: reference.to_string() })
+    }
+
+    async fn image(&self, _: &ConfigDigest, _: LayerForm) -> Result<Image, SourceError> {
+        Ok(self.image.clone())
+    }
+
+    fn blobs(&self, _: &ConfigDigest) -> Arc<dyn BlobSource> {
+        Arc::new(self.store.clone())
+    }
+}
+
+/// Changes a byte of a blob, as a disk does: nothing but the bytes shows it.
+fn rot(store: &FsStore, digest: &Digest) {
+    let path = store.root().join("blobs/sha256").join(digest.hex());
+    let time = path.metadata().unwrap().modified().unwrap();
+    let mut content = std::fs::read(&path).unwrap();
+    content[7] ^= 1;
+    std::fs::write(&path, content).unwrap();
+    File::options().write(true).open(&path).unwrap().set_modified(time).unwrap();
+}
+
+#[tokio::test]
+async fn a_range_that_got_wrong_bytes_asks_again_and_the_host_finds_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = FsStore::open(folder.path()).await.unwrap();
+    let blobs = [bytes(1, 3 * MAX_FRAME), bytes(2, 1000)];
+    let [rotten, good] =
+        [keep(&store, &blobs[0]).await.digest, keep(&store, &blobs[1]).await.digest];
+    let image = image_of(&blobs);
+    let (_served, host) =
+        host(Arc::new(Filed { image: image.clone(), store: store.clone() }), LARGE).await;
+    let ask = async || host.image(&image.config_digest, LayerForm::AsStored).await.unwrap();
+    let read =
+        async |digest| drain(host.blobs(&image.config_digest).open(digest, 0).await?).await.1;
+    ask().await;
+    rot(&store, &rotten);
+    // The host has hashed it once and believes its file; the range believes nobody.
+    let error = read(&rotten).await.unwrap_err();
+    assert!(matches!(error, BlobError::DigestMismatch { .. }), "{error:?}");
+    read(&good).await.unwrap();
+    assert_eq!(store.quarantined(), 0);
+    ask().await;
+    let error = read(&rotten).await.unwrap_err();
+    assert!(matches!(error, BlobError::DigestMismatch { .. }), "{error:?}");
+    assert_eq!(store.quarantined(), 1);
+    read(&good).await.unwrap();
+
+    keep(&store, &blobs[0]).await;
+    ask().await;
+    read(&rotten).await.unwrap();
+    assert_eq!(store.quarantined(), 1);
+}
