@@ -55,7 +55,8 @@ pub(crate) struct Agents {
 }
 
 impl Agents {
-    fn at(bin: &Path) -> Self {
+    /// Those in the folder `bin`, whether they are there or not.
+    pub(crate) fn at(bin: &Path) -> Self {
         Self { host_agent: bin.join(HOST_AGENT), dind_agent: bin.join(DIND_AGENT) }
     }
 

@@ -9,6 +9,7 @@
 mod exit;
 mod text;
 
+mod bench;
 mod build;
 mod codegen;
 mod demo;
@@ -51,6 +52,8 @@ enum Task {
     Range(range::Command),
     /// Sets up what is missing, runs every check and every test, and counts them.
     Test(test::Options),
+    /// Measures whole provisioning beside what a user would pick instead, in one run.
+    Bench(bench::Options),
     /// Writes the protocol's bindings anew from its .proto files.
     Codegen,
     /// Builds both agents, statically linked, and an image with them for compose files and pods.
@@ -75,6 +78,7 @@ fn main() -> ExitCode {
         Task::Demo(options) => demo::run(&options).map(ExitCode::from),
         Task::Range(command) => range::run(&command).map(ExitCode::from),
         Task::Test(options) => test::run(options),
+        Task::Bench(options) => bench::run(&options).map(ExitCode::from),
         Task::Codegen => codegen::run().map(|()| Exit::Ok.into()),
         Task::Image => image().map(|()| Exit::Ok.into()),
         Task::Completions { shell } => completions(shell).map(|()| Exit::Ok.into()),

@@ -129,6 +129,14 @@ pub(crate) fn ensure_skopeo() -> Result<()> {
     packages::ensure(&State::open()?, packages::SKOPEO)
 }
 
+/// Makes sure that there is what a bench measures beside.
+///
+/// # Errors
+/// What is missing and how to get it, or apt's own.
+pub(crate) fn ensure_peers() -> Result<()> {
+    packages::ensure(&State::open()?, packages::PEERS)
+}
+
 /// Makes sure that the schema's linter can be installed.
 ///
 /// # Errors

@@ -56,6 +56,15 @@ pub(super) const BUILD: &[Need] = &[need("cc", "gcc"), need("make", "make")];
 /// To have a second opinion on folders and archives of images.
 pub(super) const SKOPEO: &[Need] = &[need("skopeo", "skopeo")];
 
+/// What a bench measures beside: other ways to bring images into an engine, and what they take.
+pub(super) const PEERS: &[Need] = &[
+    need("docker-registry", "docker-registry"),
+    need("skopeo", "skopeo"),
+    need("nsenter", "util-linux"),
+    need("setpriv", "util-linux"),
+    need("mkfs.xfs", "xfsprogs"),
+];
+
 /// To install the schema's linter.
 pub(super) const SCHEMA: &[Need] = &[need("npm", "npm")];
 

@@ -13,6 +13,7 @@
 //!         bin/  log/         the agents: binaries as last built, logs of detached ones
 //!         host/              the host agent's own state
 //!         embedded/          folders of the demo without engines
+//!         bench/             what a bench under way keeps
 //! ```
 
 use std::fs::{self, File};
@@ -123,6 +124,11 @@ impl State {
     /// Folders of the demo without engines.
     pub(crate) fn embedded(&self) -> PathBuf {
         self.root.join("embedded")
+    }
+
+    /// What a bench under way keeps.
+    pub(crate) fn bench(&self) -> PathBuf {
+        self.root.join("bench")
     }
 
     /// The private engine's socket.

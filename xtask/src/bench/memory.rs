@@ -1,0 +1,137 @@
+//! The most memory that the agents ever hold: with many ranges at once, and with large layers.
+
+use std::io::Write as _;
+use std::path::Path;
+use std::process::Stdio;
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::Bench;
+use super::docker::Docker;
+use super::row::{Bound, Row, Take, counted};
+use super::site::{Site, float, names};
+use crate::setup::{self, Store};
+
+/// Ranges at once.
+const RANGES: usize = 16;
+
+/// The image that they get, by a word of its name.
+const IMAGE: &str = "node";
+
+/// The most that each agent may hold, in MiB.
+const HOST_AGENT: f64 = 128.0;
+const DIND_AGENT: f64 = 64.0;
+
+/// Sizes of layers, in GiB: the first is compared with the largest of the others that has room.
+const SMALL: u64 = 1;
+const LARGE: [u64; 3] = [8, 4, 2];
+
+/// What a layer takes of the disk on its way, in times its size: the image, the engine's temporary
+/// copy, the range's layer, and as much again to be safe.
+const DISK_PER_SIZE: u64 = 4;
+
+/// How much more a larger layer may take: what an allocator keeps or gives back is not the layer's.
+const FLAT: f64 = 1.125;
+
+/// Peaks with many ranges at once, once: a peak is no matter of medians.
+pub(super) async fn many(bench: &Bench) -> Result<Vec<Row>> {
+    let image = bench.images.iter().find(|image| image.contains(IMAGE));
+    let images = [image.with_context(|| format!("the demo stack has no {IMAGE}"))?.clone()];
+    bench.say(&format!("memory with {RANGES} ranges at once"));
+    let take = taken(bench, RANGES, &images).await?;
+    Ok(vec![
+        peak("peak-rss-host-16", &take, "host_agent", HOST_AGENT),
+        peak("peak-rss-dind", &take, "dind_agent", DIND_AGENT),
+    ])
+}
+
+/// Peaks with a small layer and with a large one.
+pub(super) async fn flat(bench: &Bench) -> Result<Vec<Row>> {
+    let free = free_bytes(&bench.folder)?;
+    let room = |size: &&u64| DISK_PER_SIZE * (**size << 30) < free;
+    let Some(large) = LARGE.iter().find(room) else {
+        let why = format!("{} GB of free disk do not hold a large layer", free / 1_000_000_000);
+        return Ok(vec![Row::absent("peak-rss-flat-host", None, why)]);
+    };
+    let mut takes = Vec::new();
+    for size in [SMALL, *large] {
+        bench.say(&format!("memory with a layer of {size} GiB"));
+        let image = format!("longshore-bench/large:{size}");
+        import(bench, &image, size << 30).await?;
+        let take = taken(bench, 1, std::slice::from_ref(&image)).await;
+        Docker::at(bench.host()).forget(&[image]).await;
+        takes.push(take?);
+    }
+    let row = |measure: &str, whose: &str| {
+        let peaks: Vec<Take> = takes.iter().flat_map(|take| mebibytes(take, whose)).collect();
+        let (small, large_peak) = peaks.split_at(1.min(peaks.len()));
+        let small: Vec<f64> = small.iter().map(|take| take.value).collect();
+        Row::of(measure, Some(&Store::Overlay2.to_string()), "MiB", large_peak)
+            .beside("1 GiB", &small)
+            .goal_against("1 GiB", Bound::Most, FLAT)
+            .noting(format!("a layer of {large} GiB, beside one of {SMALL} GiB"))
+    };
+    Ok(vec![row("peak-rss-flat-host", "host_agent"), row("peak-rss-flat-dind", "dind_agent")])
+}
+
+async fn taken(bench: &Bench, ranges: usize, images: &[String]) -> Result<Take> {
+    let site = Site::start(bench, ranges).await?;
+    let image = bench.range_image(Store::Overlay2)?;
+    let ranges = site.up(image, &names("memory", ranges)?, &[]).await?;
+    let take = site.timed(&ranges, site.sync(&ranges, images)).await?;
+    site.end().await?;
+    Ok(take)
+}
+
+fn mebibytes(take: &Take, whose: &str) -> Vec<Take> {
+    let peaks = counted(std::slice::from_ref(take), &format!("{whose}_peak_rss_bytes"));
+    peaks.iter().map(|peak| Take::of(peak.value / float(1 << 20))).collect()
+}
+
+fn peak(measure: &str, take: &Take, whose: &str, goal: f64) -> Row {
+    let peaks = mebibytes(take, whose);
+    Row::of(measure, Some(&Store::Overlay2.to_string()), "MiB", &peaks).goal(Bound::Most, goal)
+}
+
+/// Imports an image of one layer with one large file, without a copy of it on disk beside.
+async fn import(bench: &Bench, image: &str, size: u64) -> Result<()> {
+    let mut command = setup::command("docker")?;
+    command.args([
+        "--host",
+        bench.host(),
+        "import",
+        "--change",
+        "LABEL dev.longshore=1",
+        "-",
+        image,
+    ]);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn()?;
+    let pipe = child.stdin.take().context("docker import has no stdin")?;
+    let written = tokio::task::spawn_blocking(move || write_archive(pipe, size)).await?;
+    let status = child.wait().context("waiting for docker import")?;
+    written.context("writing to docker import")?;
+    ensure!(status.success(), "docker import failed: {status}");
+    Ok(())
+}
+
+fn write_archive(mut pipe: std::process::ChildStdin, size: u64) -> std::io::Result<()> {
+    let mut header = tar::Header::new_gnu();
+    header.set_path("large")?;
+    header.set_size(size);
+    header.set_mode(0o644);
+    header.set_cksum();
+    pipe.write_all(header.as_bytes())?;
+    let mut frame = vec![0_u8; 1 << 20];
+    for number in 0..size >> 20 {
+        // Different in every frame, so that nothing is gained by equal pages.
+        frame[..8].copy_from_slice(&number.to_le_bytes());
+        pipe.write_all(&frame)?;
+    }
+    pipe.write_all(&[0; 1024])
+}
+
+fn free_bytes(folder: &Path) -> Result<u64> {
+    let found = rustix::fs::statvfs(folder)
+        .with_context(|| format!("looking at the disk of {}", folder.display()))?;
+    Ok(found.f_bavail * found.f_frsize)
+}

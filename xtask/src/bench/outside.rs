@@ -1,0 +1,77 @@
+//! Measures that have programs of their own in `benches/`: run, and their lines taken in.
+
+use std::path::PathBuf;
+use std::process::Stdio;
+
+use anyhow::{Context as _, Result, ensure};
+use tokio::process::Command;
+
+use super::Bench;
+use super::row::Row;
+
+/// The workspace's profile with optimised code.
+const PROFILE: &str = "agent";
+
+/// The wire beside raw sockets.
+pub(super) async fn wire(bench: &Bench) -> Result<Vec<Row>> {
+    let rounds = bench.rounds.max(5).to_string();
+    let arguments = ["bench", "--bench", "wire", "--", "--format", "json", "--rounds", &rounds];
+    rows(bench, "wire", &arguments).await
+}
+
+/// Single layers and images from a host's files, beside `save`.
+pub(super) async fn export(bench: &Bench) -> Result<Vec<Row>> {
+    let rounds = bench.rounds.to_string();
+    let image = bench.images.first().context("the demo stack has no image")?;
+    let options = ["--docker", bench.host(), "--image", image, "--rounds", &rounds];
+    let arguments = [&["run", "--bin", "export-peer", "--"][..], &options].concat();
+    rows(bench, "export", &arguments).await
+}
+
+/// Twenty images in fifty ranges where nothing changed.
+pub(super) async fn fleet(bench: &Bench) -> Result<Vec<Row>> {
+    if !source("src/bin/fleet-peer.rs").exists() {
+        let why = "this source has no benches/src/bin/fleet-peer.rs";
+        return Ok(vec![Row::absent("unchanged-20x50", None, why)]);
+    }
+    rows(bench, "fleet", &["run", "--bin", "fleet-peer", "--"]).await
+}
+
+fn source(path: &str) -> PathBuf {
+    crate::root().join("benches").join(path)
+}
+
+/// Builds and runs a program of `benches/`, and reads the lines that are measures.
+async fn rows(bench: &Bench, what: &str, arguments: &[&str]) -> Result<Vec<Row>> {
+    bench.say(&format!("{what}: building and running benches/"));
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let (verb, rest) = arguments.split_first().context("cargo has to be told what to do")?;
+    command.current_dir(crate::root()).arg(verb);
+    command.args(["--quiet", "--locked", "--package", "benches", "--profile", PROFILE]).args(rest);
+    command.stdin(Stdio::null()).stderr(Stdio::inherit()).kill_on_drop(true);
+    let output = command.output().await.context("starting cargo")?;
+    ensure!(output.status.success(), "the benchmark `{what}` failed: {}", output.status);
+    let rows = read(&String::from_utf8_lossy(&output.stdout));
+    ensure!(!rows.is_empty(), "the benchmark `{what}` printed no measure");
+    Ok(rows)
+}
+
+/// The measures among lines of all kinds.
+fn read(text: &str) -> Vec<Row> {
+    text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_lines_that_are_measures_are_taken() {
+        let text = "running 0 tests\n{\"route\":\"tcp\"}\n\
+            {\"measure\":\"wire-tcp\",\"store\":null,\"rounds\":5,\"ours\":1.5,\"peer\":1.6,\
+             \"peers\":{\"raw tcp\":1.6},\"unit\":\"GB/s\",\"ratio\":0.94,\"goal\":0.85,\"met\":true}\n";
+        let rows = read(text);
+        assert_eq!(rows.len(), 1, "{rows:?}");
+        assert_eq!((rows[0].measure.as_str(), rows[0].met), ("wire-tcp", Some(true)));
+    }
+}
