@@ -2,12 +2,14 @@
 //!
 //! An engine is an adaptor: it implements the traits of `transfer` and knows no protocol. One
 //! folder per engine; the first is [`docker`]. A folder of files ([`oci_layout`]) is an engine too,
-//! and a tar file a source.
+//! and a tar file a source. [`registry`] shows any source to engines that pull.
 
 pub mod address;
 pub mod archive;
 pub mod docker;
+mod document;
 pub mod oci_layout;
+pub mod registry;
 mod span;
 
 #[cfg(any(test, feature = "fixture"))]
@@ -19,3 +21,4 @@ pub use docker::{
     Docker, DockerSink, EngineError, Export, ExportStats, FilesStats, HeldImage, Overlay2Files,
 };
 pub use oci_layout::{LayoutError, OciLayout, OciLayoutSink};
+pub use registry::{InvalidLoopback, Loopback, Registry};

@@ -139,6 +139,18 @@ impl Http {
         self.send(action, Method::POST, path, body, patience).await
     }
 
+    /// Has the engine do what `path` says and returns the head of the answer, waited for without
+    /// limit: whoever knows whether it progresses ends it by dropping the future.
+    pub(super) async fn post(
+        &self,
+        action: &'static str,
+        path: &str,
+        patience: Duration,
+    ) -> Result<Answer, EngineError> {
+        let nothing = Empty::new().map_err(|never| match never {}).boxed();
+        self.send(action, Method::POST, path, nothing, patience).await
+    }
+
     /// Turns a connection over to `protocol`, which the engine agrees to speak at `path`.
     pub(super) async fn upgrade(
         &self,

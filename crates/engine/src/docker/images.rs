@@ -112,17 +112,19 @@ impl Inspected {
         references
     }
 
+    /// The names by digest, without a tag.
+    pub(super) fn pinned(&self) -> Vec<Reference> {
+        self.repo_digests.iter().flatten().filter_map(|name| name.parse().ok()).collect()
+    }
+
     /// Whether `reference` is really a name of this image: engines also take the beginning of an
     /// ID for a name.
     pub(super) fn is_named(&self, reference: &Reference) -> bool {
         match reference.digest() {
             None => self.references().contains(reference),
-            Some(digest) => {
-                let names = self.repo_digests.iter().flatten();
-                names.filter_map(|name| name.parse::<Reference>().ok()).any(|named| {
-                    named.repository() == reference.repository() && named.digest() == Some(digest)
-                })
-            }
+            Some(digest) => self.pinned().iter().any(|named| {
+                named.repository() == reference.repository() && named.digest() == Some(digest)
+            }),
         }
     }
 

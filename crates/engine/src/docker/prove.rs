@@ -132,7 +132,7 @@ impl Presence {
 }
 
 /// What the engine calls `image` when it has it.
-async fn target(docker: &Docker, image: &Image) -> Result<Digest, EngineError> {
+pub(super) async fn target(docker: &Docker, image: &Image) -> Result<Digest, EngineError> {
     Ok(match docker.store_kind().await? {
         StoreKind::Graphdriver => image.config_digest.0,
         StoreKind::Containerd => published(image).map_or(image.manifest_digest, |i| Digest::of(i)),

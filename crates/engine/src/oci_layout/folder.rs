@@ -19,6 +19,7 @@ use super::{
     LayoutError, MARK, MARK_CONTENT, blob_path, blobs_folder, check_mark, document, index,
     index_path, reach,
 };
+use crate::document::described;
 use crate::span::read_small;
 
 /// Free space that a load leaves in the file system, in bytes: for documents, and for others.
@@ -174,11 +175,11 @@ impl Folder {
         let invalid = |error| self.refused(&explain(&error));
         let bytes = needed(target, MAX_MANIFEST)?;
         let (target, platform) = if parse_index(&bytes).is_ok() {
-            (Descriptor::of(&media_type(&bytes, MediaType::INDEX), &bytes), None)
+            (described(&bytes, MediaType::INDEX), None)
         } else {
             let config = Manifest::parse(&bytes).map_err(invalid)?.config.digest;
             let file = ConfigFile::parse(&needed(&config, MAX_CONFIG)?).map_err(invalid)?;
-            (Descriptor::of(&media_type(&bytes, MediaType::MANIFEST), &bytes), Some(file.platform))
+            (described(&bytes, MediaType::MANIFEST), Some(file.platform))
         };
         let _changing = lock::changing(&self.root).map_err(self.failed("locking the folder"))?;
         let index = index::with_name(&self.index()?, reference, &target, platform.as_ref());
@@ -217,16 +218,4 @@ impl Documents for Folder {
     fn read(&self, digest: &Digest, limit: usize) -> io::Result<Option<Bytes>> {
         document(&self.root, digest, limit)
     }
-}
-
-/// What a document says to be; `usual` where it does not say, as the specification allows.
-fn media_type(document: &[u8], usual: &str) -> String {
-    #[derive(serde::Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Document {
-        media_type: Option<String>,
-    }
-    let document: Option<Document> = serde_json::from_slice(document).ok();
-    let told = document.and_then(|document| document.media_type);
-    told.unwrap_or_else(|| usual.to_owned())
 }

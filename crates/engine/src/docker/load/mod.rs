@@ -7,6 +7,7 @@
 //! Every way ends alike: the image has no name yet, and nothing is believed before its proof.
 
 mod archive;
+mod registry;
 mod watch;
 mod way;
 
@@ -21,6 +22,7 @@ use super::journal::Journal;
 use super::prove::Presence;
 use super::{Docker, EngineError};
 use archive::ArchiveLoader;
+use registry::RegistryLoader;
 pub use way::{InvalidLoadWay, LoadWay};
 
 /// How long a sign of life may take, on a machine that is extracting several images.
@@ -49,6 +51,7 @@ pub struct DockerSink {
     way: LoadWay,
     containerd: Option<PathBuf>,
     archive: ArchiveLoader,
+    registry: RegistryLoader,
 }
 
 impl DockerSink {
@@ -56,12 +59,14 @@ impl DockerSink {
     #[must_use]
     pub fn new(docker: Docker) -> Self {
         let archive = ArchiveLoader::new(docker.clone());
+        let registry = RegistryLoader::new(docker.clone());
         Self {
             docker,
             presence: Presence::default(),
             way: LoadWay::Auto,
             containerd: None,
             archive,
+            registry,
         }
     }
 
@@ -95,9 +100,8 @@ impl DockerSink {
     /// What loads the next image.
     fn loader(&self) -> &dyn Loader {
         match self.way {
-            LoadWay::Auto | LoadWay::Archive | LoadWay::Containerd | LoadWay::Registry => {
-                &self.archive
-            }
+            LoadWay::Auto | LoadWay::Archive | LoadWay::Containerd => &self.archive,
+            LoadWay::Registry => &self.registry,
         }
     }
 }
@@ -126,7 +130,9 @@ impl ImageSink for DockerSink {
     }
 
     async fn tag(&self, proof: &Proof, reference: &Reference) -> Result<(), LoadError> {
-        Ok(self.docker.tag(proof.engine_image_id, reference).await?)
+        self.docker.tag(proof.engine_image_id, reference).await?;
+        // Whichever way it came: an agent before this one may have had it pulled.
+        Ok(registry::drop_names(&self.docker, proof.engine_image_id).await?)
     }
 
     async fn discard(&self, image: &Image) -> Result<(), LoadError> {
