@@ -15,6 +15,8 @@ use engine::docker::LoadWay;
 use proto::channel::Endpoint;
 use transfer::Reference;
 
+use crate::registry::RegistryFlags;
+
 /// Keeps the Docker engine of one range in step with what is wanted.
 ///
 /// Takes images from a Longshore host agent, moves only the layers that the range's engine lacks,
@@ -142,6 +144,10 @@ pub struct Serve {
     #[expect(missing_docs, reason = "a doc comment here would replace the command's own")]
     pub inspect: InspectFlags,
 
+    #[command(flatten)]
+    #[expect(missing_docs, reason = "a doc comment here would replace the command's own")]
+    pub registry: RegistryFlags,
+
     /// An image that is wanted from the start; may be given several times.
     #[arg(
         long = "image",
@@ -168,6 +174,18 @@ pub struct Run {
     #[command(flatten)]
     #[expect(missing_docs, reason = "a doc comment here would replace the command's own")]
     pub serve: Serve,
+
+    /// Whether the engine is told to ask the registry beside it first when somebody pulls from
+    /// docker.io: done by one more argument where dockerd is what is started, and left alone where
+    /// it has mirrors of its own.
+    #[arg(
+        long,
+        value_name = "BOOL",
+        env = "LONGSHORE_REGISTRY_MIRROR",
+        default_value_t = true,
+        action = clap::ArgAction::Set
+    )]
+    pub registry_mirror: bool,
 
     /// How long the engine may take to stop, before it is killed.
     #[arg(

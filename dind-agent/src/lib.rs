@@ -15,6 +15,7 @@ mod flights;
 mod once;
 mod parts;
 mod plan;
+pub mod registry;
 mod report;
 mod serve;
 mod space;
@@ -33,7 +34,8 @@ use proto::Endpoint;
 pub use control::Control;
 pub use serve::serve;
 
-use config::{Command, Config, Run};
+use config::{Command, Config, Run, Serve};
+use registry::mirror::with_mirror;
 
 /// What an agent may take beyond its drain's own limit before it is killed: the last file work, and
 /// the last spans on their way to a collector.
@@ -58,7 +60,8 @@ pub async fn run(command: Command, shutdown: Shutdown) -> anyhow::Result<Exit> {
     match command {
         Command::Run(run) if run.supervised => {
             end_with_supervisor().context("binding the agent's life to its supervisor's")?;
-            serve(run.serve, shutdown).await
+            let registry = run.serve.registry.in_range();
+            serve(Serve { registry, ..run.serve }, shutdown).await
         }
         Command::Run(run) => supervise(children(run)?, shutdown).await,
         Command::Serve(config) => serve(config, shutdown).await,
@@ -81,9 +84,14 @@ fn children(run: Run) -> anyhow::Result<Vec<Child>> {
     agent.push("--supervised".into());
     agent.push("--".into());
     agent.extend(run.entry_point.iter().cloned());
+    let registry = run.serve.registry.clone().in_range().address();
+    let command = match registry.filter(|_| run.registry_mirror) {
+        Some(registry) => with_mirror(run.entry_point, registry),
+        None => run.entry_point,
+    };
     let engine = Child {
         name: "engine",
-        command: run.entry_point,
+        command,
         stop_limit: run.engine_stop_timeout,
         reloads: true,
         pid_files: run.pid_files,

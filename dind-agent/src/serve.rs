@@ -27,6 +27,7 @@ use crate::wanted::Keeper;
 /// A socket cannot be listened on, an address makes no sense, or serving ended by itself.
 pub async fn serve(config: Serve, shutdown: Shutdown) -> anyhow::Result<Exit> {
     let listeners = listen(&config).await?;
+    let registry = config.registry.listen(&config.path.host).await?;
     let Parts { engine, host } = Parts::make(&config.path).await?;
     let engine = Arc::new(engine);
     let syncs = Arc::new(Syncs::new(host.clone(), engine.clone(), config.path.concurrency.into()));
@@ -47,8 +48,14 @@ pub async fn serve(config: Serve, shutdown: Shutdown) -> anyhow::Result<Exit> {
         let services = Services::of_range(listener.caller(), control.clone(), &health);
         Server::new(listener, services, Caps::default()).run(shutdown.token())
     });
+    let pulls = async {
+        if let Some(registry) = registry {
+            registry.serve(shutdown.draining()).await;
+        }
+        Ok(())
+    };
     let served = async {
-        try_join_all(servers).await?;
+        tokio::try_join!(try_join_all(servers), pulls)?;
         syncs.finish().await;
         checks.finish().await;
         Ok::<(), ServeError>(())

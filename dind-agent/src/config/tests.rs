@@ -26,6 +26,8 @@ fn a_range_needs_nothing_but_its_entry_point() {
     assert_eq!(run.engine_stop_timeout, Duration::from_secs(20));
     assert_eq!(run.serve.inspect_address(), Ok(None));
     assert!(!run.supervised);
+    assert!(run.registry_mirror);
+    assert!(run.serve.registry.registry.is_none());
 }
 
 #[test]
@@ -56,6 +58,9 @@ fn what_cannot_be_meant_is_a_usage_error() {
         ("sync x --format yaml", ErrorKind::InvalidValue),
         ("serve --host ftp://x", ErrorKind::ValueValidation),
         ("serve --inspect nowhere", ErrorKind::ValueValidation),
+        ("serve --registry 0.0.0.0:5000", ErrorKind::ValueValidation),
+        ("run --registry localhost -- dockerd", ErrorKind::ValueValidation),
+        ("run --registry-mirror maybe -- dockerd", ErrorKind::InvalidValue),
         ("serve --drain-timeout 10", ErrorKind::ValueValidation),
         ("serve --log engine=loud", ErrorKind::ValueValidation),
     ];

@@ -1,0 +1,128 @@
+//! The range's own registry: `docker pull` in a range, unmodified, gets what the host has.
+//!
+//! ```text
+//!   docker pull 127.0.0.1:5000/app:1 ──► engine ──► 127.0.0.1:5000 ──► host agent
+//!   docker pull app:1 ──────────────────► engine ──┘  as a mirror of docker.io, where the engine was
+//!                                                     started with it (mirror.rs)
+//! ```
+//! What the range may read is for the host agent to decide, as with everything else it asks for. A
+//! mirror that has not the image says so, and the engine goes on to the registry that was meant.
+
+pub(crate) mod mirror;
+
+use std::io;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use clap::Args;
+use engine::{InvalidLoopback, Loopback, Registry};
+use proto::client::Manners;
+use proto::{Endpoint, RemoteHost};
+
+/// Where the registry of a range is unless somebody says otherwise: the port that people give to
+/// registries.
+const USUAL: Loopback = Loopback::port(5000);
+
+/// The registry beside the engine.
+#[derive(Clone, Debug, Default, Args)]
+pub struct RegistryFlags {
+    /// Where to serve the host's images to `docker pull`, read-only: a loopback address, or `off`.
+    /// With `run` the default is 127.0.0.1:5000, where that is free; with `serve` it is off, since
+    /// the engine may be in another network namespace.
+    #[arg(long, value_name = "ADDRESS", env = "LONGSHORE_REGISTRY")]
+    pub registry: Option<Choice>,
+
+    /// Whether this is the agent that a supervisor runs in a range.
+    #[arg(skip)]
+    in_range: bool,
+}
+
+/// Whether there is a registry, and where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Choice {
+    /// There is none.
+    Off,
+    /// It listens there.
+    At(Loopback),
+}
+
+impl FromStr for Choice {
+    type Err = InvalidLoopback;
+
+    fn from_str(text: &str) -> Result<Self, InvalidLoopback> {
+        if text == "off" { Ok(Self::Off) } else { text.parse().map(Self::At) }
+    }
+}
+
+impl RegistryFlags {
+    /// The same for the agent of a range, which has a registry unless somebody says otherwise.
+    pub(crate) fn in_range(self) -> Self {
+        Self { in_range: true, ..self }
+    }
+
+    /// Where it listens; `None` where there is none.
+    pub(crate) fn address(&self) -> Option<Loopback> {
+        match self.registry {
+            Some(Choice::At(address)) => Some(address),
+            Some(Choice::Off) => None,
+            None => self.in_range.then_some(USUAL),
+        }
+    }
+
+    /// Listens, for who wants what the host agent at `host` has. `None` where there is to be none,
+    /// or where somebody else is at the usual address.
+    ///
+    /// # Errors
+    /// An address that was asked for cannot be listened on.
+    pub(crate) async fn listen(&self, host: &Endpoint) -> anyhow::Result<Option<Registry>> {
+        let Some(address) = self.address() else { return Ok(None) };
+        // Leases are remembered by image, whatever the form of its layers, and a registry gives
+        // them in another form than some engines are loaded with: so it has its own.
+        let manners = Manners { connections: 1, ..Manners::default() };
+        let source = Arc::new(RemoteHost::new(host.clone(), manners));
+        match Registry::of_source(address, source).await {
+            Ok(registry) => {
+                tracing::info!(address = %registry.address(), "serving the host's images to pulls");
+                Ok(Some(registry))
+            }
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && self.registry.is_none() => {
+                tracing::warn!(%address, "somebody listens there: no registry; see --registry");
+                Ok(None)
+            }
+            Err(error) => Err(error).context(format!("listening on {address}; see --registry")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_has_a_registry_unless_somebody_says_otherwise() {
+        let check = |text: Option<&str>, in_range: bool, expected: Option<&str>| {
+            let registry = text.map(|text| text.parse().unwrap());
+            let flags = RegistryFlags { registry, in_range };
+            let address = flags.address().map(|address| address.to_string());
+            assert_eq!(address.as_deref(), expected, "{text:?} {in_range}");
+        };
+        check(None, true, Some("127.0.0.1:5000"));
+        check(None, false, None);
+        check(Some("off"), true, None);
+        check(Some("127.0.0.1:7000"), true, Some("127.0.0.1:7000"));
+        check(Some("127.0.0.1:7000"), false, Some("127.0.0.1:7000"));
+        assert!("0.0.0.0:5000".parse::<Choice>().is_err());
+    }
+
+    #[tokio::test]
+    async fn only_the_usual_address_may_be_taken() {
+        let host = Endpoint::unix("/nowhere");
+        let any: Choice = "127.0.0.1:0".parse().unwrap();
+        let first = RegistryFlags { registry: Some(any), in_range: true };
+        let first = first.listen(&host).await.unwrap().unwrap();
+        let taken = Some(Choice::At(first.address()));
+        let error = RegistryFlags { registry: taken, in_range: true }.listen(&host).await;
+        assert!(format!("{:#}", error.unwrap_err()).contains("--registry"));
+    }
+}
