@@ -104,7 +104,7 @@ async fn ours(
     book: &mut Book,
 ) -> Result<()> {
     let site = Site::start(bench, 1).await?;
-    let ranges = site.up(bench.range_image(store)?, &names("alone", 1)?, &[]).await?;
+    let ranges = site.up(bench.range_image(store)?, &names("alone", 1)?).await?;
     let images = &bench.images;
     book.note("cold", site.timed(&ranges, site.sync(&ranges, images)).await?);
     for _ in 0..ASKED {
@@ -129,7 +129,7 @@ async fn ours(
 
 async fn by_save_load(bench: &Bench, store: Store, book: &mut Book) -> Result<()> {
     let site = Site::start(bench, 1).await?;
-    let ranges = site.up(bench.range_image(store)?, &names("alone", 1)?, &[]).await?;
+    let ranges = site.up(bench.range_image(store)?, &names("alone", 1)?).await?;
     let engine = &ranges[0].engine;
     for who in [SAVE_LOAD, AGAIN] {
         let take = site.timed(&ranges, save_load(&site.host, engine, &bench.images)).await?;
@@ -150,7 +150,7 @@ async fn by_registry(
 ) -> Result<()> {
     let Some(registry) = registry else { return Ok(()) };
     let site = Site::start(bench, 1).await?;
-    let ranges = site.up(bench.range_image(store)?, &names("alone", 1)?, &[]).await?;
+    let ranges = site.up(bench.range_image(store)?, &names("alone", 1)?).await?;
     let served = registry.beside(&ranges[0]).await?;
     book.note(PULL, site.timed(&ranges, served.pull(&ranges[0].engine)).await?);
     site.end().await
@@ -158,7 +158,7 @@ async fn by_registry(
 
 async fn by_skopeo(bench: &Bench, store: Store, book: &mut Book) -> Result<()> {
     let site = Site::start(bench, 1).await?;
-    let ranges = site.up(bench.range_image(store)?, &names("alone", 1)?, &[]).await?;
+    let ranges = site.up(bench.range_image(store)?, &names("alone", 1)?).await?;
     let engine = &ranges[0].engine;
     let copied = site.timed(&ranges, skopeo::copy(&site.host, engine, &bench.images)).await;
     if let Ok(take) = &copied {

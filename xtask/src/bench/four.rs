@@ -60,7 +60,7 @@ async fn once(bench: &Bench, who: &str, archive: &Path, book: &mut Book) -> Resu
     let count = if who == ONE { 1 } else { RANGES };
     let site = Site::start(bench, count).await?;
     let image = bench.range_image(Store::Overlay2)?;
-    let ranges = site.up(image, &names("four", count)?, &[]).await?;
+    let ranges = site.up(image, &names("four", count)?).await?;
     let images = &bench.images;
     let take = match who {
         SAVE_LOAD => {

@@ -77,7 +77,7 @@ pub(super) async fn flat(bench: &Bench) -> Result<Vec<Row>> {
 async fn taken(bench: &Bench, ranges: usize, images: &[String]) -> Result<Take> {
     let site = Site::start(bench, ranges).await?;
     let image = bench.range_image(Store::Overlay2)?;
-    let ranges = site.up(image, &names("memory", ranges)?, &[]).await?;
+    let ranges = site.up(image, &names("memory", ranges)?).await?;
     let take = site.timed(&ranges, site.sync(&ranges, images)).await?;
     site.end().await?;
     Ok(take)

@@ -19,10 +19,12 @@ mod plot;
 mod process;
 mod registry;
 mod row;
+mod seeds;
 mod site;
 mod skopeo;
 mod thin;
 mod ways;
+mod xfs;
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -88,6 +90,8 @@ enum Measure {
     HostCost,
     /// The ways into a range's engine, each forced.
     Ways,
+    /// A cold range from a seed: by reflink, and by plain copy on both stores.
+    Seeds,
     /// Twenty images in fifty ranges where nothing changed, on engine fixtures.
     Fleet,
     /// The wire beside raw sockets.
@@ -109,6 +113,8 @@ enum Kind {
     Alone(Store),
     Four,
     Ways(Store),
+    Reflink,
+    Copy(Store),
     Memory,
     LargeLayer,
 }
@@ -127,13 +133,16 @@ const fn group(name: &'static str, measures: &'static [Measure], kind: Kind) -> 
 const ALONE: &[Measure] = &[Measure::Cold, Measure::Unchanged, Measure::TopLayer];
 
 /// Everything, in the order in which it is measured: what needs a quiet machine most comes first.
-const GROUPS: [Group; 10] = [
+const GROUPS: [Group; 13] = [
     group("wire", &[Measure::Wire], Kind::Wire),
     group("export", &[Measure::Export], Kind::Export),
     group("fleet", &[Measure::Fleet], Kind::Fleet),
     group("alone-overlay2", ALONE, Kind::Alone(Store::Overlay2)),
     group("alone-containerd", ALONE, Kind::Alone(Store::Containerd)),
     group("four", &[Measure::Four, Measure::HostCost], Kind::Four),
+    group("seed-reflink", &[Measure::Seeds], Kind::Reflink),
+    group("seed-copy-overlay2", &[Measure::Seeds], Kind::Copy(Store::Overlay2)),
+    group("seed-copy-containerd", &[Measure::Seeds], Kind::Copy(Store::Containerd)),
     group("ways-overlay2", &[Measure::Ways], Kind::Ways(Store::Overlay2)),
     group("ways-containerd", &[Measure::Ways], Kind::Ways(Store::Containerd)),
     group("memory", &[Measure::Memory], Kind::Memory),
@@ -247,6 +256,8 @@ impl Bench {
             Kind::Alone(store) => alone::run(self, store).await,
             Kind::Four => four::run(self).await,
             Kind::Ways(store) => ways::run(self, store).await,
+            Kind::Reflink => seeds::reflink(self).await,
+            Kind::Copy(store) => seeds::copy(self, store).await,
             Kind::Memory => memory::many(self).await,
             Kind::LargeLayer => memory::flat(self).await,
         }

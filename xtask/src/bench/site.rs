@@ -50,6 +50,24 @@ pub(super) struct Site {
     host_engine: Option<i32>,
 }
 
+/// What ranges stand on.
+#[derive(Clone, Debug)]
+pub(super) struct Ground {
+    /// The engine that runs them.
+    pub(super) runner: String,
+    /// Their network; that engine's default when absent.
+    pub(super) network: Option<String>,
+    /// The way into their own engines.
+    pub(super) load_way: LoadWay,
+}
+
+impl Ground {
+    /// The engine that images come from, and everything as it is by itself.
+    pub(super) fn of(bench: &Bench) -> Self {
+        Self { runner: bench.host().to_owned(), network: None, load_way: LoadWay::Auto }
+    }
+}
+
 /// A range that is up.
 #[derive(Clone, Debug)]
 pub(super) struct Inside {
@@ -66,19 +84,19 @@ impl Site {
     /// Starts a host agent whose store is empty, for as many ranges at once; what an earlier one left
     /// is removed first.
     pub(super) async fn start(bench: &Bench, at_once: usize) -> Result<Self> {
-        Self::loading(bench, at_once, LoadWay::Auto).await
+        Self::on(bench, at_once, Ground::of(bench)).await
     }
 
-    /// As [`Site::start`], with the way into the ranges' engines that is to be taken.
-    pub(super) async fn loading(bench: &Bench, at_once: usize, load_way: LoadWay) -> Result<Self> {
-        let runner = bench.host();
+    /// As [`Site::start`], elsewhere or otherwise.
+    pub(super) async fn on(bench: &Bench, at_once: usize, ground: Ground) -> Result<Self> {
         let folder = bench.folder.join("host");
         let endpoint = format!("unix://{}", folder.join("admin.sock").display());
         let settings = Settings {
             project: PROJECT.to_owned(),
             concurrency: at_once.max(1),
-            load_way,
-            ..Settings::new(runner, &endpoint, &bench.agents.dind_agent)
+            load_way: ground.load_way,
+            network: ground.network,
+            ..Settings::new(&ground.runner, &endpoint, &bench.agents.dind_agent)
         };
         let ranges = Ranges::connect(settings).await.map_err(|error| told(&error))?;
         remove(&folder)?;
@@ -87,22 +105,32 @@ impl Site {
             host: Docker::at(&bench.machine.docker_host),
             ranges,
             agent,
-            runner: Docker::at(runner),
+            runner: Docker::at(ground.runner),
             host_engine: process::listener(socket(&bench.machine.docker_host)),
             folder,
         };
         site.answers().await?;
-        site.clear().await?;
+        site.clear(&Selection::All).await?;
         Ok(site)
     }
 
-    /// Brings ranges up, with these images or empty.
-    pub(super) async fn up(
+    /// Brings empty ranges up.
+    pub(super) async fn up(&self, range_image: &str, names: &[RangeName]) -> Result<Vec<Inside>> {
+        self.up_with(range_image, names, &[]).await?;
+        let mut inside = Vec::new();
+        for name in names {
+            inside.push(self.inside(name).await?);
+        }
+        Ok(inside)
+    }
+
+    /// Brings ranges up with these images.
+    pub(super) async fn up_with(
         &self,
         range_image: &str,
         names: &[RangeName],
         images: &[String],
-    ) -> Result<Vec<Inside>> {
+    ) -> Result<Report> {
         let request = UpRequest {
             names: names.to_vec(),
             range_image: range_image.to_owned(),
@@ -110,12 +138,15 @@ impl Site {
             labels: range::Labels::default(),
         };
         let report = self.ranges.up(&request, Arc::new(|_: RangeEvent| {})).await;
-        whole(&report.map_err(|error| told(&error))?)?;
-        let mut inside = Vec::new();
-        for name in names {
-            inside.push(self.inside(name).await?);
-        }
-        Ok(inside)
+        let report = report.map_err(|error| told(&error))?;
+        whole(&report)?;
+        Ok(report)
+    }
+
+    /// Removes these ranges, and leaves all else.
+    pub(super) async fn down(&self, names: &[RangeName]) -> Result<()> {
+        settle().await?;
+        self.clear(&Selection::Names(names.to_vec())).await
     }
 
     /// Brings `images` into ranges that are up, all of them at once.
@@ -149,16 +180,16 @@ impl Site {
     pub(super) async fn end(mut self) -> Result<()> {
         // What is still on its way to the disk would only be waited for by whoever removes it.
         settle().await?;
-        self.clear().await?;
+        self.clear(&Selection::All).await?;
         self.agent.kill().await.context("ending the host agent")?;
         remove(&self.folder)
     }
 
-    /// Removes all ranges; an engine whose disk is busy for longer than it may is asked again.
-    async fn clear(&self) -> Result<()> {
+    /// Removes ranges; an engine whose disk is busy for longer than it may is asked again.
+    async fn clear(&self, selection: &Selection) -> Result<()> {
         let mut error = None;
         for _ in 0..CLEAR_TRIES {
-            let removals = self.ranges.down(&Selection::All).await.map_err(|error| told(&error))?;
+            let removals = self.ranges.down(selection).await.map_err(|error| told(&error))?;
             error = removals.into_iter().find_map(|removal| removal.error);
             if error.is_none() {
                 break;
@@ -213,7 +244,8 @@ impl Site {
         ]))
     }
 
-    async fn inside(&self, name: &RangeName) -> Result<Inside> {
+    /// A range that is up.
+    pub(super) async fn inside(&self, name: &RangeName) -> Result<Inside> {
         let container = format!("{PROJECT}-{name}");
         let template = "{{.State.Pid}} {{range .Mounts}}\
                         {{if eq .Destination \"/var/lib/docker\"}}{{.Source}}{{end}}{{end}}";

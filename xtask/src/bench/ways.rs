@@ -6,7 +6,7 @@ use range::LoadWay;
 
 use super::Bench;
 use super::row::{Book, Bound, Row};
-use super::site::{Site, names};
+use super::site::{Ground, Site, names};
 use crate::setup::Store;
 
 /// How much slower than the best way the default may be: a tenth is what a cold range's clock is
@@ -53,8 +53,9 @@ pub(super) async fn run(bench: &Bench, store: Store) -> Result<Vec<Row>> {
 }
 
 async fn once(bench: &Bench, store: Store, way: LoadWay, book: &mut Book) -> Result<()> {
-    let site = Site::loading(bench, 1, way).await?;
-    let ranges = site.up(bench.range_image(store)?, &names("way", 1)?, &[]).await?;
+    let ground = Ground { load_way: way, ..Ground::of(bench) };
+    let site = Site::on(bench, 1, ground).await?;
+    let ranges = site.up(bench.range_image(store)?, &names("way", 1)?).await?;
     let take = site.timed(&ranges, site.sync(&ranges, &bench.images)).await?;
     ranges[0].engine.must_have(&bench.images).await?;
     book.note(&way.to_string(), take);
