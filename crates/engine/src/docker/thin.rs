@@ -160,11 +160,8 @@ fn index(image: &Image) -> Vec<u8> {
         Some(index) => (index, MediaType::INDEX),
         None => (&image.manifest, MediaType::MANIFEST),
     };
-    let child = Child {
-        media_type: media_type(target, or),
-        digest: Digest::of(target),
-        size: target.len() as u64,
-    };
+    let Descriptor { media_type, digest, size } = described(target, or);
+    let child = Child { media_type, digest, size };
     json(&Index { schema_version: 2, media_type: MediaType::INDEX, manifests: [child] })
 }
 
@@ -175,17 +172,16 @@ pub(super) fn published(image: &Image) -> Option<&Bytes> {
     image.index.as_ref().filter(|_| (&own.os, &own.architecture) == (&host.os, &host.architecture))
 }
 
-/// What a document says that it is; `or` when it does not say.
-fn media_type(document: &[u8], or: &str) -> MediaType {
+/// A document by what it says that it is; `or` when it does not say.
+pub(super) fn described(document: &[u8], or: &str) -> Descriptor {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Typed {
         media_type: Option<MediaType>,
     }
-    serde_json::from_slice::<Typed>(document)
-        .ok()
-        .and_then(|typed| typed.media_type)
-        .unwrap_or_else(|| MediaType::new(or))
+    let told = serde_json::from_slice::<Typed>(document).ok().and_then(|typed| typed.media_type);
+    let media_type = told.unwrap_or_else(|| MediaType::new(or));
+    Descriptor { media_type, ..Descriptor::of(or, document) }
 }
 
 fn legacy_manifest(image: &Image) -> Vec<u8> {

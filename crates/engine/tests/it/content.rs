@@ -23,11 +23,11 @@ use crate::sink::bring;
 
 /// An image as a registry has it: an index with two platforms and an attestation, layers in every
 /// form.
-struct Published {
+pub(crate) struct Published {
     index: Bytes,
-    image: Image,
+    pub(crate) image: Image,
     /// All blobs of the image for amd64: manifest, config and layers.
-    blobs: Vec<Bytes>,
+    pub(crate) blobs: Vec<Bytes>,
     /// The layers, uncompressed.
     layers: Vec<Bytes>,
     /// What the archive has besides: the index, another platform, an attestation.
@@ -68,7 +68,7 @@ fn manifest(architecture: &str, layers: &[Bytes], stored: &[(&str, Bytes)]) -> (
     (manifest, config)
 }
 
-fn published(seed: u64) -> Published {
+pub(crate) fn published(seed: u64) -> Published {
     let layer = |name: &str, seed, size| tar(&[(name, &bytes(seed, size))]);
     let layers =
         vec![layer("a", seed, 3_000_000), layer("b", seed + 1, 300_000), layer("c", seed + 2, 10)];

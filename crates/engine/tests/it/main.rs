@@ -4,6 +4,7 @@
 mod archive;
 mod content;
 mod export;
+mod ingest;
 mod oci_layout;
 mod overlay2;
 mod real;

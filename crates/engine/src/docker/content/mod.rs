@@ -26,6 +26,7 @@ use transfer::{
     LayerForm, Platform, Reference, SourceError, StoreKind,
 };
 
+pub(super) use self::service::Line;
 pub use self::way::ContentWay;
 use self::way::{ContentError, check_own, find};
 use super::documents::{self, Documents};

@@ -8,7 +8,7 @@
 //! The few fields that are needed are declared here by hand. Each call has a connection of its own:
 //! readers of different speed share no window, and dropping a stream closes its socket.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -158,9 +158,7 @@ impl Service {
                 Self::Engine(http) => {
                     Line::over(http.upgrade(UPGRADING, "/grpc", "h2c").await?).await
                 }
-                Self::Containerd(path) => {
-                    Line::over(TokioIo::new(UnixStream::connect(path).await?)).await
-                }
+                Self::Containerd(path) => Line::unix(path).await,
             }
         };
         timeout(CONNECT_DEADLINE, dialing).await.unwrap_or_else(|_| Err(silent(CONNECT_DEADLINE)))
@@ -198,12 +196,17 @@ impl BlobSource for Service {
 }
 
 /// A connection that speaks HTTP/2. Dropping it closes the socket.
-struct Line {
-    grpc: Grpc<Connection>,
+pub(in crate::docker) struct Line {
+    pub(in crate::docker) grpc: Grpc<Connection>,
     _task: AbortOnDropHandle<()>,
 }
 
 impl Line {
+    /// To whom listens at this path.
+    pub(in crate::docker) async fn unix(path: &Path) -> Result<Self, Cause> {
+        Self::over(TokioIo::new(UnixStream::connect(path).await?)).await
+    }
+
     async fn over<I>(io: I) -> Result<Self, Cause>
     where
         I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
@@ -227,7 +230,7 @@ impl Line {
 }
 
 /// hyper's end of a connection as tonic wants it.
-struct Connection(http2::SendRequest<Body>);
+pub(in crate::docker) struct Connection(http2::SendRequest<Body>);
 
 impl GrpcService<Body> for Connection {
     type ResponseBody = Incoming;

@@ -7,6 +7,7 @@
 //! Every way ends alike: the image has no name yet, and nothing is believed before its proof.
 
 mod archive;
+mod ingest;
 mod registry;
 mod watch;
 mod way;
@@ -16,12 +17,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use transfer::{BlobSource, EngineInfo, Image, ImageSink, LoadError, Missing, Proof, Reference};
+use transfer::{
+    BlobSource, EngineInfo, Image, ImageSink, LoadError, Missing, Overlap, Proof, Reference,
+};
 
 use super::journal::Journal;
 use super::prove::Presence;
 use super::{Docker, EngineError};
 use archive::ArchiveLoader;
+use ingest::{Detour, Ingester, WayError};
 use registry::RegistryLoader;
 pub use way::{InvalidLoadWay, LoadWay};
 
@@ -49,9 +53,9 @@ pub struct DockerSink {
     docker: Docker,
     presence: Presence,
     way: LoadWay,
-    containerd: Option<PathBuf>,
     archive: ArchiveLoader,
     registry: RegistryLoader,
+    ingester: Ingester,
 }
 
 impl DockerSink {
@@ -60,14 +64,9 @@ impl DockerSink {
     pub fn new(docker: Docker) -> Self {
         let archive = ArchiveLoader::new(docker.clone());
         let registry = RegistryLoader::new(docker.clone());
-        Self {
-            docker,
-            presence: Presence::default(),
-            way: LoadWay::Auto,
-            containerd: None,
-            archive,
-            registry,
-        }
+        let ingester = Ingester::new(docker.clone(), None);
+        let presence = Presence::default();
+        Self { docker, presence, way: LoadWay::Auto, archive, registry, ingester }
     }
 
     /// Keeps what is learnt in the file `path` as well, so that it outlives the process. Losing the
@@ -83,7 +82,8 @@ impl DockerSink {
     /// is not in one of the usual places.
     #[must_use]
     pub fn with_way(mut self, way: LoadWay, containerd: Option<PathBuf>) -> Self {
-        (self.way, self.containerd) = (way, containerd);
+        self.way = way;
+        self.ingester = Ingester::new(self.docker.clone(), containerd);
         self
     }
 
@@ -97,12 +97,36 @@ impl DockerSink {
         &self.docker
     }
 
-    /// What loads the next image.
-    fn loader(&self) -> &dyn Loader {
-        match self.way {
-            LoadWay::Auto | LoadWay::Archive | LoadWay::Containerd => &self.archive,
-            LoadWay::Registry => &self.registry,
+    /// Whether images go straight into containerd where the engine has one.
+    fn ingests(&self) -> bool {
+        matches!(self.way, LoadWay::Auto | LoadWay::Containerd)
+    }
+
+    /// Straight into containerd; by an archive where that cannot be gone and is not the only way.
+    async fn ingest(
+        &self,
+        image: &Image,
+        missing: &Missing,
+        blobs: &Arc<dyn BlobSource>,
+    ) -> Result<(), LoadError> {
+        match self.ingester.load(image, missing, blobs).await {
+            Err(Detour::Way(error)) if self.way == LoadWay::Auto => {
+                tell(&error);
+                self.archive.load(image, missing, blobs).await
+            }
+            ended => ended.map_err(|error| error.into_load_error(&self.docker)),
         }
+    }
+}
+
+/// Tells that images go in by an archive, and why.
+fn tell(error: &WayError) {
+    let reason = transfer::explain(error);
+    match error {
+        WayError::Graphdriver | WayError::NoSocket { .. } => {
+            tracing::debug!(reason, "loading by an archive");
+        }
+        _ => tracing::info!(reason, "loading by an archive"),
     }
 }
 
@@ -112,7 +136,17 @@ impl ImageSink for DockerSink {
         Ok(self.docker.info().await?)
     }
 
+    async fn overlap(&self) -> Result<Overlap, LoadError> {
+        let direct = self.ingests() && self.ingester.is_near().await;
+        Ok(if direct { Overlap::Layers } else { Overlap::Images })
+    }
+
     async fn missing(&self, image: &Image) -> Result<Missing, LoadError> {
+        if self.ingests()
+            && let Some(missing) = self.ingester.missing(image).await
+        {
+            return Ok(missing);
+        }
         Ok(self.presence.missing(&self.docker, image).await?)
     }
 
@@ -122,7 +156,11 @@ impl ImageSink for DockerSink {
         missing: &Missing,
         blobs: &Arc<dyn BlobSource>,
     ) -> Result<(), LoadError> {
-        self.loader().load(image, missing, blobs).await
+        match self.way {
+            LoadWay::Auto | LoadWay::Containerd => self.ingest(image, missing, blobs).await,
+            LoadWay::Archive => self.archive.load(image, missing, blobs).await,
+            LoadWay::Registry => self.registry.load(image, missing, blobs).await,
+        }
     }
 
     async fn prove(&self, image: &Image) -> Result<Option<Proof>, LoadError> {

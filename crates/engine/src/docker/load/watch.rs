@@ -45,12 +45,12 @@ impl Progress {
 }
 
 /// Runs a load, and ends it when the engine shows no sign of life or is silent for too long.
-pub(super) async fn watched(
+pub(super) async fn watched<E: From<EngineError>>(
     docker: &Docker,
     action: &'static str,
     progress: &Progress,
-    load: impl Future<Output = Result<(), LoadError>>,
-) -> Result<(), LoadError> {
+    load: impl Future<Output = Result<(), E>>,
+) -> Result<(), E> {
     let mut load = pin!(load);
     loop {
         if let Ok(ended) = tokio::time::timeout(PING_INTERVAL, &mut load).await {
