@@ -11,10 +11,11 @@ use tokio::sync::OnceCell;
 use tokio::time::timeout;
 use transfer::blob::Cause;
 use transfer::{
-    BlobSource, EngineImageId, EngineInfo, Image, ImageSink, LoadError, Missing, Proof, Reference,
+    BlobSource, EngineImageId, EngineInfo, Image, ImageSink, ImageSummary, LoadError, Missing,
+    Overlap, Proof, Reference, Room, StoreKind,
 };
 
-use crate::space;
+use crate::space::Space;
 
 /// How long a start waits for the engine's first answer. What is slower is asked again later.
 const FIRST_LOOK: Duration = Duration::from_secs(2);
@@ -31,6 +32,7 @@ pub struct RangeEngine {
     /// The socket of the containerd beneath the engine, when not in one of the usual places.
     containerd: Option<PathBuf>,
     sink: OnceCell<Sink>,
+    space: Space,
 }
 
 /// What takes images, by its kind.
@@ -54,7 +56,15 @@ impl RangeEngine {
             return Err(InvalidAddress { text, reason: "an archive takes no images" });
         }
         let (way, containerd) = (LoadWay::Auto, None);
-        Ok(Self { address, text, journal, way, containerd, sink: OnceCell::new() })
+        Ok(Self {
+            address,
+            text,
+            journal,
+            way,
+            containerd,
+            sink: OnceCell::new(),
+            space: Space::default(),
+        })
     }
 
     /// Brings images in by `way`; `containerd` is the socket of the containerd beneath the engine,
@@ -157,15 +167,6 @@ impl RangeEngine {
         }
     }
 
-    /// An error when a load does not fit on the engine's disk, where that is to be seen.
-    async fn check_space(&self, image: &Image, missing: &Missing) -> Result<(), LoadError> {
-        let Sink::Docker(sink) = self.connect().await? else { return Ok(()) };
-        match sink.docker().data_root().await? {
-            Some(root) => space::check(&root, image, missing),
-            None => Ok(()),
-        }
-    }
-
     /// Every image that the engine has, sorted by what it calls them.
     ///
     /// # Errors
@@ -186,8 +187,28 @@ impl ImageSink for RangeEngine {
         self.sink().await?.info().await
     }
 
+    async fn store(&self) -> Result<StoreKind, LoadError> {
+        self.sink().await?.store().await
+    }
+
+    async fn overlap(&self) -> Result<Overlap, LoadError> {
+        self.sink().await?.overlap().await
+    }
+
+    async fn confirm(&self, summary: &ImageSummary) -> Result<Option<Proof>, LoadError> {
+        self.sink().await?.confirm(summary).await
+    }
+
     async fn missing(&self, image: &Image) -> Result<Missing, LoadError> {
         self.sink().await?.missing(image).await
+    }
+
+    async fn room(&self, image: &Image, missing: &Missing) -> Result<Room, LoadError> {
+        let Sink::Docker(sink) = self.connect().await? else { return Ok(Room::default()) };
+        match sink.docker().data_root().await? {
+            Some(root) => self.space.room(&root, image, missing).await,
+            None => Ok(Room::default()),
+        }
     }
 
     async fn load(
@@ -196,7 +217,6 @@ impl ImageSink for RangeEngine {
         missing: &Missing,
         blobs: &Arc<dyn BlobSource>,
     ) -> Result<(), LoadError> {
-        self.check_space(image, missing).await?;
         self.sink().await?.load(image, missing, blobs).await
     }
 
@@ -210,5 +230,9 @@ impl ImageSink for RangeEngine {
 
     async fn discard(&self, image: &Image) -> Result<(), LoadError> {
         self.sink().await?.discard(image).await
+    }
+
+    async fn sweep(&self) -> Result<(), LoadError> {
+        self.sink().await?.sweep().await
     }
 }

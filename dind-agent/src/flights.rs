@@ -64,11 +64,7 @@ impl std::fmt::Debug for Flight {
 impl Flights {
     /// Brings images in by `puller`, which knows how many it loads at once.
     pub(crate) fn new(puller: Puller) -> Self {
-        Self {
-            puller,
-            under_way: Mutex::default(),
-            unheard: Mutex::default(),
-        }
+        Self { puller, under_way: Mutex::default(), unheard: Mutex::default() }
     }
 
     /// Brings one image in and says how it went; what happens on the way is told to `observer`, all

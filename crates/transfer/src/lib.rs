@@ -50,7 +50,7 @@ pub use explain::explain;
 pub use fallback::Fallback;
 pub use image::{Image, Layer, LayerForm, Platform};
 pub use reference::Reference;
-pub use sink::{EngineInfo, ImageSink, LoadError, Missing, Proof, StoreKind};
+pub use sink::{EngineInfo, ImageSink, LoadError, Missing, Overlap, Proof, Room, StoreKind};
 pub use source::{ImageSource, ImageSummary, SourceError};
 pub use stored::Stored;
 pub use uncompressed::Uncompressed;

@@ -38,7 +38,7 @@ pub(super) async fn resolve(
 
 /// The containerd store has manifests and indexes of its own, which are not read here.
 async fn supported(docker: &Docker) -> Result<(), EngineError> {
-    match docker.info().await?.store {
+    match docker.store_kind().await? {
         StoreKind::Graphdriver => Ok(()),
         StoreKind::Containerd => Err(EngineError::Unsupported {
             engine: docker.address().to_owned(),

@@ -4,6 +4,7 @@
 //! withholds until a load of many gigabytes is done. Here a call lives as long as it progresses.
 
 use std::fmt;
+use std::fmt::Write as _;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -234,6 +235,18 @@ impl Http {
             Address::Tcp(authority) => handshake(TcpStream::connect(authority).await?).await,
         }
     }
+}
+
+/// A text as it stands in a query.
+pub(super) fn percent_encoded(text: &str) -> String {
+    let mut query = String::with_capacity(text.len() * 2);
+    for byte in text.bytes() {
+        match byte {
+            byte if byte.is_ascii_alphanumeric() => query.push(byte.into()),
+            byte => write!(query, "%{byte:02X}").expect("a String takes all that is written"),
+        }
+    }
+    query
 }
 
 type Sender = hyper::client::conn::http1::SendRequest<RequestBody>;

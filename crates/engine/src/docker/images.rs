@@ -4,12 +4,15 @@
 //! bollard's queries leave out, and parse digests strictly. Paths without an API version mean the
 //! engine's newest.
 
+use std::collections::HashMap;
+
 use bollard::query_parameters::{
     RemoveImageOptions, RemoveImageOptionsBuilder, TagImageOptionsBuilder,
 };
 use serde::Deserialize;
 use transfer::{DiffId, Digest, EngineImageId, Platform, Reference};
 
+use super::http::percent_encoded;
 use super::{Docker, EngineError};
 
 /// An image as the list tells it.
@@ -20,6 +23,8 @@ pub(super) struct Listed {
     pub(super) id: EngineImageId,
     /// Its manifests; only on the containerd store, and only when asked for.
     manifests: Option<Vec<ManifestSummary>>,
+    repo_tags: Option<Vec<String>>,
+    labels: Option<HashMap<String, String>>,
 }
 
 /// An image looked at closely.
@@ -96,6 +101,11 @@ impl Listed {
     pub(super) fn available(&self) -> impl Iterator<Item = Digest> {
         self.manifests.iter().flatten().filter(|manifest| manifest.available).map(|m| m.id)
     }
+
+    /// Whether it has `label`, and nothing names it.
+    fn is_nameless(&self, label: &str) -> bool {
+        self.labels.iter().any(|labels| labels.contains_key(label)) && !names(&self.repo_tags)
+    }
 }
 
 impl Inspected {
@@ -130,7 +140,7 @@ impl Inspected {
 
     /// Whether anything names this image.
     pub(super) fn has_names(&self) -> bool {
-        self.repo_tags.iter().flatten().any(|name| !name.starts_with("<none>"))
+        names(&self.repo_tags)
     }
 
     pub(super) fn platform(&self) -> Platform {
@@ -187,11 +197,26 @@ impl Inspected {
     }
 }
 
+fn names(repo_tags: &Option<Vec<String>>) -> bool {
+    repo_tags.iter().flatten().any(|name| !name.starts_with("<none>"))
+}
+
 impl Docker {
     /// Every image with a name or without; not what lies between the steps of a build.
     pub(super) async fn list_images(&self) -> Result<Vec<Listed>, EngineError> {
         let listed = self.http.document("listing images", "/images/json").await?;
         Ok(listed.unwrap_or_default())
+    }
+
+    /// Every image that has `label` and no name.
+    pub(super) async fn list_labelled(&self, label: &str) -> Result<Vec<Listed>, EngineError> {
+        let filters = format!(r#"{{"label":["{label}"],"dangling":["true"]}}"#);
+        let path = format!("/images/json?filters={}", percent_encoded(&filters));
+        let listed: Option<Vec<Listed>> = self.http.document("listing images", &path).await?;
+        let mut listed = listed.unwrap_or_default();
+        // An engine that does not know the filter has images that are somebody's.
+        listed.retain(|image| image.is_nameless(label));
+        Ok(listed)
     }
 
     /// Every image with what the containerd store knows of its manifests.

@@ -29,9 +29,12 @@ pub mod way;
 
 use std::fmt;
 use std::future::Future;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Mutex;
+use tokio::time::Instant;
 use transfer::{EngineInfo, StoreKind};
 
 pub use containers::{ContainerState, ContainerSummary, ExecOutput, ImageSettings, VolumeSummary};
@@ -52,14 +55,28 @@ pub use verify::Verification;
 /// seen to take seconds. A dead engine is found within this time.
 pub(crate) const UNARY_DEADLINE: Duration = Duration::from_secs(60);
 
+/// How long it counts what an engine said of itself. It takes an engine longer than this to come up
+/// with another store, and each question costs it the most of all that a look at an image needs.
+const FRESH: Duration = Duration::from_secs(2);
+
 /// A connection to a Docker engine. Cheap to clone; each call opens its own connection.
 #[derive(Clone)]
 pub struct Docker {
     address: String,
     client: bollard::Docker,
     http: http::Http,
-    /// How the engine keeps images, as it said last.
-    store: Arc<Mutex<Option<StoreKind>>>,
+    /// What the engine said of itself last; held while it is asked, so that all who want to know
+    /// ask once.
+    said: Arc<Mutex<Option<Said>>>,
+}
+
+/// What an engine says of itself that everything else depends on.
+#[derive(Clone, Debug)]
+struct Said {
+    at: Instant,
+    store: StoreKind,
+    /// Where it keeps its data, on its own host; absent where it does not say.
+    data_root: Option<PathBuf>,
 }
 
 impl fmt::Debug for Docker {
@@ -93,7 +110,7 @@ impl Docker {
             .await
             .map_err(|_| EngineError::timed_out(&address, ACTION, UNARY_DEADLINE))?
             .map_err(failed)?;
-        Ok(Self { address, client, http, store: Arc::default() })
+        Ok(Self { address, client, http, said: Arc::default() })
     }
 
     /// The socket or address that this engine answers at.
@@ -108,6 +125,12 @@ impl Docker {
     /// # Errors
     /// Any [`EngineError`].
     pub async fn info(&self) -> Result<EngineInfo, EngineError> {
+        let (info, said) = self.ask().await?;
+        *self.said.lock().await = Some(said);
+        Ok(info)
+    }
+
+    async fn ask(&self) -> Result<(EngineInfo, Said), EngineError> {
         const ACTION: &str = "asking who it is";
         let info = self.call(ACTION, self.client.info()).await?;
         let status = info.driver_status.unwrap_or_default();
@@ -115,27 +138,37 @@ impl Docker {
             .iter()
             .any(|entry| matches!(entry.as_slice(), [key, value] if key == "driver-type" && value == "io.containerd.snapshotter.v1"));
         let store = if containerd { StoreKind::Containerd } else { StoreKind::Graphdriver };
-        *self.last_store() = Some(store);
-        Ok(EngineInfo {
+        let data_root = info.docker_root_dir.filter(|path| path.starts_with('/'));
+        let said = Said { at: Instant::now(), store, data_root: data_root.map(PathBuf::from) };
+        let info = EngineInfo {
             engine: format!("docker {}", info.server_version.unwrap_or_else(|| "?".into())),
             store,
             driver: info.driver.unwrap_or_default(),
             id: info.id.unwrap_or_default(),
-        })
+        };
+        Ok((info, said))
     }
 
-    /// How the engine keeps images, as it said when it was last asked who it is. Whoever begins
-    /// something with an image asks [`info`](Self::info), and so a change of the store is noticed.
+    /// How the engine keeps images, as it said within [`FRESH`].
     pub(crate) async fn store_kind(&self) -> Result<StoreKind, EngineError> {
-        let last = *self.last_store();
-        match last {
-            Some(store) => Ok(store),
-            None => Ok(self.info().await?.store),
-        }
+        Ok(self.said().await?.store)
     }
 
-    fn last_store(&self) -> MutexGuard<'_, Option<StoreKind>> {
-        self.store.lock().expect("invariant: storing a value does not panic")
+    /// Where the engine says that its data-root is, on its own host; `None` where it does not say.
+    ///
+    /// # Errors
+    /// Any [`EngineError`].
+    pub async fn data_root(&self) -> Result<Option<PathBuf>, EngineError> {
+        Ok(self.said().await?.data_root)
+    }
+
+    async fn said(&self) -> Result<Said, EngineError> {
+        let mut last = self.said.lock().await;
+        if let Some(said) = last.as_ref().filter(|said| said.at.elapsed() < FRESH) {
+            return Ok(said.clone());
+        }
+        let (_, said) = self.ask().await?;
+        Ok(last.insert(said).clone())
     }
 
     /// Asks for a sign of life.

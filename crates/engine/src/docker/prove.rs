@@ -9,11 +9,12 @@
 //! and need not lock anything.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use futures::{StreamExt as _, TryStreamExt as _};
 use transfer::plan::{missing_above_prefix, missing_blobs};
-use transfer::{ChainId, Digest, EngineImageId, Image, Missing, Proof, StoreKind};
+use transfer::pull::BASE_LABEL;
+use transfer::{ChainId, Digest, EngineImageId, Image, ImageSummary, Missing, Proof, StoreKind};
 
 use super::images::{Inspected, Listed};
 use super::journal::Journal;
@@ -27,9 +28,16 @@ pub(super) const INSPECTIONS: usize = 8;
 #[derive(Debug, Default)]
 pub(super) struct Presence {
     journal: Journal,
-    /// The chains of graphdriver images. An ID is the digest of the document that they come from,
-    /// so an entry is right for ever; images that are gone are dropped.
-    chains: Mutex<HashMap<EngineImageId, Vec<ChainId>>>,
+    chains: Mutex<Arc<Chains>>,
+}
+
+/// The chains of graphdriver images. An ID is the digest of the document that they come from, so an
+/// entry is right for ever; images that are gone are dropped.
+#[derive(Debug, Default)]
+struct Chains {
+    of: HashMap<EngineImageId, Vec<ChainId>>,
+    /// All of them.
+    present: HashSet<ChainId>,
 }
 
 impl Presence {
@@ -50,8 +58,8 @@ impl Presence {
     ) -> Result<Missing, EngineError> {
         match docker.store_kind().await? {
             StoreKind::Graphdriver => {
-                let present = self.chains(docker).await?;
-                Ok(missing_above_prefix(image, &present))
+                let chains = self.chains(docker).await?;
+                Ok(missing_above_prefix(image, &chains.present))
             }
             StoreKind::Containerd => {
                 let listed = docker.list_manifests().await?;
@@ -91,6 +99,39 @@ impl Presence {
         Ok(Some(Proof { engine_image_id: inspected.id, references }))
     }
 
+    /// The same by what the host tells of an image at once: enough for a graphdriver, where an
+    /// image's ID is its config digest and so stands for its diff IDs. The containerd store calls an
+    /// image by a manifest that is not told there.
+    pub(super) async fn confirm(
+        &self,
+        docker: &Docker,
+        summary: &ImageSummary,
+    ) -> Result<Option<Proof>, EngineError> {
+        if docker.store_kind().await? != StoreKind::Graphdriver {
+            return Ok(None);
+        }
+        let inspected = docker.inspect(&summary.config_digest.to_string()).await?;
+        let proven = inspected.filter(|inspected| {
+            inspected.id.0 == summary.config_digest.0 && inspected.diff_ids() == summary.diff_ids
+        });
+        Ok(proven.map(|inspected| {
+            let references = inspected.references();
+            Proof { engine_image_id: inspected.id, references }
+        }))
+    }
+
+    /// Removes what was made up to bring in shared layers.
+    pub(super) async fn sweep(&self, docker: &Docker) -> Result<(), EngineError> {
+        for image in docker.list_labelled(BASE_LABEL).await? {
+            match docker.delete(image.id).await {
+                // Gone, or somebody gave it a name or runs it: then it is theirs.
+                Err(error) if error.is_not_found() || error.is_conflict() => {}
+                deleted => deleted?,
+            }
+        }
+        Ok(())
+    }
+
     /// Removes `image` unless it has a name. Between looking and deleting, a name given by someone
     /// else would go with it: the engine has no call for both.
     pub(super) async fn discard(&self, docker: &Docker, image: &Image) -> Result<(), EngineError> {
@@ -106,27 +147,37 @@ impl Presence {
         }
     }
 
-    /// The chains of every image that a graphdriver has.
-    async fn chains(&self, docker: &Docker) -> Result<HashSet<ChainId>, EngineError> {
+    /// The chains of every image that a graphdriver has; computed anew only for images that it did
+    /// not have when it was last asked.
+    async fn chains(&self, docker: &Docker) -> Result<Arc<Chains>, EngineError> {
         let listed: HashSet<_> = docker.list_images().await?.iter().map(|image| image.id).collect();
-        let mut known = self.lock().clone();
-        known.retain(|id, _| listed.contains(id));
-        let unknown: Vec<_> = listed.iter().filter(|id| !known.contains_key(id)).copied().collect();
-        let inspections = unknown.into_iter().map(|id| async move {
-            let inspected = docker.inspect(&id.to_string()).await?;
-            Ok::<_, EngineError>(
-                inspected.map(|inspected| (id, ChainId::chain(inspected.diff_ids()))),
-            )
+        let known = self.lock().clone();
+        if listed.len() == known.of.len() && listed.iter().all(|id| known.of.contains_key(id)) {
+            return Ok(known);
+        }
+        let inspections = listed.into_iter().map(|id| {
+            let known = known.of.get(&id).cloned();
+            async move {
+                let chain = match known {
+                    Some(chain) => Some(chain),
+                    None => docker
+                        .inspect(&id.to_string())
+                        .await?
+                        .map(|inspected| ChainId::chain(inspected.diff_ids())),
+                };
+                Ok::<_, EngineError>(chain.map(|chain| (id, chain)))
+            }
         });
         let inspected: Vec<_> =
             futures::stream::iter(inspections).buffer_unordered(INSPECTIONS).try_collect().await?;
-        known.extend(inspected.into_iter().flatten());
-        let present = known.values().flatten().copied().collect();
-        *self.lock() = known;
-        Ok(present)
+        let of: HashMap<_, _> = inspected.into_iter().flatten().collect();
+        let present = of.values().flatten().copied().collect();
+        let chains = Arc::new(Chains { of, present });
+        *self.lock() = chains.clone();
+        Ok(chains)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<EngineImageId, Vec<ChainId>>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Arc<Chains>> {
         self.chains.lock().expect("invariant: no one panics while holding the chains")
     }
 }

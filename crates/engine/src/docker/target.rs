@@ -7,12 +7,11 @@
 //! An engine on the containerd store says which manifests a target has, but not which configs those
 //! name: that stands in the manifest's bytes alone.
 
-use std::fmt::Write as _;
-
 use serde::Serialize;
 use transfer::image::{IndexEntry, choose_platform};
 use transfer::{ConfigDigest, Descriptor, Digest, EngineImageId, MediaType, Platform};
 
+use super::http::percent_encoded;
 use super::images::Inspected;
 
 /// An image as an engine has it.
@@ -99,14 +98,7 @@ fn query(platform: &Platform) -> String {
     let Platform { os, architecture, variant } = platform;
     let document = Document { os, architecture, variant: variant.as_deref() };
     let text = serde_json::to_string(&document).expect("texts always serialize");
-    let mut query = String::with_capacity(text.len() * 2);
-    for byte in text.bytes() {
-        match byte {
-            byte if byte.is_ascii_alphanumeric() => query.push(byte.into()),
-            byte => write!(query, "%{byte:02X}").expect("a String takes all that is written"),
-        }
-    }
-    query
+    percent_encoded(&text)
 }
 
 #[cfg(test)]

@@ -143,6 +143,13 @@ async fn a_layer_that_several_images_lack_goes_in_once() {
         assert!(reports.iter().all(|report| report.outcome == Outcome::Synced), "{reports:?}");
         let layers: usize = sink.loads().iter().map(Vec::len).sum();
         assert_eq!(layers, 5, "{store}: one base and four tops");
+        // The base first, by itself; nothing is left of that, and each byte is counted once.
+        assert_eq!(sink.loads()[0].len(), 1, "{store}");
+        assert_eq!(sink.bases(), 0, "{store}");
+        let moved: u64 = reports.iter().map(|report| report.bytes_moved).sum();
+        let saved: u64 = reports.iter().map(|report| report.bytes_saved).sum();
+        let base = 5632 + 1024;
+        assert_eq!((moved, saved), (base + 4 * 2048, 3 * base), "{store}: {reports:?}");
     }
 }
 
@@ -219,4 +226,32 @@ async fn a_lost_lease_is_asked_for_again_but_not_for_ever() {
             Puller::new(Arc::new(source), Arc::new(sink), 1).pull_one(name("app:1"), quiet()).await;
         assert_eq!(report.outcome, outcome, "{times} times: {report:?}");
     }
+}
+
+#[tokio::test]
+async fn a_base_that_a_killed_pull_left_is_removed_by_the_next() {
+    for store in STORES {
+        let (source, sink) = (MemorySource::default(), MemorySink::new(store));
+        let (first, blobs) = fixture::image(1, &[5000, 10]);
+        let base = base_of(&first, 1).unwrap();
+        source.insert("app:1", (first.clone(), blobs));
+        let blobs = source.blobs(&first.config_digest);
+        sink.load(&base, &Missing::all(&base), &blobs).await.unwrap();
+        assert_eq!(sink.bases(), 1);
+        let report = pull(&source, &sink, "app:1").await;
+        assert_eq!(report.outcome, Outcome::Synced);
+        assert_eq!(sink.bases(), 0, "{store}");
+        // What it had brought is not brought again.
+        assert!(5000 <= report.bytes_saved && report.bytes_moved < 5000, "{store}: {report:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_graphdriver_confirms_is_not_asked_for() {
+    let (source, sink) = (MemorySource::default(), MemorySink::new(StoreKind::Graphdriver));
+    source.insert("app:1", fixture::image(1, &[1000]));
+    pull(&source, &sink, "app:1").await;
+    let report = pull(&source, &sink, "app:1").await;
+    assert_eq!(stages(&report), [Stage::Resolve, Stage::Plan]);
+    assert_eq!(report.outcome, Outcome::Skipped);
 }

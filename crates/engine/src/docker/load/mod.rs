@@ -18,7 +18,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use transfer::{
-    BlobSource, EngineInfo, Image, ImageSink, LoadError, Missing, Overlap, Proof, Reference,
+    BlobSource, EngineInfo, Image, ImageSink, ImageSummary, LoadError, Missing, Overlap, Proof,
+    Reference, StoreKind,
 };
 
 use super::journal::Journal;
@@ -136,6 +137,14 @@ impl ImageSink for DockerSink {
         Ok(self.docker.info().await?)
     }
 
+    async fn store(&self) -> Result<StoreKind, LoadError> {
+        Ok(self.docker.store_kind().await?)
+    }
+
+    async fn confirm(&self, summary: &ImageSummary) -> Result<Option<Proof>, LoadError> {
+        Ok(self.presence.confirm(&self.docker, summary).await?)
+    }
+
     async fn overlap(&self) -> Result<Overlap, LoadError> {
         let direct = self.ingests() && self.ingester.is_near().await;
         Ok(if direct { Overlap::Layers } else { Overlap::Images })
@@ -181,6 +190,10 @@ impl ImageSink for DockerSink {
             return Err(dead.into());
         }
         Ok(self.presence.discard(&self.docker, image).await?)
+    }
+
+    async fn sweep(&self) -> Result<(), LoadError> {
+        Ok(self.presence.sweep(&self.docker).await?)
     }
 }
 

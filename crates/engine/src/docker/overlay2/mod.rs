@@ -83,17 +83,6 @@ struct Inner {
 /// A size once it is known; locked while it is found out, so that all who ask wait for one.
 type Size = Mutex<Option<u64>>;
 
-impl Docker {
-    /// Where the engine says that its data-root is, on its own host; `None` where it does not say.
-    ///
-    /// # Errors
-    /// Any [`EngineError`].
-    pub async fn data_root(&self) -> Result<Option<PathBuf>, EngineError> {
-        let info = self.call("asking for its data-root", self.client.info()).await?;
-        Ok(info.docker_root_dir.filter(|path| path.starts_with('/')).map(PathBuf::from))
-    }
-}
-
 impl Overlay2Files {
     /// Reads the layers of `docker` from its data-root, which is mounted at `data_root` here.
     ///
