@@ -1,0 +1,128 @@
+//! An engine of its own on XFS, where a copy of a file shares the file's blocks: on a loop device, for
+//! machines whose own file system cannot do that.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use tokio::process::{Child, Command};
+
+use super::docker::{Docker, save_load};
+use super::site::remove;
+use crate::setup;
+
+/// The file system's size in bytes; its file has holes where nothing was written.
+const SIZE: u64 = 24 << 30;
+
+/// How long the engine may take until it answers, and to stop.
+const UP: Duration = Duration::from_secs(60);
+const STOP: Duration = Duration::from_secs(30);
+
+/// The engine, on its file system.
+#[derive(Debug)]
+pub(super) struct XfsEngine {
+    folder: PathBuf,
+    docker: Docker,
+    process: Child,
+}
+
+impl XfsEngine {
+    /// Makes the file system, and starts the engine with `image` of the engine `from`.
+    ///
+    /// # Errors
+    /// When this machine cannot: no loop device, no XFS in the kernel, or no room.
+    pub(super) async fn start(folder: &Path, from: &Docker, image: &str) -> Result<Self> {
+        let folder = folder.join("xfs");
+        clear(&folder)?;
+        let disk = folder.join("disk");
+        fs::create_dir_all(&disk).with_context(|| format!("creating {}", disk.display()))?;
+        let file = folder.join("disk.img");
+        let made = fs::File::create(&file).and_then(|made| made.set_len(SIZE));
+        made.with_context(|| format!("making {}", file.display()))?;
+        run("mkfs.xfs", &["-q".as_ref(), "-m".as_ref(), "reflink=1".as_ref(), &file])?;
+        run("mount", &["-o".as_ref(), "loop".as_ref(), &file, &disk])?;
+        let docker = Docker::at(format!("unix://{}", folder.join("docker.sock").display()));
+        let process = match spawn(&folder, &docker.host) {
+            Ok(process) => process,
+            Err(error) => {
+                clear(&folder)?;
+                return Err(error);
+            }
+        };
+        let engine = Self { folder, docker, process };
+        engine.answers().await?;
+        save_load(from, &engine.docker, &[image.to_owned()]).await?;
+        Ok(engine)
+    }
+
+    /// Its address.
+    pub(super) fn host(&self) -> &str {
+        &self.docker.host
+    }
+
+    /// Stops it, and removes all that it had.
+    pub(super) async fn end(mut self) -> Result<()> {
+        if let Some(pid) = self.process.id().and_then(|pid| i32::try_from(pid).ok())
+            && let Some(pid) = rustix::process::Pid::from_raw(pid)
+        {
+            // An error means that it has ended.
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        }
+        let ended = tokio::time::timeout(STOP, self.process.wait()).await;
+        ensure!(ended.is_ok(), "the engine on XFS does not stop");
+        clear(&self.folder)
+    }
+
+    async fn answers(&self) -> Result<()> {
+        let started = Instant::now();
+        while let Err(error) =
+            self.docker.run(&["version", "--format", "{{.Server.Version}}"]).await
+        {
+            let log = self.folder.join("log");
+            ensure!(started.elapsed() < UP, "{error:#}; see {}", log.display());
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        Ok(())
+    }
+}
+
+fn spawn(folder: &Path, host: &str) -> Result<Child> {
+    let config = folder.join("daemon.json");
+    fs::write(&config, "{}\n").with_context(|| format!("writing {}", config.display()))?;
+    let log = fs::File::create(folder.join("log")).context("opening an engine's log")?;
+    let errors = log.try_clone().context("opening an engine's log")?;
+    let flag = |name: &str, path: &str| format!("--{name}={}", folder.join(path).display());
+    // Asked to end when we are: it takes its containerd with it.
+    let mut command = Command::from(setup::command("setpriv")?);
+    command
+        .args(["--pdeathsig", "TERM", "dockerd", "--host", host])
+        .args([flag("config-file", "daemon.json"), flag("data-root", "disk/data")])
+        .args([flag("exec-root", "exec"), flag("pidfile", "docker.pid")])
+        .args(["--bridge=none", "--iptables=false", "--ip-forward=false", "--ip-masq=false"])
+        .args(["--containerd-namespace=longshore-bench"])
+        .args(["--containerd-plugins-namespace=plugins.longshore-bench"])
+        .stdin(Stdio::null())
+        .stdout(log)
+        .stderr(errors)
+        .spawn()
+        .context("starting an engine on XFS")
+}
+
+/// Takes the file system away, and its folder.
+fn clear(folder: &Path) -> Result<()> {
+    let disk = folder.join("disk");
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let mine = disk.display().to_string();
+    if mounts.lines().any(|line| line.split(' ').nth(1) == Some(&mine)) {
+        run("umount", &["--recursive".as_ref(), &disk])?;
+    }
+    remove(folder)
+}
+
+fn run(program: &str, arguments: &[&Path]) -> Result<()> {
+    let output = setup::command(program)?.args(arguments).output();
+    let output = output.with_context(|| format!("starting {program}"))?;
+    super::docker::checked(program, &output).map(drop)
+}
