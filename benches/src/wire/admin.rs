@@ -11,7 +11,8 @@ use proto::{Caller, HostAdmin, RangeName, WantedSet};
 use transfer::Reference;
 
 /// Knows no range. Never called: the bench's listener is a range's.
-pub(super) struct NoAdmin;
+#[derive(Clone, Copy, Debug)]
+pub struct NoAdmin;
 
 #[async_trait]
 impl HostAdmin for NoAdmin {

@@ -13,8 +13,8 @@ pub mod route;
 pub mod peer;
 pub mod report;
 pub mod machine;
+pub mod admin;
 
-mod admin;
 mod grpc;
 mod raw;
 mod rig;

@@ -1,0 +1,198 @@
+//! A read over gRPC, both ends in this process, beside the same bytes over a bare socket.
+//!
+//! Nothing is verified on either side: the reads begin at byte 1, as after a broken connection.
+//! `benches/wire.rs` has the two ends as processes of their own, and says what each used.
+
+use std::io;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use benches::wire::admin::NoAdmin;
+use bytes::Bytes;
+use criterion::{Criterion, Throughput};
+use proto::channel::Io;
+use proto::client::Manners;
+use proto::library::{AllImages, Terms};
+use proto::server::{Caps, HOST_SERVICES, Health, Listener, Server, Services};
+use proto::{Caller, Endpoint, Library, RemoteHost};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::sync::mpsc;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use transfer::store::Leases;
+use transfer::{
+    BlobSource, ConfigDigest, Image, ImageSource, ImageSummary, LayerForm, MAX_FRAME, Reference,
+    SourceError,
+};
+
+use crate::{Frames, SIZE, descriptor_of, drained, runtime};
+
+/// What the pipe holds: about what a socket does.
+const PIPE: usize = 256 << 10;
+
+/// Where the two ends meet.
+#[derive(Clone, Copy, Debug)]
+enum Over {
+    Pipe,
+    Unix,
+    Tcp,
+}
+
+/// Each kind of connection, ours and bare.
+pub(crate) fn reading(criterion: &mut Criterion) {
+    let runtime = runtime();
+    let folder = tempfile::tempdir().expect("the temporary folder is writable");
+    let frames = Frames::noise();
+    let digest = descriptor_of(&frames.0).digest;
+    let mut group = criterion.benchmark_group("read");
+    group.throughput(Throughput::Bytes(SIZE)).sample_size(20);
+    for over in [Over::Pipe, Over::Unix, Over::Tcp] {
+        let socket = folder.path().join(format!("{over:?}.sock"));
+        let image = image_of(&frames);
+        let (host, _served) = runtime.block_on(async {
+            let (endpoint, served) = serve(over, &frames, &socket).await;
+            let host = RemoteHost::new(endpoint, Manners::default());
+            let lent = host.image(&image.config_digest, LayerForm::AsStored).await;
+            lent.expect("the host has its one image");
+            (host, served)
+        });
+        let blobs = host.blobs(&image.config_digest);
+        group.bench_function(format!("{over:?}, gRPC"), |bencher| {
+            bencher.to_async(&runtime).iter(|| async {
+                let stream = blobs.open(&digest, 1).await?;
+                drained(stream).await
+            });
+        });
+        let bare = folder.path().join(format!("{over:?}-bare.sock"));
+        group.bench_function(format!("{over:?}, bare"), |bencher| {
+            bencher.to_async(&runtime).iter(|| moved_bare(over, &frames.0, &bare));
+        });
+    }
+    group.finish();
+}
+
+/// A host agent's data path over `frames`; it ends with the guard.
+async fn serve(over: Over, frames: &Frames, socket: &std::path::Path) -> (Endpoint, DropGuard) {
+    let images = OneImage { image: image_of(frames), frames: frames.clone() };
+    let leases = Leases::default();
+    let library = Library::new(Arc::new(images), Arc::new(AllImages), leases, Terms::default());
+    let health = Health::not_serving(&HOST_SERVICES).await;
+    health.set(true).await;
+    let caller = Caller::Range("bench".parse().expect("a name"));
+    let services = Services::of_host(caller, Arc::new(library), Arc::new(NoAdmin), &health);
+    let (server, endpoint) = match over {
+        Over::Pipe => {
+            let (pipes, incoming) = mpsc::channel::<Box<dyn Io>>(1);
+            let endpoint = Endpoint::dialled("pipe", move || dial(pipes.clone()));
+            (Server::on_pipes(incoming, services, Caps::default()), endpoint)
+        }
+        Over::Unix => {
+            let listener = Listener::unix(socket, 0o600).expect("a fresh folder takes a socket");
+            let endpoint = Endpoint::unix(socket);
+            (Server::new(listener, services, Caps::default()), endpoint)
+        }
+        Over::Tcp => {
+            let listener = Listener::tcp(([127, 0, 0, 1], 0).into()).await.expect("a free port");
+            let endpoint = listener.to_string().parse().expect("a listener's address is one");
+            (Server::new(listener, services, Caps::default()), endpoint)
+        }
+    };
+    let end = CancellationToken::new();
+    tokio::spawn(server.run(end.clone()));
+    (endpoint, end.drop_guard())
+}
+
+async fn dial(pipes: mpsc::Sender<Box<dyn Io>>) -> io::Result<Box<dyn Io>> {
+    let (near, far) = duplex(PIPE);
+    let refused = |_| io::Error::from(io::ErrorKind::ConnectionRefused);
+    pipes.send(Box::new(far)).await.map_err(refused)?;
+    Ok(Box::new(near))
+}
+
+/// The same bytes with nothing around them, a connection included as in the other.
+async fn moved_bare(over: Over, frames: &[Bytes], socket: &std::path::Path) -> io::Result<usize> {
+    match over {
+        Over::Pipe => {
+            let (near, far) = duplex(PIPE);
+            moved(far, near, frames).await
+        }
+        Over::Unix => {
+            drop(std::fs::remove_file(socket));
+            let listener = UnixListener::bind(socket)?;
+            let (near, far) = tokio::try_join!(UnixStream::connect(socket), listener.accept())?;
+            moved(far.0, near, frames).await
+        }
+        Over::Tcp => {
+            let listener = TcpListener::bind("127.0.0.1:0").await?;
+            let address = listener.local_addr()?;
+            let (near, far) = tokio::try_join!(TcpStream::connect(address), listener.accept())?;
+            moved(far.0, near, frames).await
+        }
+    }
+}
+
+async fn moved(
+    mut from: impl Io + 'static,
+    mut to: impl Io,
+    frames: &[Bytes],
+) -> io::Result<usize> {
+    let frames = frames.to_vec();
+    let sender = tokio::spawn(async move {
+        for frame in &frames {
+            from.write_all(frame).await?;
+        }
+        from.shutdown().await
+    });
+    let mut buffer = vec![0; MAX_FRAME];
+    let mut seen = 0;
+    loop {
+        match to.read(&mut buffer).await? {
+            0 => break,
+            len => seen += len,
+        }
+    }
+    sender.await.map_err(io::Error::other)??;
+    Ok(seen)
+}
+
+/// The image whose only layer is `frames`.
+fn image_of(frames: &Frames) -> Image {
+    let config = serde_json::json!({
+        "architecture": "amd64",
+        "os": "linux",
+        "rootfs": { "type": "layers", "diff_ids": [descriptor_of(&frames.0).digest] },
+    });
+    Image::from_layers(Bytes::from(config.to_string()), &[SIZE]).expect("a config of one layer")
+}
+
+/// A host with one image, whose bytes are at hand.
+struct OneImage {
+    image: Image,
+    frames: Frames,
+}
+
+#[async_trait]
+impl ImageSource for OneImage {
+    async fn list(&self) -> Result<Vec<ImageSummary>, SourceError> {
+        Ok(Vec::new())
+    }
+
+    async fn resolve(&self, reference: &Reference) -> Result<ImageSummary, SourceError> {
+        Err(SourceError::NotFound { image: reference.to_string() })
+    }
+
+    async fn image(
+        &self,
+        config_digest: &ConfigDigest,
+        _: LayerForm,
+    ) -> Result<Image, SourceError> {
+        if *config_digest == self.image.config_digest {
+            return Ok(self.image.clone());
+        }
+        Err(SourceError::NotFound { image: config_digest.to_string() })
+    }
+
+    fn blobs(&self, _: &ConfigDigest) -> Arc<dyn BlobSource> {
+        Arc::new(self.frames.clone())
+    }
+}
