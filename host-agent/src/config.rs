@@ -115,12 +115,12 @@ pub struct Serve {
     pub reads_per_range: u16,
 
     /// Bytes of layers in memory on their way to all ranges together. A layer begins when there is
-    /// room for the 4 MiB of it that may be under way at once.
+    /// room for the 6 MiB of it that may be under way at once.
     #[arg(
         long,
         value_name = "SIZE",
         env = "LONGSHORE_IN_FLIGHT",
-        default_value = "64MiB",
+        default_value = "96MiB",
         value_parser = units::byte_size
     )]
     pub in_flight: ByteSize,
@@ -130,7 +130,7 @@ pub struct Serve {
         long,
         value_name = "SIZE",
         env = "LONGSHORE_IN_FLIGHT_PER_RANGE",
-        default_value = "16MiB",
+        default_value = "24MiB",
         value_parser = units::byte_size
     )]
     pub in_flight_per_range: ByteSize,

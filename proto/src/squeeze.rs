@@ -6,11 +6,11 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Instant;
 
 use bytes::Bytes;
 use futures::{StreamExt as _, stream};
 use tokio::task::spawn_blocking;
+use tokio::time::Instant;
 use transfer::{BlobError, BlobStream, Digest, MAX_FRAME};
 
 use crate::speed::Speed;

@@ -17,9 +17,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::blob::{BlobError, BlobSource, BlobStream, MAX_FRAME};
 use crate::digest::Digest;
 
-/// What one stream may have in flight, in bytes: the frame that is read, those queued before the
-/// wire, and what the wire's own buffers hold.
-pub const WINDOW: usize = 4 * MAX_FRAME;
+/// What one stream may have in flight, in bytes: two frames that a source reads ahead, one that is
+/// at work between, and three in a connection: being written, queued, and looked at for the next.
+pub const WINDOW: usize = 6 * MAX_FRAME;
 
 /// Reservations are counted in units of this many bytes, so that any limit fits a semaphore.
 const UNIT: u64 = 1024;

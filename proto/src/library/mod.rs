@@ -23,6 +23,7 @@ use transfer::{
 use crate::identity::Caller;
 use crate::transfers::Transfer;
 use lease::{Granted, Leases};
+pub use reading::Turn;
 use reading::{Read, Reads, Turnstile};
 
 /// Which images a caller may read; asked at every read, so that taking a grant away works at once.
@@ -64,8 +65,8 @@ impl Default for Terms {
             lease: Duration::from_secs(600),
             reads: 24,
             reads_per_caller: 8,
-            bytes_in_flight: 64 << 20,
-            bytes_in_flight_per_caller: 16 << 20,
+            bytes_in_flight: 96 << 20,
+            bytes_in_flight_per_caller: 24 << 20,
         }
     }
 }
@@ -121,6 +122,22 @@ pub struct Known {
     pub size: u64,
     /// Whether it may be compressed once more with gain: it is a layer as it is unpacked.
     pub compresses: bool,
+}
+
+/// A blob that was opened.
+pub struct Opened {
+    /// What is known of it.
+    pub known: Known,
+    /// Its bytes, from the offset that was asked for.
+    pub frames: BlobStream,
+    /// The reader's turn: to be kept as long as any frame is.
+    pub turn: Turn,
+}
+
+impl std::fmt::Debug for Opened {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Opened").field("known", &self.known).finish_non_exhaustive()
+    }
 }
 
 /// What was read by callers since the library opened.
@@ -284,8 +301,7 @@ impl Library {
         }
     }
 
-    /// The bytes of a blob of an image from `offset` on, and what is known of it. Waits for its
-    /// turn.
+    /// The bytes of a blob of an image from `offset` on. Waits for its turn.
     ///
     /// # Errors
     /// [`ReadError::Busy`] when the turn does not come; as [`BlobSource::open`], and
@@ -296,7 +312,7 @@ impl Library {
         loan: &Loan,
         digest: &Digest,
         offset: u64,
-    ) -> Result<(Known, BlobStream), ReadError> {
+    ) -> Result<Opened, ReadError> {
         let lease = self.readable(caller, loan, digest)?;
         let known = lease.known(digest).ok_or(BlobError::NotFound { digest: *digest })?;
         let size = known.size;
@@ -320,7 +336,8 @@ impl Library {
             started: SystemTime::now(),
             bytes: AtomicU64::new(0),
         });
-        Ok((known, reading::lend(stream, lease, turn, self.meter.clone(), line)))
+        let frames = reading::lend(stream, lease, self.meter.clone(), line);
+        Ok(Opened { known, frames, turn })
     }
 
     /// The one place that decides whether a caller may read a blob: the image is granted to it, it

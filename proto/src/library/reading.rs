@@ -27,7 +27,7 @@ pub(super) struct Turnstile {
 
 /// A stream's place, and the bytes that it may have in flight; dropping it lets the next one in.
 #[derive(Debug)]
-pub(super) struct Turn {
+pub struct Turn {
     _of_caller: Reserved,
     _of_all: Reserved,
 }
@@ -140,17 +140,15 @@ impl Read {
     }
 }
 
-/// The same stream; it keeps its place and its lease while it moves, and its bytes are counted.
+/// The same stream; it keeps its lease while it moves, and its bytes are counted.
 pub(super) fn lend(
     stream: BlobStream,
     lease: Arc<Granted>,
-    turn: Turn,
     meter: Arc<Meter>,
     line: Line,
 ) -> BlobStream {
     stream
         .inspect(move |frame| {
-            let _held = &turn;
             if let Ok(frame) = frame {
                 meter.bytes.fetch_add(frame.len() as u64, Ordering::Relaxed);
                 line.read.bytes.fetch_add(frame.len() as u64, Ordering::Relaxed);

@@ -1,37 +1,31 @@
 //! `BlobService` over a library: blobs as streams of pieces, as fast as their reader takes them.
 //!
 //! ```text
-//!   library ──► frames ──► pump ──► channel ──► message ──► connection
-//!                 │        own task   1 piece    header in front
+//!   library ──► frames ──► watched ──► message ──► connection
+//!                 │         a reader     header in front
+//!                 │         that stands still loses its stream
 //!                 └─ zstd, where the link is slower than that
 //! ```
 //! `ReadBlob` leaves by [`super::raw`]; the trait below says the same in generated words.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
-use tokio_util::task::AbortOnDropHandle;
 use tonic::{Request, Response, Status};
 
 use super::connection::Reach;
+use super::watched::watched;
 use crate::convert::blob::{self, Wanted};
 use crate::convert::status::{from_blob_error, from_read_error};
 use crate::identity::Caller;
-use crate::library::{Known, Library};
+use crate::library::{Known, Library, Opened, Turn};
 use crate::speed::{Speed, is_worth_compressing};
 use crate::squeeze::{compressing_speed, squeezed};
+use crate::wire::Encoding;
 use crate::wire::generated as pb;
 use crate::wire::generated::blob_service_server::BlobService;
-use crate::wire::{Encoding, PROGRESS_TIMEOUT};
-
-/// Pieces read ahead of the network, each a frame. With the one that the pump holds and two in the
-/// connection's queue a stream has four in flight: [`transfer::limited::WINDOW`].
-const READ_AHEAD: usize = 1;
 
 /// The blobs of a library, for one caller.
 pub(super) struct Blobs {
@@ -52,6 +46,16 @@ pub(super) enum Piece {
     Data(Bytes),
 }
 
+impl Piece {
+    /// How many bytes of the blob are on their way with it.
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::Data(data) => data.len(),
+            Self::Head(..) => 0,
+        }
+    }
+}
+
 pub(super) type Pieces = BoxStream<'static, Result<Piece, Status>>;
 
 impl Blobs {
@@ -59,16 +63,18 @@ impl Blobs {
         Self { caller, library, link: Arc::default(), compressing: Arc::default() }
     }
 
-    /// The pieces of what is wanted, for a caller that is so far away.
+    /// The pieces of what is wanted, for a caller that is so far away, and the turn to be kept as
+    /// long as any of them is.
     pub(super) async fn read(
         &self,
         request: pb::ReadBlobRequest,
         reach: Reach,
-    ) -> Result<Pieces, Status> {
+    ) -> Result<(Pieces, Arc<Turn>), Status> {
         let wanted = blob::read_request(request)?;
         let Wanted { loan, digest, offset, .. } = &wanted;
         let opened = self.library.open(&self.caller, loan, digest, *offset).await;
-        let (known, frames) = opened.map_err(|error| from_read_error(&error))?;
+        let Opened { known, frames, turn } = opened.map_err(|error| from_read_error(&error))?;
+        let turn = Arc::new(turn);
         let (encoding, frames) = match self.encoding(&wanted, known, reach) {
             Encoding::Unspecified => (Encoding::Unspecified, frames),
             zstd => (zstd, squeezed(frames, *digest, self.compressing.clone())),
@@ -78,7 +84,7 @@ impl Blobs {
             Err(error) => Err(from_blob_error(&error)),
         });
         let head = futures::stream::iter([Ok(Piece::Head(known.size, encoding))]);
-        Ok(paced(head.chain(data).boxed(), self.link.clone()))
+        Ok((watched(head.chain(data).boxed(), self.link.clone()), turn))
     }
 
     /// Compresses only what the caller takes so and what gains by it, on a link to another host
@@ -117,8 +123,9 @@ impl BlobService for Blobs {
         request: Request<pb::ReadBlobRequest>,
     ) -> Result<Response<Self::ReadBlobStream>, Status> {
         let reach = Reach::of(request.extensions());
-        let pieces = self.read(request.into_inner(), reach).await?;
-        let messages = pieces.map(|piece| {
+        let (pieces, turn) = self.read(request.into_inner(), reach).await?;
+        let messages = pieces.map(move |piece| {
+            let _kept = &turn;
             piece.map(|piece| match piece {
                 Piece::Head(size, encoding) => blob::head(size, encoding),
                 Piece::Data(data) => blob::piece(data),
@@ -128,91 +135,48 @@ impl BlobService for Blobs {
     }
 }
 
-/// The same pieces, read a little ahead; a reader that takes none for [`PROGRESS_TIMEOUT`] loses its
-/// stream, and what the stream held. `link` learns how long pieces had to wait.
-///
-/// The pump is a task of its own since a body is not polled while its reader is slow; it ends with
-/// the stream that it fills.
-fn paced(mut pieces: Pieces, link: Arc<Speed>) -> Pieces {
-    let (sender, receiver) = mpsc::channel(READ_AHEAD);
-    let pump = AbortOnDropHandle::new(tokio::spawn(async move {
-        while let Some(piece) = pieces.next().await {
-            let (is_last, len) = (piece.is_err(), len_of(&piece));
-            let begun = Instant::now();
-            match sender.send_timeout(piece, PROGRESS_TIMEOUT).await {
-                Ok(()) if !is_last => link.note(len, begun.elapsed()),
-                _ => return is_last,
-            }
-        }
-        true
-    }));
-    let tail = async move {
-        // The channel is closed: either all was sent, or the pump lost its patience.
-        match pump.await {
-            Ok(true) => None,
-            _ => Some(Err(Status::deadline_exceeded("the reader took nothing for too long"))),
-        }
-    };
-    let tail = futures::stream::once(tail).filter_map(futures::future::ready);
-    ReceiverStream::new(receiver).chain(tail).boxed()
-}
-
-fn len_of(piece: &Result<Piece, Status>) -> usize {
-    match piece {
-        Ok(Piece::Data(data)) => data.len(),
-        Ok(Piece::Head(..)) | Err(_) => 0,
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use transfer::ConfigDigest;
+    use transfer::Digest;
+    use transfer::fixture::MemorySource;
+    use transfer::store::Leases;
+
     use super::*;
+    use crate::library::{AllImages, Loan, Terms};
 
-    fn pieces(count: u64) -> Pieces {
-        let head = |size| Ok(Piece::Head(size, Encoding::Unspecified));
-        futures::stream::iter((0..count).map(head)).boxed()
-    }
-
-    fn through_pump(pieces: Pieces) -> Pieces {
-        paced(pieces, Arc::default())
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_reader_that_keeps_reading_gets_everything() {
-        let mut paced = through_pump(pieces(10));
-        let mut seen = 0;
-        while let Some(piece) = paced.next().await {
-            assert!(matches!(piece, Ok(Piece::Head(size, _)) if size == seen), "{piece:?}");
-            seen += 1;
-            tokio::time::sleep(PROGRESS_TIMEOUT / 2).await;
+    /// What is chosen where one second moves `ours` MB from here, and the caller says `theirs`.
+    fn chosen(theirs: Option<u64>, ours: u32, compresses: bool, reach: Reach) -> Encoding {
+        let images = Arc::new(MemorySource::default());
+        let library =
+            Library::new(images, Arc::new(AllImages), Leases::default(), Terms::default());
+        let blobs = Blobs::new(Caller::Admin, Arc::new(library));
+        if 0 < ours {
+            blobs.link.note(50_000_000, Duration::from_secs(50) / ours);
         }
-        assert_eq!(seen, 10);
+        let digest = Digest::of(b"blob");
+        let loan = Loan { config_digest: ConfigDigest(digest), lease_id: String::new() };
+        let link = theirs.map(|megabytes| megabytes * 1_000_000);
+        let known = Known { size: 1 << 30, compresses };
+        blobs.encoding(&Wanted { loan, digest, offset: 0, link }, known, reach)
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_reader_that_takes_nothing_loses_its_stream() {
-        let held = Arc::new(());
-        let stream = pieces(100).map({
-            let held = held.clone();
-            move |piece| {
-                let _held = &held;
-                piece
-            }
-        });
-        let mut paced = through_pump(stream.boxed());
-        assert!(paced.next().await.unwrap().is_ok());
-        tokio::time::sleep(PROGRESS_TIMEOUT * 2).await;
-        assert_eq!(Arc::strong_count(&held), 1, "the stream is still held");
-        let rest: Vec<_> = paced.collect().await;
-        let error = rest.last().unwrap().as_ref().unwrap_err();
-        assert_eq!(error.code(), tonic::Code::DeadlineExceeded);
-    }
-
-    #[tokio::test]
-    async fn nothing_follows_an_error() {
-        let broken = pieces(1).chain(futures::stream::iter([Err(Status::data_loss("bad"))]));
-        let seen: Vec<_> = through_pump(broken.chain(pieces(1)).boxed()).collect().await;
-        assert_eq!(seen.len(), 2);
-        assert!(seen[1].is_err());
+    #[test]
+    fn only_a_slow_link_to_another_host_is_worth_compressing_for() {
+        use Reach::{Host, Network};
+        assert_eq!(chosen(Some(10), 10, true, Network), Encoding::Zstd);
+        for (why, theirs, ours, compresses, reach) in [
+            ("nobody asked", None, 10, true, Network),
+            ("this end did not measure", Some(10), 0, true, Network),
+            ("the caller finds it fast: we are slow", Some(1000), 10, true, Network),
+            ("we find it fast: the caller is slow", Some(10), 1000, true, Network),
+            ("it is compressed already", Some(10), 10, false, Network),
+            ("it is the same host", Some(10), 10, true, Host),
+        ] {
+            let chosen = chosen(theirs, ours, compresses, reach);
+            assert_eq!(chosen, Encoding::Unspecified, "{why}");
+        }
     }
 }

@@ -15,6 +15,7 @@ mod listen;
 mod range;
 mod raw;
 mod serve;
+mod watched;
 
 #[cfg(test)]
 mod tests;

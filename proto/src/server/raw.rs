@@ -25,6 +25,7 @@ use tower::Service;
 
 use super::blobs::{Blobs, Piece, Pieces};
 use super::connection::Reach;
+use crate::library::Turn;
 use crate::raw::{self, CONTENT_TYPE, READ_BLOB};
 use crate::wire::generated as pb;
 use crate::wire::{BlobServer, MAX_REQUEST};
@@ -64,12 +65,12 @@ impl Service<Request<Body>> for RawBlobs {
         let blobs = self.blobs.clone();
         Box::pin(async move {
             let reach = Reach::of(request.extensions());
-            let pieces = match wanted(request.into_body()).await {
+            let opened = match wanted(request.into_body()).await {
                 Ok(wanted) => blobs.read(wanted, reach).await,
                 Err(status) => Err(status),
             };
-            Ok(pieces.map_or_else(Status::into_http, |pieces| {
-                let messages = Messages { pieces, payload: None, is_over: false };
+            Ok(opened.map_or_else(Status::into_http, |(pieces, turn)| {
+                let messages = Messages { pieces, turn, payload: None, is_over: false };
                 let mut response = Response::new(Body::new(messages));
                 response.headers_mut().insert(header::CONTENT_TYPE, CONTENT_TYPE);
                 response
@@ -89,6 +90,7 @@ async fn wanted(body: Body) -> Result<pb::ReadBlobRequest, Status> {
 /// Pieces as the body of a response: a DATA frame each, and the status behind them.
 struct Messages {
     pieces: Pieces,
+    turn: Arc<Turn>,
     /// What belongs behind a header that went alone.
     payload: Option<Bytes>,
     is_over: bool,
@@ -113,8 +115,8 @@ impl http_body::Body for Messages {
             Some(Ok(Piece::Head(size, encoding))) => Frame::data(raw::head(size, encoding)),
             Some(Ok(Piece::Data(data))) => {
                 let (message, payload) = raw::message(data);
-                self.payload = payload;
-                Frame::data(message)
+                self.payload = payload.map(|payload| self.counted(payload));
+                Frame::data(self.counted(message))
             }
             Some(Err(status)) => self.end(&status),
             None => self.end(&Status::ok("")),
@@ -126,7 +128,24 @@ impl http_body::Body for Messages {
     }
 }
 
+/// Bytes that are on their way, and the turn in which they are: the connection keeps them for a
+/// while after the stream has ended.
+struct UnderWay {
+    bytes: Bytes,
+    _turn: Arc<Turn>,
+}
+
+impl AsRef<[u8]> for UnderWay {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
 impl Messages {
+    fn counted(&self, bytes: Bytes) -> Bytes {
+        Bytes::from_owner(UnderWay { bytes, _turn: self.turn.clone() })
+    }
+
     fn end(&mut self, status: &Status) -> Frame<Bytes> {
         self.is_over = true;
         let mut trailers = HeaderMap::new();

@@ -62,7 +62,7 @@ async fn nothing_is_read_without_a_living_lease_of_ones_own() {
     let loan =
         |lease_id: &str| Loan { config_digest: image.config_digest, lease_id: lease_id.into() };
     let read = async |caller: &Caller, loan: &Loan| {
-        library.open(caller, loan, &digest, 0).await.map(|(known, _)| known.size)
+        library.open(caller, loan, &digest, 0).await.map(|opened| opened.known.size)
     };
     let lost = |result: Result<u64, ReadError>| {
         matches!(result, Err(ReadError::Blob(BlobError::LeaseLost { .. })))

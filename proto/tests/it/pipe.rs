@@ -21,6 +21,7 @@ use proto::transfers::{Transfer, TransferId, TransferKind};
 use proto::{Access, Caller, Endpoint, HostAdmin, Library, RangeName, RemoteHost, WantedSet};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf, duplex};
 use tokio::sync::mpsc;
+use tokio::time::{Instant, Sleep, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use transfer::fixture::{MemorySource, descriptor_of};
@@ -42,10 +43,16 @@ pub(crate) const LARGE: usize = 256 * 1024;
 /// No cut.
 pub(crate) const WHOLE: u64 = u64::MAX;
 
-/// A client's end; reading fails for good once so many bytes were read.
+/// A client's end; reading fails for good once so many bytes were read, and takes its time.
 struct Cut {
     io: DuplexStream,
     left: u64,
+    /// Counts what was read, of all connections.
+    moved: Arc<AtomicU64>,
+    /// How long each byte takes.
+    per_byte: Duration,
+    /// Until the last ones have arrived.
+    arriving: Pin<Box<Sleep>>,
 }
 
 impl AsyncRead for Cut {
@@ -57,6 +64,9 @@ impl AsyncRead for Cut {
         if self.left == 0 {
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         }
+        if !self.per_byte.is_zero() {
+            std::task::ready!(self.arriving.as_mut().poll(context));
+        }
         let most = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.remaining());
         let mut part = vec![0; most];
         let mut part = ReadBuf::new(&mut part);
@@ -64,6 +74,9 @@ impl AsyncRead for Cut {
         buffer.put_slice(part.filled());
         let read = part.filled().len();
         self.left -= read as u64;
+        self.moved.fetch_add(read as u64, Ordering::Relaxed);
+        let taken = self.per_byte * u32::try_from(read).unwrap();
+        self.arriving.as_mut().reset(Instant::now() + taken);
         Poll::Ready(Ok(()))
     }
 }
@@ -91,6 +104,8 @@ pub(crate) struct Served {
     pipes: Arc<Mutex<mpsc::Sender<Box<dyn Io>>>>,
     cuts: Arc<Mutex<Vec<u64>>>,
     dials: Arc<AtomicU64>,
+    moved: Arc<AtomicU64>,
+    per_byte: Duration,
     size: usize,
     _server: AbortOnDropHandle<()>,
 }
@@ -111,6 +126,8 @@ impl Served {
             pipes: Arc::new(Mutex::new(sender)),
             cuts: Arc::default(),
             dials: Arc::default(),
+            moved: Arc::default(),
+            per_byte: Duration::ZERO,
             size,
             _server: server,
         }
@@ -119,6 +136,16 @@ impl Served {
     /// The connections to come break after so many bytes, the next one first; all later ones hold.
     pub(crate) fn cut(&self, after: &[u64]) {
         *self.cuts.lock().unwrap() = after.iter().rev().copied().collect();
+    }
+
+    /// The same over a link on which each byte takes so long.
+    pub(crate) fn slow(self, per_byte: Duration) -> Self {
+        Self { per_byte, ..self }
+    }
+
+    /// How many bytes clients read, whatever they are.
+    pub(crate) fn moved(&self) -> u64 {
+        self.moved.load(Ordering::Relaxed)
     }
 
     /// How many connections were made.
@@ -136,15 +163,17 @@ impl Served {
     pub(crate) fn endpoint(&self) -> Endpoint {
         let (pipes, cuts, dials, size) =
             (self.pipes.clone(), self.cuts.clone(), self.dials.clone(), self.size);
+        let (moved, per_byte) = (self.moved.clone(), self.per_byte);
         Endpoint::dialled("pipe", move || {
             dials.fetch_add(1, Ordering::Relaxed);
             let (near, far) = duplex(size);
             let left = cuts.lock().unwrap().pop().unwrap_or(WHOLE);
-            let pipes = pipes.lock().unwrap().clone();
+            let (pipes, moved) = (pipes.lock().unwrap().clone(), moved.clone());
             async move {
                 let refused = |_| io::Error::from(io::ErrorKind::ConnectionRefused);
                 pipes.send(Box::new(far)).await.map_err(refused)?;
-                Ok(Box::new(Cut { io: near, left }) as Box<dyn Io>)
+                let arriving = Box::pin(sleep(Duration::ZERO));
+                Ok(Box::new(Cut { io: near, left, moved, per_byte, arriving }) as Box<dyn Io>)
             }
         })
     }
