@@ -58,8 +58,8 @@ impl Content<'_> {
     /// Whether a blob is there.
     pub(super) async fn has(containerd: &Containerd, digest: &Digest) -> Result<bool, Fault> {
         let request = api::InfoRequest { digest: digest.to_string() };
-        match containerd.call::<_, api::Empty>(api::INFO, None, request).await {
-            Ok(_) => Ok(true),
+        match containerd.tell(api::INFO, None, request).await {
+            Ok(()) => Ok(true),
             Err(fault) if fault.code() == Some(Code::NotFound) => Ok(false),
             Err(fault) => Err(fault),
         }
@@ -118,8 +118,7 @@ impl Content<'_> {
             info: Some(api::Info { digest: digest.to_string(), labels }),
             update_mask: Some(prost_types::FieldMask { paths }),
         };
-        self.containerd.call::<_, api::Empty>(api::UPDATE, None, request).await?;
-        Ok(())
+        self.containerd.tell(api::UPDATE, None, request).await
     }
 
     /// Opens the ingest of a blob; `None` when the blob is there, and then our lease holds it.
@@ -224,12 +223,12 @@ impl Content<'_> {
         let since = Instant::now();
         loop {
             let request = api::AbortRequest { reference: reference(blob) };
-            match self.containerd.call::<_, api::Empty>(api::ABORT, None, request).await {
+            match self.containerd.tell(api::ABORT, None, request).await {
                 Err(fault) if fault.code() == Some(Code::NotFound) => return Ok(()),
                 Err(fault) if is_locked(&fault) && since.elapsed() < MAX_LOCKED => {
                     sleep(LOCK_INTERVAL).await;
                 }
-                aborted => return aborted.map(drop),
+                aborted => return aborted,
             }
         }
     }

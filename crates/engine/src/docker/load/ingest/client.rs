@@ -11,6 +11,7 @@ use tonic::{Code, Request, Status};
 use tonic_prost::ProstCodec;
 use transfer::blob::Cause;
 
+use super::api::Empty;
 use crate::docker::UNARY_DEADLINE;
 use crate::docker::content::Line;
 
@@ -91,7 +92,21 @@ impl Containerd {
             .unwrap_or_else(|_| Err(self.line(method, "it was silent for too long")))
     }
 
-    /// The same without a deadline: for a call that takes as long as its layer is large.
+    /// A call of whose answer nothing is looked at.
+    pub(super) async fn tell<Q>(
+        &self,
+        method: &'static str,
+        lease: Option<&str>,
+        message: Q,
+    ) -> Result<(), Fault>
+    where
+        Q: Message + Send + Sync + 'static,
+    {
+        let _told: Empty = self.call(method, lease, message).await?;
+        Ok(())
+    }
+
+    /// A call without a deadline: for a call that takes as long as its layer is large.
     pub(super) async fn call_patiently<Q, A>(
         &self,
         method: &'static str,

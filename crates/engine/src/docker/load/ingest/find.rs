@@ -198,7 +198,7 @@ impl Search {
         };
         let shown = shown.await;
         let name = api::RecordName { name: unnamed(&target) };
-        let taken_back = containerd.call::<_, api::Empty>(api::IMAGE_DELETE, None, name).await;
+        let taken_back = containerd.tell(api::IMAGE_DELETE, None, name).await;
         let ended = lease.end().await;
         let shown = shown.map_err(|error| match error {
             IngestError::Way(fault) => WayError::Fault(fault),

@@ -65,7 +65,7 @@ impl Lease {
         let held: api::Resources = self.containerd.call(api::LEASE_HOLDS, None, name).await?;
         for resource in held.resources {
             let request = api::LeaseResource { id: next.id.clone(), resource: Some(resource) };
-            self.containerd.call::<_, api::Empty>(api::LEASE_ADD, None, request).await?;
+            self.containerd.tell(api::LEASE_ADD, None, request).await?;
         }
         Ok(next)
     }
@@ -74,8 +74,7 @@ impl Lease {
     pub(super) async fn hold(&self, kind: String, id: String) -> Result<(), Fault> {
         let resource = Some(api::Resource { id, kind });
         let request = api::LeaseResource { id: self.id().await?, resource };
-        self.containerd.call::<_, api::Empty>(api::LEASE_ADD, None, request).await?;
-        Ok(())
+        self.containerd.tell(api::LEASE_ADD, None, request).await
     }
 
     /// Lets go of everything, and of what earlier ingests of the image left when they were killed.
@@ -85,7 +84,7 @@ impl Lease {
         let request = api::Filters { filters: vec![filter] };
         let found: api::Leases = self.containerd.call(api::LEASE_LIST, None, request).await?;
         for lease in found.leases {
-            match self.containerd.call::<_, api::Empty>(api::LEASE_DELETE, None, lease).await {
+            match self.containerd.tell(api::LEASE_DELETE, None, lease).await {
                 Err(fault) if fault.code() != Some(tonic::Code::NotFound) => return Err(fault),
                 _ => {}
             }
@@ -100,7 +99,7 @@ async fn create(containerd: &Containerd, image: Digest) -> Result<Current, Fault
         labels: [(EXPIRES.into(), later(EXPIRY)), (IMAGE.into(), image.to_string())].into(),
     };
     let id = request.id.clone();
-    containerd.call::<_, api::Empty>(api::LEASE_CREATE, None, request).await?;
+    containerd.tell(api::LEASE_CREATE, None, request).await?;
     Ok(Current { id, born: Instant::now() })
 }
 

@@ -126,8 +126,9 @@ impl Ingester {
         let found = self.found().await?;
         let progress = Progress::default();
         let load = async {
-            let ingested = self.ingest(&found, image, missing, &**blobs, &progress).await;
-            ingested.map_err(|error| self.sort(&found, error))
+            // Boxed: all calls of an ingest are inside.
+            let ingest = Box::pin(self.ingest(&found, image, missing, &**blobs, &progress));
+            ingest.await.map_err(|error| self.sort(&found, error))
         };
         watched(&self.docker, ACTION, &progress, load).await
     }
@@ -302,9 +303,9 @@ async fn create(
     let image = api::Record { name: unnamed(target), labels, target: Some(target.into()) };
     let request = api::OneRecord { image: Some(image) };
     let lease = lease.id().await?;
-    match containerd.call::<_, api::Empty>(api::IMAGE_CREATE, Some(&lease), request).await {
+    match containerd.tell(api::IMAGE_CREATE, Some(&lease), request).await {
         Err(fault) if fault.code() == Some(Code::AlreadyExists) => Ok(()),
-        created => created.map(drop),
+        created => created,
     }
 }
 

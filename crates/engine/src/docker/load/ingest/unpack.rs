@@ -85,8 +85,8 @@ impl Unpacker<'_> {
 
     async fn has(&self, chain_id: ChainId) -> Result<bool, Fault> {
         let request = self.named(chain_id.to_string());
-        match self.content.containerd.call::<_, api::Empty>(api::STAT, None, request).await {
-            Ok(_) => Ok(true),
+        match self.content.containerd.tell(api::STAT, None, request).await {
+            Ok(()) => Ok(true),
             Err(fault) if fault.code() == Some(Code::NotFound) => Ok(false),
             Err(fault) => Err(fault),
         }
@@ -121,14 +121,14 @@ impl Unpacker<'_> {
             name: chain_id.to_string(),
             key: key.to_owned(),
         };
-        match containerd.call::<_, api::Empty>(api::COMMIT, Some(&lease), commit).await {
+        match containerd.tell(api::COMMIT, Some(&lease), commit).await {
             // Somebody else was faster.
             Err(fault) if fault.code() == Some(Code::AlreadyExists) => {
                 self.remove(key).await;
                 let kind = format!("snapshots/{}", self.snapshotter);
                 self.content.lease.hold(kind, chain_id.to_string()).await?;
             }
-            committed => drop(committed?),
+            committed => committed?,
         }
         Ok(())
     }
@@ -136,7 +136,7 @@ impl Unpacker<'_> {
     /// Removes a snapshot that did not become a layer. One that stays goes with the lease.
     async fn remove(&self, key: &str) {
         let request = self.named(key.to_owned());
-        let removed = self.content.containerd.call::<_, api::Empty>(api::REMOVE, None, request);
+        let removed = self.content.containerd.tell(api::REMOVE, None, request);
         if let Err(fault) = removed.await {
             tracing::debug!(key, %fault, "an unfinished snapshot stays until its lease ends");
         }
