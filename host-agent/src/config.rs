@@ -17,7 +17,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use proto::RangeName;
 
 pub use source::{ExportWay, Source};
-pub use store::{Amount, AmountError, StoreFlags};
+pub use store::{Amount, AmountError, KeepLayers, StoreFlags};
 
 /// Serves the images of this host's Docker engine to its ranges.
 ///

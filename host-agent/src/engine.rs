@@ -7,6 +7,9 @@
 //!                                    │ it cannot                     ├──► Uncompressed ──► callers
 //!   engine by save ──────────────► Export ──────────────────────────┘
 //! ```
+//!
+//! Both `Stored` and `Export` keep layers in the blob store; `Stored` passes them on and keeps nothing
+//! while the one who asks is alone ([`Near`]).
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -17,6 +20,7 @@ use engine::docker::way::{self, Places, Way};
 use engine::{Address, Archive, ArchiveError, Docker, Export, ExportStats, OciLayout};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
+use transfer::stored::Alone;
 use transfer::{
     BlobSource, BlobStore, ConfigDigest, EngineInfo, Fallback, Image, ImageSource, ImageSummary,
     LayerForm, Reference, SourceError, Stored, Uncompressed,
@@ -36,11 +40,37 @@ pub struct Origin {
     pub places: Places,
 }
 
+/// Where layers are kept.
+#[derive(Clone)]
+pub struct Near {
+    /// What keeps them.
+    pub store: Arc<dyn BlobStore>,
+    /// Says when a layer that can be read again at any offset is not kept; all are when absent.
+    pub alone: Option<Alone>,
+}
+
+impl std::fmt::Debug for Near {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Near").field("passes", &self.alone.is_some()).finish_non_exhaustive()
+    }
+}
+
+impl Near {
+    /// The images of a source of single layers, with the store in front.
+    fn of(&self, images: Arc<dyn ImageSource>) -> Stored<Arc<dyn ImageSource>> {
+        let stored = Stored::new(images, self.store.clone());
+        match &self.alone {
+            Some(alone) => stored.passing(alone.clone()),
+            None => stored,
+        }
+    }
+}
+
 /// The images of this host: opened when their origin first answers, and asked for anew on each call
 /// until then.
 pub struct HostEngine {
     origin: Origin,
-    store: Arc<dyn BlobStore>,
+    near: Near,
     opened: RwLock<Option<Arc<Opened>>>,
     /// Held by whoever opens it: one at a time.
     opening: Mutex<()>,
@@ -84,9 +114,9 @@ impl std::fmt::Debug for HostEngine {
 }
 
 impl HostEngine {
-    /// The images of `origin`, which need not be there yet; layers are kept in `store`.
-    pub async fn at(origin: Origin, store: Arc<dyn BlobStore>) -> Self {
-        let images = Self { origin, store, opened: RwLock::default(), opening: Mutex::default() };
+    /// The images of `origin`, which need not be there yet, with their layers kept in `near`.
+    pub async fn at(origin: Origin, near: Near) -> Self {
+        let images = Self { origin, near, opened: RwLock::default(), opening: Mutex::default() };
         if let Ok(Err(error)) = timeout(FIRST_LOOK, images.open()).await {
             let error = format!("{error:#}");
             tracing::warn!(engine = %images.origin.address, error, "no images until it answers");
@@ -176,7 +206,7 @@ impl HostEngine {
         if let Some(opened) = self.opened() {
             return Ok(opened);
         }
-        let opened = Arc::new(self.origin.open(&self.store).await?);
+        let opened = Arc::new(self.origin.open(&self.near).await?);
         tracing::info!(engine = %self.origin.address, way = opened.way, "this is how layers are read");
         *self.opened.write().unwrap_or_else(PoisonError::into_inner) = Some(opened.clone());
         Ok(opened)
@@ -196,25 +226,21 @@ fn same(before: &EngineInfo, now: &EngineInfo) -> bool {
 }
 
 impl Origin {
-    async fn open(&self, store: &Arc<dyn BlobStore>) -> anyhow::Result<Opened> {
+    async fn open(&self, near: &Near) -> anyhow::Result<Opened> {
         match &self.address {
-            Address::Docker(address) => self.open_engine(address, store).await,
+            Address::Docker(address) => self.open_engine(address, near).await,
             Address::OciLayout(path) => {
                 let layout = OciLayout::open(path).await?;
-                Opened::files(Place::Layout(layout.clone()), Arc::new(layout), store).await
+                Opened::files(Place::Layout(layout.clone()), Arc::new(layout), near).await
             }
             Address::Archive(path) => {
                 let archive = Archive::open(path).await?;
-                Opened::files(Place::Archive(archive.clone()), Arc::new(archive), store).await
+                Opened::files(Place::Archive(archive.clone()), Arc::new(archive), near).await
             }
         }
     }
 
-    async fn open_engine(
-        &self,
-        address: &str,
-        store: &Arc<dyn BlobStore>,
-    ) -> anyhow::Result<Opened> {
+    async fn open_engine(&self, address: &str, near: &Near) -> anyhow::Result<Opened> {
         let docker = Docker::connect(address).await?;
         let info = docker.info().await?;
         let (way, direct) = match self.way {
@@ -224,20 +250,20 @@ impl Origin {
             }
             None => way::open_best(&docker, &self.places).await?,
         };
-        let export = Export::new(docker.clone(), store.clone());
+        let export = Export::new(docker.clone(), near.store.clone());
         let stored = direct.map(|direct| {
             let images: Arc<dyn ImageSource> = match self.way {
                 // What was asked for is what is done.
                 Some(_) => direct,
                 None => Arc::new(Fallback::new(direct, export.clone())),
             };
-            Stored::new(images, store.clone())
+            near.of(images)
         });
         let images: Arc<dyn ImageSource> = match &stored {
             Some(stored) => Arc::new(stored.clone()),
             None => Arc::new(export.clone()),
         };
-        let images = Arc::new(Uncompressed::new(images, store.clone()));
+        let images = Arc::new(Uncompressed::new(images, near.store.clone()));
         let place = Place::Docker(docker);
         Ok(Opened { images, way: way.as_str(), place, info, stored, export: Some(export) })
     }
@@ -248,11 +274,11 @@ impl Opened {
     async fn files(
         place: Place,
         images: Arc<dyn ImageSource>,
-        store: &Arc<dyn BlobStore>,
+        near: &Near,
     ) -> anyhow::Result<Self> {
         let info = place.info().await?;
-        let stored = Stored::new(images, store.clone());
-        let images = Arc::new(Uncompressed::new(Arc::new(stored.clone()), store.clone()));
+        let stored = near.of(images);
+        let images = Arc::new(Uncompressed::new(Arc::new(stored.clone()), near.store.clone()));
         let way = match place {
             Place::Archive(_) => "archive",
             _ => "layout",
@@ -291,7 +317,7 @@ impl ImageSource for HostEngine {
         match self.opened() {
             Some(opened) => opened.images.blobs(config_digest),
             // Nobody was given an image yet; what the store has can be read all the same.
-            None => Arc::new(self.store.clone()),
+            None => Arc::new(self.near.store.clone()),
         }
     }
 }

@@ -5,7 +5,7 @@
 //!                                │    ▲         granted,    admin.sock, TCP,
 //!                                ▼    │         leased      one socket a range
 //!                            MeteredStore(FsStore)
-//!                            counted, verified, each layer once
+//!                            counted, verified, each layer once; or none while a range is alone
 //! ```
 
 pub mod admin;
@@ -37,7 +37,7 @@ use transfer::store::FsStore;
 
 use admin::Admin;
 use config::{Command, Config, Run, Serve};
-use engine::HostEngine;
+use engine::{HostEngine, Near};
 use ranges::Ranges;
 use state::{StateDir, admin_socket};
 
@@ -146,16 +146,19 @@ async fn compose(
 ) -> anyhow::Result<Admin> {
     let metered = MeteredStore::new(store.clone());
     let ingests = metered.ingests().clone();
-    let engine = Arc::new(HostEngine::at(config.source.origin(), Arc::new(metered)).await);
+    let ranges = Ranges::new(state, shutdown.token(), config.remote_any);
+    let alone = config.store.keep_layers.alone(ranges.count());
+    let near = Near { store: Arc::new(metered), alone };
+    let engine = Arc::new(HostEngine::at(config.source.origin(), near).await);
     let terms = Terms {
         lease: config.lease,
         reads: config.reads.into(),
         reads_per_caller: config.reads_per_range.into(),
+        bytes_in_flight: config.in_flight.0,
+        bytes_in_flight_per_caller: config.in_flight_per_range.0,
     };
     Ok(Admin {
         library: Arc::new(Library::new(
-        bytes_in_flight: config.in_flight.0,
-        bytes_in_flight_per_caller: config.in_flight_per_range.0,
             engine.clone(),
             Arc::new(AllImages),
             store.leases().clone(),
@@ -165,7 +168,7 @@ async fn compose(
         store,
         policy: config.store.policy(),
         ingests,
-        ranges: Arc::new(Ranges::new(state, shutdown.token(), config.remote_any)),
+        ranges: Arc::new(ranges),
         health: Health::not_serving(&HOST_SERVICES).await,
         started: Instant::now(),
     })

@@ -34,6 +34,8 @@ pub struct Ranges {
     /// Whether addresses that other machines can reach may be served.
     remote_any: bool,
     served: Arc<Mutex<BTreeMap<RangeName, Served>>>,
+    /// One for us and one for each range.
+    counted: Arc<()>,
     tasks: TaskTracker,
     draining: CancellationToken,
 }
@@ -47,6 +49,7 @@ struct Served {
     /// That it is; absent too where the address could not be listened on after a restart.
     remote: Option<Serving>,
     wanted: watch::Sender<WantedSet>,
+    _counted: Arc<()>,
 }
 
 /// One listener.
@@ -71,8 +74,14 @@ impl Ranges {
     /// other machines can reach are refused without `remote_any`.
     #[must_use]
     pub fn new(state: StateDir, draining: CancellationToken, remote_any: bool) -> Self {
-        let (served, tasks) = (Arc::default(), TaskTracker::new());
-        Self { state, remote_any, served, tasks, draining }
+        let (served, counted, tasks) = (Arc::default(), Arc::default(), TaskTracker::new());
+        Self { state, remote_any, served, counted, tasks, draining }
+    }
+
+    /// Says how many ranges are served, at once and whatever is being done to them.
+    pub fn count(&self) -> impl Fn() -> usize + Send + Sync + 'static {
+        let counted = Arc::downgrade(&self.counted);
+        move || counted.strong_count().saturating_sub(1)
     }
 
     /// The ranges that were served before: the folders are the record.
@@ -229,7 +238,7 @@ impl Ranges {
         });
         let socket = self.serve(name, Server::new(listener, services, Caps::default()));
         let (address, wanted) = (record.tcp_address(), watch::Sender::new(record.wanted()));
-        Ok(Served { socket, address, remote: None, wanted })
+        Ok(Served { socket, address, remote: None, wanted, _counted: self.counted.clone() })
     }
 
     /// Listens on the address that is asked for; nothing where the range has it already.

@@ -1,13 +1,15 @@
-//! The flags that say how much the blob store may hold.
+//! The flags that say what the blob store holds, and how much of it.
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use agent::units::{ByteSize, UnitError, byte_size};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use transfer::store::{Mark, Policy};
+use transfer::stored::Alone;
 
-/// How much the store may hold.
+/// What the store holds, and how much.
 #[derive(Clone, Copy, Debug, Args)]
 #[command(next_help_heading = "Store")]
 pub struct StoreFlags {
@@ -40,6 +42,36 @@ pub struct StoreFlags {
         default_value_t = Amount::Size(ByteSize(1 << 30))
     )]
     pub store_reserve: Amount,
+
+    /// When a layer is kept that can be read from its source again at any offset: `always`, `never`,
+    /// or `auto`, while more than one range is served. One that two ranges want at the same time is
+    /// kept in any case, and so is what `save` exports and what was decompressed.
+    #[arg(long, value_name = "WHEN", env = "LONGSHORE_KEEP_LAYERS", default_value = "auto")]
+    pub keep_layers: KeepLayers,
+}
+
+/// When a layer is kept that can be read again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum KeepLayers {
+    /// While more than one range is served.
+    Auto,
+    /// Whoever reads it.
+    Always,
+    /// Only while several read it at once.
+    Never,
+}
+
+impl KeepLayers {
+    /// Says when whoever reads a layer is alone, where `ranges` says how many are served; absent
+    /// where every layer is kept.
+    #[must_use]
+    pub fn alone(self, ranges: impl Fn() -> usize + Send + Sync + 'static) -> Option<Alone> {
+        match self {
+            Self::Auto => Some(Arc::new(move || ranges() <= 1)),
+            Self::Always => None,
+            Self::Never => Some(Arc::new(|| true)),
+        }
+    }
 }
 
 /// An amount of storage as people write it: `20GiB`, `80%`, `off`.
@@ -151,11 +183,22 @@ mod tests {
     }
 
     #[test]
+    fn a_layer_is_kept_for_others_unless_somebody_says_otherwise() {
+        let alone = |keep: KeepLayers, ranges| keep.alone(move || ranges).is_some_and(|ask| ask());
+        for (ranges, auto) in [(0, true), (1, true), (2, false), (50, false)] {
+            assert_eq!(alone(KeepLayers::Auto, ranges), auto, "{ranges} ranges");
+            assert!(!alone(KeepLayers::Always, ranges));
+            assert!(alone(KeepLayers::Never, ranges));
+        }
+    }
+
+    #[test]
     fn low_water_lies_below_high_water() {
         let flags = |high: &str, low: &str| StoreFlags {
             store_high_water: high.parse().unwrap(),
             store_low_water: low.parse().unwrap(),
             store_reserve: Amount::Off,
+            keep_layers: KeepLayers::Auto,
         };
         for (high, low, fits) in [
             ("80%", "70%", true),

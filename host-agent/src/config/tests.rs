@@ -54,6 +54,8 @@ fn a_store_has_marks_unless_it_is_told_otherwise() {
     let policy = serve("serve").store.policy();
     assert_eq!(policy.water, Some((Mark::Percent(80), Mark::Percent(70))));
     assert_eq!(policy.reserve, Mark::Bytes(1 << 30));
+    assert_eq!(serve("serve").store.keep_layers, KeepLayers::Auto);
+    assert_eq!(serve("serve --keep-layers never").store.keep_layers, KeepLayers::Never);
     let line = "serve --store-high-water off --store-reserve off";
     assert_eq!(serve(line).store.policy(), Policy { water: None, reserve: Mark::Bytes(0) });
     let line = "serve --store-high-water 10GiB --store-low-water 20GiB";
@@ -74,6 +76,7 @@ fn what_cannot_be_meant_is_a_usage_error() {
         ("serve --engine ssh://somewhere", ErrorKind::ValueValidation),
         ("serve --store-high-water 120%", ErrorKind::ValueValidation),
         ("serve --store-reserve 1GB", ErrorKind::ValueValidation),
+        ("serve --keep-layers sometimes", ErrorKind::InvalidValue),
         ("status --format xml", ErrorKind::InvalidValue),
         ("healthcheck --timeout soon", ErrorKind::ValueValidation),
     ];

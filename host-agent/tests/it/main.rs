@@ -4,6 +4,7 @@
 mod collecting;
 mod command;
 mod host;
+mod passing;
 mod serving;
 mod wanted;
 mod supervised;

@@ -92,6 +92,30 @@ async fn a_corrupt_blob_is_put_aside_and_fetched_again() {
     agent.stop().await.unwrap();
 }
 
+/// What rots beneath the file system shows to the range alone, and it complains by asking again.
+#[tokio::test]
+async fn rot_that_only_a_range_can_see_is_looked_for_when_it_asks_again() {
+    let ((docker, image), folder) = (engine(), folder());
+    let agent = HostAgent::start(folder.path(), &docker.address());
+    let host = agent.range("lab-1").await;
+    read_all(&host, &image).await.unwrap();
+    let largest = image.layers.iter().max_by_key(|layer| layer.blob.size).unwrap();
+    let path = folder.path().join("store/blobs/sha256").join(largest.blob.digest.hex());
+    let time = fs::metadata(&path).unwrap().modified().unwrap();
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[5] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    fs::File::options().write(true).open(&path).unwrap().set_modified(time).unwrap();
+
+    read_all(&host, &image).await.unwrap_err();
+    let stats = agent.admin().stats().await.unwrap();
+    assert_eq!((stats.quarantined, stats.saves), (1, 1), "{stats:?}");
+    assert_eq!(read_all(&host, &image).await.unwrap(), size(&image));
+    let stats = agent.admin().stats().await.unwrap();
+    assert_eq!((stats.quarantined, stats.saves), (1, 2), "{stats:?}");
+    agent.stop().await.unwrap();
+}
+
 #[tokio::test]
 async fn an_agent_starts_without_its_engine_and_says_which_one_it_lacks() {
     let folder = folder();
