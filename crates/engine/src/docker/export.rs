@@ -163,6 +163,10 @@ impl BlobSource for ImageBlobs {
         self.restore(digest).await?;
         store.open(digest, offset).await
     }
+
+    fn doubt(&self, digest: &Digest) {
+        self.inner.state.store.doubt(digest);
+    }
 }
 
 impl Inner {
