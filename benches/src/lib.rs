@@ -2,4 +2,5 @@
 //! test can run them too.
 
 pub mod blob;
+pub mod fleet;
 pub mod wire;

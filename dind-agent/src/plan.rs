@@ -2,7 +2,7 @@
 
 use proto::control::ImagePlan;
 use transfer::pull::PullError;
-use transfer::{ImageSink, ImageSource, Reference};
+use transfer::{ImageSink, ImageSource, ImageSummary, Reference};
 
 /// A plan for each image, in the order asked; one that fails does not stop the others.
 ///
@@ -12,9 +12,14 @@ pub(crate) async fn plan(
     sink: &dyn ImageSink,
     references: Vec<Reference>,
 ) -> Vec<ImagePlan> {
+    let resolved = source.resolve_all(&references).await;
     let mut plans = Vec::with_capacity(references.len());
-    for reference in references {
-        plans.push(match plan_one(source, sink, &reference).await {
+    for (reference, summary) in references.into_iter().zip(resolved) {
+        let planned = match summary {
+            Ok(summary) => plan_one(source, sink, &reference, &summary).await,
+            Err(error) => Err(error.into()),
+        };
+        plans.push(match planned {
             Ok(plan) => plan,
             Err(error) => ImagePlan::failed(reference, error.explain()),
         });
@@ -27,9 +32,10 @@ async fn plan_one(
     source: &dyn ImageSource,
     sink: &dyn ImageSink,
     reference: &Reference,
+    summary: &ImageSummary,
 ) -> Result<ImagePlan, PullError> {
-    let config_digest = source.resolve(reference).await?.config_digest;
-    let form = sink.info().await?.store.layer_form();
+    let config_digest = summary.config_digest;
+    let form = sink.store().await?.layer_form();
     let image = source.image(&config_digest, form).await?;
     let proof = sink.prove(&image).await?;
     let (bytes_to_move, bytes_saved) = match &proof {

@@ -1,3 +1,4 @@
 //! The benchmarks run, so that they never rot.
 
+mod fleet;
 mod wire;

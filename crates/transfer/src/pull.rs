@@ -201,7 +201,11 @@ impl Puller {
     async fn travel(&self, journey: &mut Journey) -> Result<(Outcome, Proof), PullError> {
         let seat = self.board.look();
         journey.enter(Stage::Resolve);
-        let summary = self.resolver.resolve(&journey.reference).await?;
+        // The engine says meanwhile who it is: the answer counts for what is asked of it next, and an
+        // error comes again there.
+        let (summary, _) =
+            tokio::join!(self.resolver.resolve(&journey.reference), self.sink.store());
+        let summary = summary?;
         journey.config_digest = Some(summary.config_digest);
 
         let look = self.look().await;

@@ -15,7 +15,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("host-agent", &["transfer", "engine", "proto", "agent"]),
     ("dind-agent", &["transfer", "engine", "proto", "agent"]),
     ("xtask", &["transfer", "proto", "range", "stack"]),
-    ("benches", &["transfer", "engine", "proto"]),
+    ("benches", &["transfer", "engine", "proto", "agent", "host-agent", "dind-agent"]),
 ];
 
 /// Libraries that only the named crates may depend on, and why.

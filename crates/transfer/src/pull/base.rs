@@ -12,7 +12,7 @@ use crate::image::{Image, InvalidImage, Manifest};
 
 /// The label of images that were made up here. One that is found in an engine while nothing is being
 /// loaded was left by a pull that was killed.
-pub const BASE_LABEL: &str = "io.longshore.base";
+pub const BASE_LABEL: &str = "dev.longshore.base";
 
 /// The first `depth` layers of `image` as an image.
 ///

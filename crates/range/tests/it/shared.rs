@@ -1,0 +1,62 @@
+//! What images share goes into a range once, and leaves nothing of its own there.
+
+use range::{LoadWay, StoreKind};
+use tokio::task::block_in_place;
+
+use crate::docker::Docker;
+use crate::images::{Made, busybox};
+use crate::site::{Site, variable};
+
+/// Bytes of noise in the layers that all of them are built on.
+const BASE: [usize; 2] = [2 << 20, 3 << 20];
+
+/// Bytes of noise in the layer of each: the last is built on the second.
+const TOPS: [usize; 3] = [1 << 20, 2 << 20, 4 << 20];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+#[ignore = "needs a Docker engine and ranges: cargo xtask test runs it"]
+async fn dind_layers_that_images_share_come_in_once_and_leave_nothing() {
+    let outer = Docker::at(variable("LONGSHORE_TEST_DOCKER"));
+    let mut site = Site::start().await;
+    let program = block_in_place(|| busybox(&outer));
+    let name = |tag: &str| format!("longshore-test/shared:{tag}");
+    let base = Made::new(&program, &name("base"), 71, &BASE);
+    let first = base.with_layer(&name("first"), 72, TOPS[0]);
+    let second = base.with_layer(&name("second"), 73, TOPS[1]);
+    let third = second.with_layer(&name("third"), 74, TOPS[2]);
+    let images = [&first, &second, &third];
+    block_in_place(|| images.iter().for_each(|image| image.load_into(&outer)));
+    // Each layer once, whoever has it.
+    let once = first.size() + third.size() - base.size();
+
+    let ranges = [
+        (StoreKind::Graphdriver, LoadWay::Archive, "layers"),
+        (StoreKind::Containerd, LoadWay::Archive, "blobs"),
+        (StoreKind::Containerd, LoadWay::Auto, "auto"),
+    ];
+    for (store, way, range) in ranges {
+        site.load_by(way).await;
+        assert!(site.up(store, &[range], &[]).await.is_whole());
+        let references = images.map(|image| image.reference.as_str());
+        let report = site.sync(&[range], &references).await;
+        assert!(report.is_whole(), "{report:#?}");
+        let moved: u64 = report.ranges[0].images.iter().map(|image| image.bytes_moved).sum();
+        assert_eq!(moved, once, "{store} by {way}: {report:#?}");
+        block_in_place(|| {
+            let inside = site.inside(range);
+            for image in images {
+                image.check(&inside).unwrap();
+                let (_, diff_ids) = inside.image(&image.reference).unwrap();
+                assert_eq!(diff_ids, image.diff_ids(), "{store} by {way}");
+            }
+            // What was made up to bring the base in is gone, and took nothing with it.
+            let all = inside.must("image ls --all --quiet --no-trunc");
+            assert_eq!(all.lines().count(), images.len(), "{store} by {way}: {all}");
+        });
+    }
+    block_in_place(|| {
+        images.iter().for_each(|image| {
+            outer.must(&format!("image rm {}", image.reference));
+        })
+    });
+}
