@@ -71,7 +71,7 @@ pub(super) async fn run(bench: &Bench, store: Store) -> Result<Vec<Row>> {
     } else {
         None
     };
-    let mut failures = Vec::new();
+    let (mut failures, mut refusals) = (Vec::new(), Vec::new());
     for round in 0..bench.rounds {
         contenders.rotate_left(usize::from(0 < round));
         for contender in contenders.clone() {
@@ -83,17 +83,21 @@ pub(super) async fn run(bench: &Bench, store: Store) -> Result<Vec<Row>> {
                 Contender::Skopeo => by_skopeo(bench, store, &mut book).await,
             };
             let Err(error) = done else { continue };
-            failures.push(bench.failed(&format!("{contender:?}"), &error));
+            let words = bench.failed(&format!("{contender:?}"), &error);
             // An engine that is too new for a peer is so in every round.
             if contender == Contender::Skopeo {
                 contenders.retain(|contender| *contender != Contender::Skopeo);
+                refusals.push(words);
+            } else {
+                failures.push(words);
             }
         }
     }
     if let Some(layers) = layers {
         layers.end(bench).await?;
     }
-    Ok(rows(bench, store, &book).into_iter().map(|row| row.with_failures(&failures)).collect())
+    let rows = rows(bench, store, &book, &refusals).into_iter();
+    Ok(rows.map(|row| row.with_failures(&failures)).collect())
 }
 
 async fn ours(
@@ -115,11 +119,11 @@ async fn ours(
         // Who goes first finds the same base: neither layer is on the other.
         let (by_sync, by_load) = layers.of(round);
         let wanted = [by_sync.to_owned()];
-        if round % 2 == 0 {
+        if round.is_multiple_of(2) {
             book.note("top layer", site.timed(&ranges, site.sync(&ranges, &wanted)).await?);
         }
         book.note(THIN_LOAD, site.timed(&ranges, by_load.load(engine)).await?);
-        if round % 2 == 1 {
+        if !round.is_multiple_of(2) {
             book.note("top layer", site.timed(&ranges, site.sync(&ranges, &wanted)).await?);
         }
         engine.must_have(&[by_sync.to_owned(), by_load.image.clone()]).await?;
@@ -169,35 +173,35 @@ async fn by_skopeo(bench: &Bench, store: Store, book: &mut Book) -> Result<()> {
     copied.map(drop)
 }
 
-fn rows(bench: &Bench, store: Store, book: &Book) -> Vec<Row> {
+fn rows(bench: &Bench, store: Store, book: &Book, refusals: &[String]) -> Vec<Row> {
     let name = store.to_string();
     let row = |measure: &str, who: &str| Row::of(measure, Some(&name), "s", book.takes(who));
     let mut rows = Vec::new();
     if bench.wants(Measure::Cold) {
         let mut cold = row("cold-1", "cold");
-        for peer in [SAVE_LOAD, PULL, PUSH, SKOPEO] {
-            cold = cold.beside(peer, &book.values(peer));
+        for peer in [PULL, PUSH, SKOPEO] {
+            cold = cold.beside(peer, book.takes(peer));
         }
-        rows.push(cold.goal_against(SAVE_LOAD, Bound::Most, cold_goal(store)));
+        let goal = cold_goal(store);
+        cold = cold.goal_against(SAVE_LOAD, book.takes(SAVE_LOAD), Bound::Most, goal);
+        rows.push(cold.with_failures(refusals));
     }
     if bench.wants(Measure::Unchanged) {
         rows.push(row("unchanged-4", "unchanged").goal(Bound::Most, 0.15));
-        rows.push(
-            row("unchanged-4-again", "unchanged").beside(AGAIN, &book.values(AGAIN)).goal_against(
-                AGAIN,
-                Bound::Most,
-                0.01,
-            ),
-        );
+        rows.push(row("unchanged-4-again", "unchanged").goal_against(
+            AGAIN,
+            book.takes(AGAIN),
+            Bound::Most,
+            0.01,
+        ));
     }
     if bench.wants(Measure::TopLayer) {
-        rows.push(
-            row("top-layer", "top layer").beside(THIN_LOAD, &book.values(THIN_LOAD)).goal_against(
-                THIN_LOAD,
-                Bound::Most,
-                1.5,
-            ),
-        );
+        rows.push(row("top-layer", "top layer").goal_against(
+            THIN_LOAD,
+            book.takes(THIN_LOAD),
+            Bound::Most,
+            1.5,
+        ));
     }
     rows
 }

@@ -10,7 +10,7 @@ use futures::future::try_join_all;
 
 use super::alone::SAVE_LOAD;
 use super::docker::{Docker, save_load};
-use super::row::{Book, Bound, Row};
+use super::row::{Book, Bound, Row, counted};
 use super::site::{Inside, Site, names};
 use super::{Bench, Measure};
 use crate::setup::Store;
@@ -92,9 +92,9 @@ fn rows(bench: &Bench, book: &Book) -> Vec<Row> {
         for (measure, peer, goal) in [("cold-4", SAVE_LOAD, 0.75), ("cold-4-floor", LOAD, 1.05)] {
             rows.push(
                 Row::of(measure, Some(&store), "s", ours)
-                    .beside(SAVE_LOAD, &book.values(SAVE_LOAD))
-                    .beside(LOAD, &book.values(LOAD))
-                    .goal_against(peer, Bound::Most, goal),
+                    .beside(SAVE_LOAD, book.takes(SAVE_LOAD))
+                    .beside(LOAD, book.takes(LOAD))
+                    .goal_against(peer, book.takes(peer), Bound::Most, goal),
             );
         }
     }
@@ -105,15 +105,14 @@ fn rows(bench: &Bench, book: &Book) -> Vec<Row> {
             ("host-engine-cpu", "host_engine_cpu_seconds", "s"),
             ("host-agent-cpu", "host_agent_cpu_seconds", "s"),
         ] {
-            let row = Row::of(measure, Some(&store), unit, &super::row::counted(ours, counter));
-            let values: Vec<f64> =
-                super::row::counted(one, counter).iter().map(|take| take.value).collect();
-            let row = row.beside(ONE, &values);
+            let row = Row::of(measure, Some(&store), unit, &counted(ours, counter));
+            let beside = counted(one, counter);
             rows.push(if measure == "host-read" {
-                row.goal_against(ONE, Bound::Most, 1.0)
+                row.goal_against(ONE, &beside, Bound::Most, 1.0)
                     .noting("4 ranges at once read the host's engine as often as 1 does: once")
             } else {
-                row.noting("4 ranges at once, beside 1: what is left to grow is the sending")
+                row.beside(ONE, &beside)
+                    .noting("4 ranges at once, beside 1: what is left to grow is the sending")
             });
         }
     }

@@ -65,10 +65,8 @@ pub(super) async fn flat(bench: &Bench) -> Result<Vec<Row>> {
     let row = |measure: &str, whose: &str| {
         let peaks: Vec<Take> = takes.iter().flat_map(|take| mebibytes(take, whose)).collect();
         let (small, large_peak) = peaks.split_at(1.min(peaks.len()));
-        let small: Vec<f64> = small.iter().map(|take| take.value).collect();
         Row::of(measure, Some(&Store::Overlay2.to_string()), "MiB", large_peak)
-            .beside("1 GiB", &small)
-            .goal_against("1 GiB", Bound::Most, FLAT)
+            .goal_against("1 GiB", small, Bound::Most, FLAT)
             .noting(format!("a layer of {large} GiB, beside one of {SMALL} GiB"))
     };
     Ok(vec![row("peak-rss-flat-host", "host_agent"), row("peak-rss-flat-dind", "dind_agent")])

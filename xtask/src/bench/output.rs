@@ -127,9 +127,12 @@ mod tests {
     use super::*;
 
     fn cold() -> Row {
-        Row::of("cold-1", Some("overlay2"), "s", &[Take::of(16.25)])
-            .beside("save | load", &[42.0])
-            .goal_against("save | load", Bound::Most, 0.5)
+        Row::of("cold-1", Some("overlay2"), "s", &[Take::of(16.25)]).goal_against(
+            "save | load",
+            &[Take::of(42.0)],
+            Bound::Most,
+            0.5,
+        )
     }
 
     #[test]

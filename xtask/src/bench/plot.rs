@@ -127,9 +127,12 @@ mod tests {
 
     fn rows() -> [Row; 2] {
         let row = |ours: f64| {
-            Row::of("cold-1", Some("<x>"), "s", &[Take::of(ours)])
-                .beside("save | load", &[40.0])
-                .goal_against("save | load", Bound::Most, 0.5)
+            Row::of("cold-1", Some("<x>"), "s", &[Take::of(ours)]).goal_against(
+                "save | load",
+                &[Take::of(40.0)],
+                Bound::Most,
+                0.5,
+            )
         };
         [row(10.0), row(400.0)]
     }

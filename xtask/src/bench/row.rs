@@ -33,11 +33,6 @@ impl Book {
     pub(super) fn takes(&self, who: &str) -> &[Take] {
         self.0.get(who).map_or(&[], Vec::as_slice)
     }
-
-    /// The figures of `who` alone.
-    pub(super) fn values(&self, who: &str) -> Vec<f64> {
-        self.takes(who).iter().map(|take| take.value).collect()
-    }
 }
 
 /// On which side of its goal a figure has to lie.
@@ -89,6 +84,9 @@ pub(super) struct Row {
     /// Medians of what was counted on our side.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) counters: BTreeMap<String, f64>,
+    /// The same on the peer's side.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) peer_counters: BTreeMap<String, f64>,
     /// Each figure behind the medians, in the order of the rounds, ours as `ours`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) raw: BTreeMap<String, Vec<f64>>,
@@ -104,21 +102,13 @@ impl Row {
     /// A row with our figures alone.
     pub(super) fn of(measure: &str, store: Option<&str>, unit: &str, ours: &[Take]) -> Self {
         let values: Vec<f64> = ours.iter().map(|take| take.value).collect();
-        let mut names: Vec<&String> = ours.iter().flat_map(|take| take.counters.keys()).collect();
-        names.sort_unstable();
-        names.dedup();
-        let median_of = |name: &String| {
-            let counted: Vec<f64> =
-                ours.iter().filter_map(|take| take.counters.get(name).copied()).collect();
-            median(&counted).map(|median| (name.clone(), tidy(median)))
-        };
         Self {
             measure: measure.to_owned(),
             store: store.map(str::to_owned),
             rounds: values.len(),
             ours: median(&values).map(tidy),
             unit: unit.to_owned(),
-            counters: names.into_iter().filter_map(median_of).collect(),
+            counters: counters(ours),
             raw: BTreeMap::from([(OURS.to_owned(), values)]),
             ..Self::default()
         }
@@ -130,21 +120,24 @@ impl Row {
     }
 
     /// With somebody's figures beside; nothing when there are none.
-    pub(super) fn beside(mut self, who: &str, values: &[f64]) -> Self {
-        if let Some(median) = median(values) {
+    pub(super) fn beside(mut self, who: &str, takes: &[Take]) -> Self {
+        let values: Vec<f64> = takes.iter().map(|take| take.value).collect();
+        if let Some(median) = median(&values) {
             self.peers.insert(who.to_owned(), tidy(median));
-            self.raw.insert(who.to_owned(), values.to_vec());
+            self.raw.insert(who.to_owned(), values);
         }
         self
     }
 
-    /// With a goal for the ratio to `peer`, one of those beside.
-    pub(super) fn goal_against(mut self, peer: &str, bound: Bound, goal: f64) -> Self {
-        self.against = Some(peer.to_owned());
-        self.peer = self.peers.get(peer).copied();
-        self.ratio = self.ours.zip(self.peer).map(|(ours, peer)| tidy(ours / peer));
-        let ratio = self.ratio;
-        self.judge(ratio, bound, goal)
+    /// With a goal for the ratio to `peer`, whose figures go beside.
+    pub(super) fn goal_against(self, peer: &str, takes: &[Take], bound: Bound, goal: f64) -> Self {
+        let mut row = self.beside(peer, takes);
+        row.against = Some(peer.to_owned());
+        row.peer = row.peers.get(peer).copied();
+        row.peer_counters = counters(takes);
+        row.ratio = row.ours.zip(row.peer).map(|(ours, peer)| tidy(ours / peer));
+        let ratio = row.ratio;
+        row.judge(ratio, bound, goal)
     }
 
     /// With a goal for our figure itself.
@@ -177,6 +170,16 @@ impl Row {
         });
         self
     }
+}
+
+/// The median of each counter.
+fn counters(takes: &[Take]) -> BTreeMap<String, f64> {
+    let mut values: BTreeMap<&String, Vec<f64>> = BTreeMap::new();
+    for (name, value) in takes.iter().flat_map(|take| &take.counters) {
+        values.entry(name).or_default().push(*value);
+    }
+    let medians = values.into_iter().filter_map(|(name, values)| Some((name, median(&values)?)));
+    medians.map(|(name, median)| (name.clone(), tidy(median))).collect()
 }
 
 /// One counter of each measurement, as figures of their own.
@@ -224,20 +227,19 @@ mod tests {
 
     #[test]
     fn a_goal_is_met_on_its_own_side() {
-        let row = |ours: f64| {
-            Row::of("m", None, "s", &takes(&[ours])).beside("save", &[2.0]).beside("pull", &[])
-        };
+        let row =
+            |ours: f64| Row::of("m", None, "s", &takes(&[ours])).beside("pull", &takes(&[9.0]));
         for (ours, bound, goal, met) in [
             (1.0, Bound::Most, 0.5, true),
             (1.1, Bound::Most, 0.5, false),
             (1.0, Bound::Least, 0.5, true),
             (0.9, Bound::Least, 0.5, false),
         ] {
-            let row = row(ours).goal_against("save", bound, goal);
+            let row = row(ours).goal_against("save", &takes(&[2.0]), bound, goal);
             assert_eq!(row.met, Some(met), "{row:?}");
             assert_eq!((row.peer, row.ratio), (Some(2.0), Some(ours / 2.0)), "{row:?}");
         }
-        let row = row(1.0).goal_against("pull", Bound::Most, 0.5);
+        let row = row(1.0).goal_against("load", &[], Bound::Most, 0.5);
         assert_eq!((row.peer, row.ratio, row.met), (None, None, None), "nobody to compare with");
         assert_eq!(Row::absent("m", None, "no disk").goal(Bound::Most, 1.0).met, None);
     }
@@ -248,16 +250,21 @@ mod tests {
             value,
             counters: BTreeMap::from([("cpu_seconds".to_owned(), 2.0 * value)]),
         };
-        let row = Row::of("m", Some("overlay2"), "s", &[counted(1.0), counted(3.0), Take::of(2.0)]);
+        let row = Row::of("m", Some("overlay2"), "s", &[counted(1.0), counted(3.0), Take::of(2.0)])
+            .goal_against("save", &[counted(8.0)], Bound::Most, 0.5);
         assert_eq!(row.ours, Some(2.0));
         assert_eq!(row.counters["cpu_seconds"], 4.0);
+        assert_eq!(row.peer_counters["cpu_seconds"], 16.0);
     }
 
     #[test]
     fn a_line_has_the_fields_that_scripts_read() {
-        let row = Row::of("cold-1", Some("overlay2"), "s", &takes(&[1.0]))
-            .beside("save | load", &[4.0])
-            .goal_against("save | load", Bound::Most, 0.5);
+        let row = Row::of("cold-1", Some("overlay2"), "s", &takes(&[1.0])).goal_against(
+            "save | load",
+            &takes(&[4.0]),
+            Bound::Most,
+            0.5,
+        );
         let line = serde_json::to_value(&row).unwrap();
         for field in
             ["measure", "store", "rounds", "ours", "peer", "peers", "unit", "ratio", "goal", "met"]

@@ -81,9 +81,12 @@ async fn measured(
         }
     }
     site.end().await?;
-    let row = Row::of(measure, Some(&store.to_string()), "s", book.takes("ours"))
-        .beside(SAVE_LOAD, &book.values(SAVE_LOAD))
-        .goal_against(SAVE_LOAD, Bound::Most, goal);
+    let row = Row::of(measure, Some(&store.to_string()), "s", book.takes("ours")).goal_against(
+        SAVE_LOAD,
+        book.takes(SAVE_LOAD),
+        Bound::Most,
+        goal,
+    );
     Ok(row.with_failures(&failures))
 }
 

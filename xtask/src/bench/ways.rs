@@ -41,12 +41,12 @@ pub(super) async fn run(bench: &Bench, store: Store) -> Result<Vec<Row>> {
     let mut row = Row::of("load-ways", Some(&store.to_string()), "s", book.takes(&auto));
     for way in ways(store) {
         let name = way.to_string();
-        row = row.beside(&name, &book.values(&name));
+        row = row.beside(&name, book.takes(&name));
     }
     let best = row.peers.iter().min_by(|left, right| left.1.total_cmp(right.1));
     let best = best.map(|(name, _)| name.clone());
     let row = match best {
-        Some(best) => row.goal_against(&best, Bound::Most, AS_GOOD),
+        Some(best) => row.goal_against(&best, book.takes(&best), Bound::Most, AS_GOOD),
         None => row,
     };
     Ok(vec![row.with_failures(&failures)])
