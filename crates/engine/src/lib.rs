@@ -5,6 +5,7 @@
 //! and a tar file a source. [`registry`] shows any source to engines that pull.
 
 pub mod address;
+mod ahead;
 pub mod archive;
 pub mod docker;
 mod document;

@@ -7,10 +7,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::{StreamExt as _, stream};
 use rustix::fs::{Mode, OFlags};
 use tokio::task::JoinError;
-use transfer::{BlobError, BlobStream, Digest, Hasher, MAX_FRAME};
+use transfer::verify::verify;
+use transfer::{BlobError, BlobStream, Descriptor, Digest, Hasher, MAX_FRAME, MediaType};
+
+use crate::ahead::{self, Job, Plan};
 
 /// Where a blob's bytes lie.
 #[derive(Clone, Debug)]
@@ -89,32 +91,31 @@ impl Span {
         Ok(bytes.into())
     }
 
-    /// Up to `len` bytes from `offset` on; fewer only where the file ends.
-    fn read_at(&self, offset: u64, len: usize) -> io::Result<Bytes> {
-        let mut bytes = vec![0; len];
+    /// Fills `buffer` from `offset` on, and says how far; not to its end only where the file ends.
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut filled = 0;
-        while filled < len {
-            match self.file.read_at(&mut bytes[filled..], self.start + offset + filled as u64) {
+        while filled < buffer.len() {
+            match self.file.read_at(&mut buffer[filled..], self.start + offset + filled as u64) {
                 Ok(0) => break,
                 Ok(count) => filled += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }
-        bytes.truncate(filled);
-        Ok(bytes.into())
+        Ok(filled)
     }
 
     /// The digest of all bytes, read anew.
     pub(crate) fn digest(&self) -> io::Result<Digest> {
         let (mut hasher, mut offset) = (Hasher::default(), 0);
+        let mut buffer = vec![0; frame_size(self.size)];
         while offset < self.size {
-            let frame = self.read_at(offset, frame_size(self.size - offset))?;
-            if frame.is_empty() {
+            let filled = self.read_at(&mut buffer[..frame_size(self.size - offset)], offset)?;
+            if filled == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
-            hasher.update(&frame);
-            offset += frame.len() as u64;
+            hasher.update(&buffer[..filled]);
+            offset += filled as u64;
         }
         Ok(hasher.digest())
     }
@@ -131,16 +132,13 @@ impl Span {
         if size < offset {
             return Err(BlobError::OffsetBeyondEnd { digest, size, offset });
         }
-        let hasher = (offset == 0).then(Hasher::default);
-        let path = path.display().to_string();
-        let reader = Reader { span: self, digest, path, offset, hasher, ended: false };
-        // A hop to a blocking thread for each frame: nothing runs ahead of a reader that does not
-        // ask, and nothing is left running when it goes.
-        let frames = stream::try_unfold(reader, async |reader| {
-            let mut reader = reader;
-            blocking(move || Ok(reader.next()?.map(|frame| (frame, reader)))).await
-        });
-        Ok(frames.boxed())
+        let blob = Arc::new(Blob { span: self, digest, path: path.display().to_string() });
+        let frames = ahead::frames(Cut { blob, offset });
+        if offset != 0 {
+            return Ok(frames);
+        }
+        let media_type = MediaType::new("application/octet-stream");
+        Ok(verify(frames, &Descriptor { media_type, digest, size }))
     }
 }
 
@@ -148,55 +146,65 @@ fn frame_size(left: u64) -> usize {
     usize::try_from(left).unwrap_or(MAX_FRAME).min(MAX_FRAME)
 }
 
-struct Reader {
+/// What is read, and what to call it in errors.
+struct Blob {
     span: Span,
     digest: Digest,
     path: String,
-    offset: u64,
-    /// Only a whole blob can be verified; absent when the stream began later.
-    hasher: Option<Hasher>,
-    ended: bool,
 }
 
-impl Reader {
-    fn next(&mut self) -> Result<Option<Bytes>, BlobError> {
-        if self.ended {
-            return Ok(None);
-        }
-        let len = frame_size(self.span.size - self.offset);
-        let frame = self.span.read_at(self.offset, len).map_err(|source| BlobError::Storage {
-            digest: self.digest,
-            path: self.path.clone(),
-            source,
-        })?;
-        self.offset += frame.len() as u64;
-        if let Some(hasher) = &mut self.hasher {
-            hasher.update(&frame);
-        }
-        // An empty frame before the end: the file was cut while we read it.
-        self.ended = self.offset == self.span.size || frame.is_empty();
-        if self.ended {
-            self.verify()?;
-        }
-        Ok(Some(frame).filter(|frame| !frame.is_empty()))
+/// Cuts a blob into frames, from `offset` on.
+struct Cut {
+    blob: Arc<Blob>,
+    offset: u64,
+}
+
+struct Piece {
+    blob: Arc<Blob>,
+    offset: u64,
+    len: usize,
+}
+
+impl Plan for Cut {
+    type Job = Piece;
+
+    fn next(&mut self) -> Result<Option<Piece>, BlobError> {
+        let (blob, offset) = (self.blob.clone(), self.offset);
+        let len = frame_size(blob.span.size - offset);
+        self.offset += len as u64;
+        Ok((0 < len).then_some(Piece { blob, offset, len }))
+    }
+}
+
+impl Job for Piece {
+    fn len(&self) -> usize {
+        self.len
     }
 
-    fn verify(&self) -> Result<(), BlobError> {
-        let (digest, size) = (self.digest, self.span.size);
-        if self.offset != size {
-            return Err(BlobError::SizeMismatch { digest, expected: size, actual: self.offset });
+    fn fill(&self, buffer: &mut [u8]) -> Result<usize, BlobError> {
+        let Blob { span, digest, path } = &*self.blob;
+        let filled = span.read_at(buffer, self.offset).map_err(|source| BlobError::Storage {
+            digest: *digest,
+            path: path.clone(),
+            source,
+        })?;
+        // The file was cut while we read it.
+        if filled < buffer.len() {
+            let actual = self.offset + filled as u64;
+            return Err(BlobError::SizeMismatch { digest: *digest, expected: span.size, actual });
         }
-        let actual = self.hasher.as_ref().map_or(digest, Hasher::digest);
-        if actual != digest {
-            return Err(BlobError::DigestMismatch { expected: digest, actual });
-        }
-        Ok(())
+        Ok(filled)
     }
 }
 
 /// Runs what may wait for a disk where nothing else waits for it.
 pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await.map_err(JoinError::try_into_panic) {
+    joined(tokio::task::spawn_blocking(work)).await
+}
+
+/// What a task gave that only a runtime at its end cancels; its panic is ours.
+pub(crate) async fn joined<T>(task: impl Future<Output = Result<T, JoinError>>) -> T {
+    match task.await.map_err(JoinError::try_into_panic) {
         Ok(done) => done,
         Err(Ok(panic)) => std::panic::resume_unwind(panic),
         // Cancelled by a runtime that shuts down: whoever waits is about to be dropped too.

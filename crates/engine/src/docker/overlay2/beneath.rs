@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::Arc;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
@@ -20,9 +21,9 @@ const FILE: OFlags = OFlags::RDONLY
     .union(OFlags::NOCTTY)
     .union(OFlags::CLOEXEC);
 
-/// A folder whose files may be opened.
+/// A folder whose files may be opened. Clones are the same folder.
 pub(super) struct Folder {
-    root: OwnedFd,
+    root: Arc<OwnedFd>,
     /// Where the last file was: files of a folder mostly follow each other.
     last: Option<(Vec<u8>, OwnedFd)>,
 }
@@ -41,11 +42,17 @@ pub(super) enum Refused {
     System(#[source] io::Error),
 }
 
+impl Clone for Folder {
+    fn clone(&self) -> Self {
+        Self { root: self.root.clone(), last: None }
+    }
+}
+
 impl Folder {
     /// Opens `path`, which the caller trusts but for its last component.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         let root = rustix::fs::open(path, FOLDER, Mode::empty())?;
-        Ok(Self { root, last: None })
+        Ok(Self { root: Arc::new(root), last: None })
     }
 
     /// Opens the regular file that `name` leads to in this folder, and tells its size in bytes.

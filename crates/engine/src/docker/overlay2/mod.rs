@@ -17,13 +17,14 @@
 
 mod beneath;
 mod layerdb;
+mod plan;
 mod rebuild;
 mod tar_split;
 
 use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -37,12 +38,12 @@ use transfer::{
 };
 
 use self::layerdb::{DataRoot, FilesError};
-use self::rebuild::Rebuild;
+use self::rebuild::Layer;
 use super::{Docker, EngineError, catalogue};
 use crate::span::blocking;
 
-/// How many layers' sizes are remembered. To find one out, a tar-split file is read to its end: at
-/// most tens of milliseconds.
+/// How many layers' sizes are remembered. To find one out, a tar-split file is read to its end: tens
+/// of milliseconds for ten thousand files.
 const MAX_SIZES: usize = 1 << 14;
 
 /// What reading an engine's files has cost so far.
@@ -212,9 +213,41 @@ impl Inner {
             Err(error) => return Ok(Err(transfer::explain(&error))),
         };
         let chain = ChainId::chain(&file.diff_ids);
-        let layers = chain.iter().zip(&file.diff_ids);
-        let sizes: Result<Vec<_>, _> = layers.map(|(chain, diff)| self.size(chain, diff)).collect();
-        Ok(Image::from_layers(config, &sizes?).map_err(|error| transfer::explain(&error)))
+        let layers: Vec<_> = chain.iter().zip(&file.diff_ids).collect();
+        let sizes = self.sizes(&layers)?;
+        Ok(Image::from_layers(config, &sizes).map_err(|error| transfer::explain(&error)))
+    }
+
+    /// The sizes of these layers' tars in bytes, found out on as many cores as there are.
+    fn sizes(&self, layers: &[(&ChainId, &DiffId)]) -> Result<Vec<u64>, BlobError> {
+        let next = AtomicUsize::new(0);
+        let work = || {
+            let mut found = Vec::new();
+            while let Some((chain, diff)) = layers.get(next.fetch_add(1, Ordering::Relaxed)) {
+                found.push((*diff, self.size(chain, diff)?));
+            }
+            Ok(found)
+        };
+        let unknown = layers.iter().filter(|(_, diff)| !self.is_known(diff)).count();
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let found: Result<Vec<_>, BlobError> = std::thread::scope(|scope| {
+            let others = 1..cores.min(unknown);
+            let others: Vec<_> = others.map(|_| scope.spawn(work)).collect();
+            let mut found = vec![work()];
+            found.extend(others.into_iter().map(|other| match other.join() {
+                Ok(found) => found,
+                Err(panic) => std::panic::resume_unwind(panic),
+            }));
+            found.into_iter().collect()
+        });
+        let found: HashMap<_, _> = found?.into_iter().flatten().collect();
+        Ok(layers.iter().map(|(_, diff)| found[diff]).collect())
+    }
+
+    fn is_known(&self, diff_id: &DiffId) -> bool {
+        let sizes = self.sizes.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = sizes.get(diff_id).map(|size| size.try_lock().map(|size| size.is_some()));
+        matches!(known, Some(Ok(true)))
     }
 
     /// The size of a layer's tar in bytes, which the engine itself keeps nowhere.
@@ -309,10 +342,10 @@ impl BlobSource for ImageFiles {
         let inner = self.inner.clone();
         let open = move || {
             inner.root.counters.streams.fetch_add(1, Ordering::Relaxed);
-            let layer = inner.root.layer(&chain_id, &diff_id).map_err(|e| e.about(digest))?;
-            Rebuild::open(layer, digest, size, offset)
+            let files = inner.root.layer(&chain_id, &diff_id).map_err(|e| e.about(digest))?;
+            Layer::open(files, digest, size)?.frames(offset)
         };
-        let frames = blocking(open).await?.frames();
+        let frames = blocking(open).await?;
         if offset != 0 {
             return Ok(frames);
         }

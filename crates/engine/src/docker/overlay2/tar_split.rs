@@ -10,6 +10,7 @@
 //!
 //! Format: <https://github.com/vbatts/tar-split/blob/v0.11.5/tar/storage/entry.go>.
 
+use std::borrow::Cow;
 use std::io::{self, BufRead, Read as _};
 
 use base64::Engine as _;
@@ -37,7 +38,7 @@ pub(super) enum Entry<'a> {
     /// The content of a file that the engine unpacked.
     File {
         /// Its name in the tar, as it stood there.
-        name: Vec<u8>,
+        name: Cow<'a, [u8]>,
         /// Bytes of content; 0 for all that has none, like folders.
         size: u64,
     },
@@ -45,7 +46,7 @@ pub(super) enum Entry<'a> {
 
 /// Bytes in base64, not looked at yet.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Encoded<'a>(&'a str);
+pub(super) struct Encoded<'a>(&'a [u8]);
 
 /// A tar-split file that no engine writes.
 #[derive(Debug, thiserror::Error)]
@@ -66,7 +67,8 @@ pub(super) enum SplitError {
 #[derive(Deserialize)]
 struct Line<'a> {
     r#type: u8,
-    name: Option<String>,
+    #[serde(borrow)]
+    name: Option<Cow<'a, str>>,
     name_raw: Option<&'a str>,
     size: Option<u64>,
     payload: Option<&'a str>,
@@ -126,30 +128,51 @@ impl<R: BufRead> Entries<R> {
 impl Encoded<'_> {
     /// How many bytes these are.
     pub(super) fn size(&self) -> u64 {
-        let padding = self.0.bytes().rev().take(2).filter(|byte| *byte == b'=').count();
+        let padding = self.0.iter().rev().take(2).filter(|byte| **byte == b'=').count();
         (self.0.len() as u64 / 4 * 3).saturating_sub(padding as u64)
     }
 
-    /// The bytes; `None` unless this is base64.
-    pub(super) fn decode(&self) -> Option<Vec<u8>> {
-        STANDARD.decode(self.0).ok()
+    /// Adds the bytes to `bytes`; `false` unless this is base64, and then what was added is of no
+    /// meaning.
+    pub(super) fn decode_to(&self, bytes: &mut Vec<u8>) -> bool {
+        STANDARD.decode_vec(self.0, bytes).is_ok()
     }
 }
 
+/// What a line of bytes begins and goes on with, as engines write it.
+const BYTES: (&[u8], &[u8]) = (br#"{"type":2,"payload":""#, br#"","position":"#);
+
+/// The payload of a line of bytes that is written as engines do; `None` for all others, which are
+/// for the parser. Half of a file's lines and nine tenths of its bytes are such.
+fn plain_payload(line: &[u8]) -> Option<&[u8]> {
+    let line = line.strip_suffix(b"\n").unwrap_or(line);
+    let line = line.strip_prefix(BYTES.0)?.strip_suffix(b"}")?;
+    let position = line.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
+    let payload = line[..line.len() - position].strip_suffix(BYTES.1)?;
+    // No letter of base64 ends the text; whether these are letters of it, decoding will show.
+    let ends = |byte: &u8| matches!(byte, b'"' | b'\\');
+    (0 < position && !payload.iter().any(ends)).then_some(payload)
+}
+
 fn parse(line: &[u8]) -> Result<Entry<'_>, &'static str> {
+    if let Some(payload) = plain_payload(line) {
+        return Ok(Entry::Bytes(Encoded(payload)));
+    }
     let line: Line<'_> = serde_json::from_slice(line).map_err(|_| "no entry")?;
     match line.r#type {
         1 => Ok(Entry::File { name: name(&line)?, size: size(&line) }),
-        2 => Ok(Entry::Bytes(Encoded(line.payload.unwrap_or_default()))),
+        2 => Ok(Entry::Bytes(Encoded(line.payload.unwrap_or_default().as_bytes()))),
         _ => Err("of an unknown type"),
     }
 }
 
-fn name(line: &Line<'_>) -> Result<Vec<u8>, &'static str> {
+fn name<'a>(line: &Line<'a>) -> Result<Cow<'a, [u8]>, &'static str> {
     let raw = line.name_raw.filter(|raw| !raw.is_empty());
-    let name = match raw {
-        Some(raw) => STANDARD.decode(raw).map_err(|_| "a name that is no base64")?,
-        None => line.name.as_deref().unwrap_or_default().as_bytes().to_vec(),
+    let name = match (raw, &line.name) {
+        (Some(raw), _) => Cow::Owned(STANDARD.decode(raw).map_err(|_| "a name that is no base64")?),
+        (None, Some(Cow::Borrowed(name))) => Cow::Borrowed(name.as_bytes()),
+        (None, Some(Cow::Owned(name))) => Cow::Owned(name.as_bytes().to_vec()),
+        (None, None) => Cow::Borrowed(&[][..]),
     };
     if MAX_NAME < name.len() && size(line) != 0 {
         return Err("a name that is too long");
@@ -175,7 +198,11 @@ mod tests {
         let mut all = Vec::new();
         while let Some(entry) = entries.next()? {
             all.push(match entry {
-                Entry::Bytes(bytes) => format!("{}: {:?}", bytes.size(), bytes.decode()),
+                Entry::Bytes(bytes) => {
+                    let mut plain = Vec::new();
+                    let plain = bytes.decode_to(&mut plain).then_some(plain);
+                    format!("{}: {plain:?}", bytes.size())
+                }
                 Entry::File { name, size } => format!("{}: {size}", name.escape_ascii()),
             });
         }
