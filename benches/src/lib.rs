@@ -2,5 +2,6 @@
 //! test can run them too.
 
 pub mod blob;
+pub mod export;
 pub mod fleet;
 pub mod wire;

@@ -1,0 +1,144 @@
+//! One measure as a line of JSON: medians, and every round beside them.
+
+use std::collections::BTreeMap;
+
+use serde_json::json;
+
+use super::{Cache, Took};
+
+/// A measure, with what each round gave.
+#[derive(Clone, Debug)]
+pub struct Line {
+    pub(super) measure: &'static str,
+    pub(super) store: &'static str,
+    pub(super) image: String,
+    pub(super) way: &'static str,
+    pub(super) cache: Cache,
+    pub(super) rounds: usize,
+    pub(super) unit: &'static str,
+    /// What the ratio has to reach, or seconds where the unit is that; absent where nobody asks.
+    pub(super) goal: Option<f64>,
+    pub(super) ours: Vec<f64>,
+    pub(super) peers: BTreeMap<&'static str, Vec<f64>>,
+    /// CPU seconds of ours for each gigabyte, by round.
+    pub(super) cpu: Vec<f64>,
+}
+
+impl Line {
+    /// Round 0 warms up, and is not counted.
+    pub(super) fn add_ours(&mut self, round: usize, took: Took) -> anyhow::Result<()> {
+        if 0 < round {
+            self.ours.push(self.value(took));
+            self.cpu.push(took.cpu.as_secs_f64() / gigabytes(took.bytes).max(f64::EPSILON));
+        }
+        Ok(())
+    }
+
+    pub(super) fn add_peer(&mut self, round: usize, took: Took) -> anyhow::Result<()> {
+        let value = self.value(took);
+        if 0 < round {
+            self.peers.entry("save").or_default().push(value);
+        }
+        Ok(())
+    }
+
+    fn value(&self, took: Took) -> f64 {
+        match self.unit {
+            "s" => took.time.as_secs_f64(),
+            _ => gigabytes(took.bytes) * 1000.0 / took.time.as_secs_f64(),
+        }
+    }
+
+    /// Whether the goal is met; absent where there is none.
+    fn met(&self, ours: f64, ratio: f64) -> Option<bool> {
+        let goal = self.goal?;
+        Some(if self.unit == "s" { ours <= goal } else { goal <= ratio })
+    }
+
+    /// The line. `ratio` is the median of the rounds' own ratios, ours to the peer's: the larger the
+    /// better for speeds, the smaller for seconds.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        let peers: BTreeMap<_, _> =
+            self.peers.iter().map(|(name, rounds)| (*name, median(rounds))).collect();
+        let save = self.peers.get("save").map(Vec::as_slice).unwrap_or_default();
+        let ratios: Vec<_> = self.ours.iter().zip(save).map(|(ours, peer)| ours / peer).collect();
+        let (ours, ratio) = (median(&self.ours), median(&ratios));
+        let cache = match self.cache {
+            Cache::Warm => "warm",
+            Cache::Cold => "cold",
+        };
+        json!({
+            "measure": self.measure, "store": self.store, "rounds": self.rounds,
+            "ours": ours, "peer": peers.get("save"), "peers": peers, "unit": self.unit,
+            "ratio": ratio, "goal": self.goal, "met": self.met(ours, ratio),
+            "image": self.image, "way": self.way, "cache": cache,
+            "cpu_seconds_per_gb": median(&self.cpu),
+            "raw": { "ours": self.ours, "save": save },
+        })
+        .to_string()
+    }
+}
+
+fn gigabytes(bytes: u64) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
+    let bytes = bytes as f64;
+    bytes / 1e9
+}
+
+/// The middle one; 0 of none.
+fn median(rounds: &[f64]) -> f64 {
+    let mut sorted = rounds.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    match sorted.len() {
+        0 => 0.0,
+        len if len % 2 == 1 => sorted[len / 2],
+        len => f64::midpoint(sorted[len / 2 - 1], sorted[len / 2]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn line(unit: &'static str, goal: f64) -> Line {
+        Line {
+            measure: "export-layer",
+            store: "overlay2",
+            image: "app:1".to_owned(),
+            way: "files",
+            cache: Cache::Warm,
+            rounds: 3,
+            unit,
+            goal: Some(goal),
+            ours: Vec::new(),
+            peers: BTreeMap::new(),
+            cpu: Vec::new(),
+        }
+    }
+
+    fn took(bytes: u64, millis: u64) -> Took {
+        Took { bytes, time: Duration::from_millis(millis), cpu: Duration::ZERO }
+    }
+
+    #[test]
+    fn a_line_has_medians_without_the_first_round_and_says_whether_the_goal_is_met() {
+        for (unit, goal, ours, ratio, met) in [
+            ("MB/s", 3.0, 1000.0, 4.0, true),
+            ("MB/s", 5.0, 1000.0, 4.0, false),
+            ("s", 0.2, 1.0, 0.25, false),
+        ] {
+            let mut line = line(unit, goal);
+            for (round, millis) in [1, 1000, 500, 2000].into_iter().enumerate() {
+                line.add_ours(round, took(1_000_000_000, millis)).unwrap();
+                line.add_peer(round, took(1_000_000_000, millis * 4)).unwrap();
+            }
+            let told: serde_json::Value = serde_json::from_str(&line.to_json()).unwrap();
+            assert_eq!(told["ours"], ours, "{unit}: {told}");
+            assert_eq!(told["ratio"], ratio, "{unit}: {told}");
+            assert_eq!(told["met"], met, "{unit} {goal}: {told}");
+        }
+    }
+}
