@@ -28,6 +28,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument;
@@ -38,6 +39,12 @@ use crate::descriptor::{Descriptor, MediaType};
 use crate::digest::Digest;
 use crate::verify::check_frame;
 
+/// Blobs that are taken in from the far source at once: each holds some MiB between source and disk,
+/// whatever the number of its readers, and keeps a core busy.
+fn taken_at_once() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from).saturating_mul(2).clamp(4, 16)
+}
+
 /// A store, a far source, and what is coming in from there. Clones are the same.
 #[derive(Clone)]
 pub struct Shared {
@@ -45,6 +52,8 @@ pub struct Shared {
     far: Arc<dyn BlobSource>,
     flights: Flights,
     tasks: TaskTracker,
+    /// As many blobs as are taken in at once.
+    taking: Arc<Semaphore>,
     /// Set once nobody new is to come.
     ending: CancellationToken,
 }
@@ -54,7 +63,8 @@ impl Shared {
     #[must_use]
     pub fn new(store: Arc<dyn BlobStore>, far: Arc<dyn BlobSource>) -> Self {
         let (flights, tasks, ending) = Default::default();
-        Self { store, far, flights, tasks, ending }
+        let taking = Arc::new(Semaphore::new(taken_at_once()));
+        Self { store, far, flights, tasks, taking, ending }
     }
 
     /// Has what `store` has, and what is offered by [`begin`](Self::begin).
@@ -143,6 +153,8 @@ impl Shared {
     /// A blob that was read from the far source whole and is right; none where the store has it.
     async fn take_in(&self, entry: Arc<Entry>) -> Result<Option<SharedIngest>, BlobError> {
         let digest = entry.digest();
+        let taking = self.taking.acquire().await;
+        let _turn = taking.expect("invariant: the semaphore is never closed");
         // It may have been committed between a reader's look into the store and this flight.
         if self.store.stat(&digest).await?.is_some() {
             entry.kept();

@@ -288,6 +288,8 @@ async fn a_rotten_blob_is_fetched_again() {
     drain(shared.open(&digest, 0).await.unwrap()).await.1.unwrap_err();
     assert_eq!(store.quarantined(), 1);
     assert_eq!(drain(shared.open(&digest, 0).await.unwrap()).await.0, blob);
+    // Its reader did not wait for the disk.
+    shared.drained().await;
     assert_eq!(store.list().await.unwrap(), [(digest, blob.len() as u64)]);
 }
 
@@ -378,4 +380,27 @@ async fn a_verified_blob_that_could_not_be_kept_still_reaches_those_who_follow()
     end.unwrap();
     assert_eq!(read, blob);
     assert!(!shared.in_progress(&expected.digest), "the next begins anew");
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_more_blobs_are_taken_in_at_once_than_memory_is_meant_for() {
+    let memory = MemoryStore::default();
+    let blobs: Vec<Digest> = (0..40_u64).map(|n| memory.insert(bytes(n, 2 * MAX_FRAME))).collect();
+    let store = Arc::new(MeteredStore::new(MemoryStore::default()));
+    let far = Metered::new(Faulty::slow(memory, Duration::from_secs(1)));
+    let opened = far.counters().clone();
+    let shared = Shared::new(store.clone(), Arc::new(far));
+    let mut reads = join_all(blobs.iter().map(|blob| read_all(&shared, blob)));
+    let most = taken_at_once() as u64;
+    for round in 1..=2 {
+        // All that may go on are between two of their frames.
+        let part = Duration::from_millis(1500);
+        tokio::time::timeout(part, &mut reads).await.map(drop).unwrap_err();
+        let (opens, done) = (opened.snapshot().opens, store.ingests().snapshot().committed.len());
+        assert_eq!(opens - done as u64, most, "in round {round}");
+        tokio::time::timeout(Duration::from_millis(500), &mut reads).await.map(drop).unwrap_err();
+    }
+    for (_, end) in reads.await {
+        end.unwrap();
+    }
 }
