@@ -2,24 +2,29 @@
 //!
 //! ```text
 //!   BlobStream ─► channel ─► blocking thread: gzip | zstd | as is ─► channel ─► Ingest ─► commit
-//!                  2 frames                                          2 frames    as the diff ID
+//!    read and      2 frames        one core                          2 frames    hashed and written
+//!    hashed                                                                      as the diff ID
 //! ```
+//! All of these go on at the same time, each on a thread of its own: the decoder is the slowest, and
+//! waits for none of the others.
+//!
 //! The kind is read from the first bytes, as engines do, since media types lie more often than
 //! bytes. Members of gzip and frames of zstd may follow each other; anything else behind them is an
 //! error, as it is for Go's readers. What comes out is bounded by [`Limits`], and is kept only if
 //! it hashes to the diff ID.
 
-use std::io::{self, Read};
+use std::io::{self, BufRead, Read};
 use std::num::NonZero;
 use std::sync::Arc;
 
-use bytes::{Buf as _, Bytes, BytesMut};
+use bytes::{Buf as _, Bytes};
 use futures::StreamExt as _;
 use tokio::sync::mpsc;
 
 use crate::blob::{BlobError, BlobStore, BlobStream, MAX_FRAME};
 use crate::descriptor::{Descriptor, MediaType};
 use crate::digest::{DiffId, Digest};
+use crate::frame::Pool;
 
 /// How much a compressed layer may become.
 ///
@@ -56,6 +61,9 @@ const MAX_WINDOW_LOG: u32 = 27;
 
 /// Frames between the network, the decoder and the disk, each way.
 const FRAMES: usize = 2;
+
+/// Buffers that a decoder keeps: those of the channel behind it, and of an ingest's two pieces.
+const BUFFERS: usize = FRAMES + 3;
 
 /// A layer that does not become what its image says.
 #[derive(Debug, thiserror::Error)]
@@ -186,9 +194,9 @@ enum Stop {
 fn decode(mut compressed: Frames, limit: u64, out: &mpsc::Sender<Bytes>) -> Result<(), Stop> {
     let begin = compressed.peek();
     match Kind::of(&begin) {
-        Kind::Gzip => pump(flate2::read::MultiGzDecoder::new(compressed), limit, out),
+        Kind::Gzip => pump(flate2::bufread::MultiGzDecoder::new(compressed), limit, out),
         Kind::Zstd => {
-            let mut decoder = zstd::Decoder::new(compressed).map_err(Stop::Read)?;
+            let mut decoder = zstd::Decoder::with_buffer(compressed).map_err(Stop::Read)?;
             decoder.window_log_max(MAX_WINDOW_LOG).map_err(Stop::Read)?;
             pump(decoder, limit, out)
         }
@@ -197,16 +205,14 @@ fn decode(mut compressed: Frames, limit: u64, out: &mpsc::Sender<Bytes>) -> Resu
 }
 
 fn pump(mut decoder: impl Read, limit: u64, out: &mpsc::Sender<Bytes>) -> Result<(), Stop> {
-    let mut left = limit;
+    let (mut left, pool) = (limit, Pool::new(BUFFERS));
     loop {
-        let mut frame = BytesMut::zeroed(MAX_FRAME);
-        let filled = fill(&mut decoder, &mut frame).map_err(Stop::Read)?;
-        if filled == 0 {
+        let frame = pool.frame(MAX_FRAME, |room| fill(&mut decoder, room)).map_err(Stop::Read)?;
+        if frame.is_empty() {
             return Ok(());
         }
-        left = left.checked_sub(filled as u64).ok_or(Stop::TooLarge)?;
-        frame.truncate(filled);
-        if out.blocking_send(frame.freeze()).is_err() {
+        left = left.checked_sub(frame.len() as u64).ok_or(Stop::TooLarge)?;
+        if out.blocking_send(frame).is_err() {
             return Ok(());
         }
     }
@@ -271,15 +277,26 @@ impl Frames {
     }
 }
 
-impl Read for Frames {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+/// A decoder takes its bytes from the frame itself.
+impl BufRead for Frames {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
         while self.current.is_empty() {
             match self.frames.blocking_recv() {
                 Some(frame) => self.current = frame,
-                None => return Ok(0),
+                None => break,
             }
         }
-        let size = self.current.len().min(buffer.len());
+        Ok(&self.current)
+    }
+
+    fn consume(&mut self, size: usize) {
+        self.current.advance(size);
+    }
+}
+
+impl Read for Frames {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let size = self.fill_buf()?.len().min(buffer.len());
         self.current.copy_to_slice(&mut buffer[..size]);
         Ok(size)
     }
