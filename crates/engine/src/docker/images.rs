@@ -13,6 +13,7 @@ use serde::Deserialize;
 use transfer::{DiffId, Digest, EngineImageId, Platform, Reference};
 
 use super::http::percent_encoded;
+use super::pulled::is_ours;
 use super::{Docker, EngineError};
 
 /// An image as the list tells it.
@@ -115,8 +116,9 @@ impl Inspected {
 
     /// The tags, sorted. Names that we could not have given are left out.
     pub(super) fn references(&self) -> Vec<Reference> {
-        let mut references: Vec<Reference> =
-            self.repo_tags.iter().flatten().filter_map(|name| name.parse().ok()).collect();
+        let names = self.repo_tags.iter().flatten().filter_map(|name| name.parse().ok());
+        // On the containerd store, names by digest are among them.
+        let mut references: Vec<Reference> = names.filter(|name| !is_ours(name)).collect();
         references.sort();
         references.dedup();
         references
@@ -198,7 +200,8 @@ impl Inspected {
 }
 
 fn names(repo_tags: &Option<Vec<String>>) -> bool {
-    repo_tags.iter().flatten().any(|name| !name.starts_with("<none>"))
+    let mut named = repo_tags.iter().flatten().filter(|name| !name.starts_with("<none>"));
+    named.any(|name| !name.parse().is_ok_and(|name| is_ours(&name)))
 }
 
 impl Docker {

@@ -19,6 +19,7 @@ mod journal;
 mod load;
 mod overlay2;
 mod prove;
+mod pulled;
 mod save;
 mod spec;
 mod split;

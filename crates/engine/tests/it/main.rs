@@ -8,6 +8,7 @@ mod ingest;
 mod oci_layout;
 mod overlay2;
 mod real;
+mod registry;
 mod sink;
 
 use std::sync::Arc;

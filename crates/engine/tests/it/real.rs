@@ -19,7 +19,7 @@ const OVERLAY2: (&str, StoreKind) = ("longshore/range:26.1-overlay2", StoreKind:
 pub(crate) const CONTAINERD: (&str, StoreKind) =
     ("longshore/range:28.5-containerd", StoreKind::Containerd);
 
-async fn host() -> Docker {
+pub(crate) async fn host() -> Docker {
     let address = std::env::var(HOST).expect("LONGSHORE_TEST_DOCKER names the host's engine");
     Docker::connect(&address).await.unwrap()
 }

@@ -7,9 +7,7 @@
 //!        │
 //!        └ the image, named by its digest in that repository alone
 //! ```
-//! An image that is pulled has a name, and engines delete an image with its last one. So that name
-//! stays until the image has one of the user's, and goes then ([`drop_names`]): it is by digest, in a
-//! repository that nobody else has, and gives nobody an image who did not know its digest.
+//! What becomes of the name that it has by that is told in `pulled.rs`.
 //!
 //! The engine has to be in one network namespace with this process, as it is in a range.
 
@@ -21,12 +19,13 @@ use futures::StreamExt as _;
 use tokio::sync::mpsc;
 use transfer::{
     BlobError, BlobSource, BlobStream, Digest, EngineImageId, Image, LoadError, Missing, Platform,
-    Reference, StoreKind,
+    StoreKind,
 };
 
 use super::Loader;
 use super::watch::{MAX_SILENCE, Progress, Verdict, watched};
 use crate::docker::prove::target;
+use crate::docker::pulled::{is_ours, repository};
 use crate::docker::thin::published;
 use crate::docker::{Docker, EngineError};
 use crate::registry::{
@@ -35,9 +34,6 @@ use crate::registry::{
 };
 
 const ACTION: &str = "pulling an image";
-
-/// The first part of the repository's name.
-const OURS: &str = "longshore";
 
 /// Has an engine pull.
 #[derive(Clone, Debug)]
@@ -114,7 +110,7 @@ fn document(image: &Image, store: StoreKind) -> Document {
 
 /// The call that has the engine pull `image` from `address`.
 fn create(address: &Loopback, image: &Image, target: &Digest) -> String {
-    let repository = format!("{address}/{OURS}/{}", image.config_digest.0.hex());
+    let repository = repository(address, &image.config_digest);
     let path = format!("/images/create?fromImage={repository}&tag={target}");
     let (own, host) = (&image.platform, Platform::host());
     if (&own.os, &own.architecture) == (&host.os, &host.architecture) {
@@ -134,13 +130,6 @@ pub(super) async fn drop_names(docker: &Docker, image: EngineImageId) -> Result<
         docker.remove_image(&name).await?;
     }
     Ok(())
-}
-
-/// Whether it is a name that an image was pulled by, by this process or one before it.
-fn is_ours(name: &Reference) -> bool {
-    let address: Option<Loopback> = name.domain().parse().ok();
-    let config = name.path().strip_prefix(OURS).and_then(|rest| rest.strip_prefix('/'));
-    address.is_some() && config.is_some_and(|config| Digest::from_hex(config).is_ok())
 }
 
 /// One image as a registry, whatever the repository is called.
@@ -215,23 +204,6 @@ mod tests {
     use transfer::fixture;
 
     use super::*;
-
-    #[test]
-    fn only_names_that_we_gave_are_ours() {
-        let hex = "a".repeat(64);
-        let table = [
-            (format!("127.0.0.1:5001/longshore/{hex}@sha256:{hex}"), true),
-            (format!("127.0.0.1:5001/longshore/{}@sha256:{hex}", "b".repeat(63)), false),
-            (format!("127.0.0.1:5001/other/{hex}@sha256:{hex}"), false),
-            (format!("10.0.0.1:5001/longshore/{hex}@sha256:{hex}"), false),
-            (format!("quay.io/longshore/{hex}@sha256:{hex}"), false),
-            (format!("longshore/{hex}@sha256:{hex}"), false),
-            (format!("127.0.0.1:5001/longshore/app@sha256:{hex}"), false),
-        ];
-        for (name, expected) in table {
-            assert_eq!(is_ours(&name.parse().unwrap()), expected, "{name}");
-        }
-    }
 
     #[test]
     fn an_image_of_another_platform_is_asked_for_by_that() {
