@@ -1,28 +1,28 @@
 //! The most memory that the agents ever hold: with many ranges at once, and with large layers.
 
 use std::io::Write as _;
-use std::path::Path;
 use std::process::Stdio;
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::Bench;
 use super::docker::Docker;
 use super::row::{Bound, Row, Take, counted};
 use super::site::{Site, float, names};
+use super::{Bench, free_bytes};
 use crate::setup::{self, Store};
 
 /// Ranges at once.
 const RANGES: usize = 16;
 
-/// The image that they get, by a word of its name.
+/// The image that they get, by a word of its name; the first where there is none of it.
 const IMAGE: &str = "node";
 
 /// The most that each agent may hold, in MiB.
 const HOST_AGENT: f64 = 128.0;
 const DIND_AGENT: f64 = 64.0;
 
-/// Sizes of layers, in GiB: the first is compared with the largest of the others that has room.
+/// Sizes of layers, in GiB (MiB in a quick run): the first is compared with the largest of the others
+/// that has room.
 const SMALL: u64 = 1;
 const LARGE: [u64; 3] = [8, 4, 2];
 
@@ -36,7 +36,7 @@ const FLAT: f64 = 1.125;
 /// Peaks with many ranges at once, once: a peak is no matter of medians.
 pub(super) async fn many(bench: &Bench) -> Result<Vec<Row>> {
     let image = bench.images.iter().find(|image| image.contains(IMAGE));
-    let images = [image.with_context(|| format!("the demo stack has no {IMAGE}"))?.clone()];
+    let images = [image.or(bench.images.first()).context("there is no image")?.clone()];
     bench.say(&format!("memory with {RANGES} ranges at once"));
     let take = taken(bench, RANGES, &images).await?;
     Ok(vec![
@@ -48,16 +48,17 @@ pub(super) async fn many(bench: &Bench) -> Result<Vec<Row>> {
 /// Peaks with a small layer and with a large one.
 pub(super) async fn flat(bench: &Bench) -> Result<Vec<Row>> {
     let free = free_bytes(&bench.folder)?;
-    let room = |size: &&u64| DISK_PER_SIZE * (**size << 30) < free;
+    let (shift, unit) = if bench.quick { (20, "MiB") } else { (30, "GiB") };
+    let room = |size: &&u64| DISK_PER_SIZE * (**size << shift) < free;
     let Some(large) = LARGE.iter().find(room) else {
         let why = format!("{} GB of free disk do not hold a large layer", free / 1_000_000_000);
         return Ok(vec![Row::absent("peak-rss-flat-host", None, why)]);
     };
     let mut takes = Vec::new();
     for size in [SMALL, *large] {
-        bench.say(&format!("memory with a layer of {size} GiB"));
+        bench.say(&format!("memory with a layer of {size} {unit}"));
         let image = format!("longshore-bench/large:{size}");
-        import(bench, &image, size << 30).await?;
+        import(bench, &image, size << shift).await?;
         let take = taken(bench, 1, std::slice::from_ref(&image)).await;
         Docker::at(bench.host()).forget(&[image]).await;
         takes.push(take?);
@@ -66,8 +67,8 @@ pub(super) async fn flat(bench: &Bench) -> Result<Vec<Row>> {
         let peaks: Vec<Take> = takes.iter().flat_map(|take| mebibytes(take, whose)).collect();
         let (small, large_peak) = peaks.split_at(1.min(peaks.len()));
         Row::of(measure, Some(&Store::Overlay2.to_string()), "MiB", large_peak)
-            .goal_against("1 GiB", small, Bound::Most, FLAT)
-            .noting(format!("a layer of {large} GiB, beside one of {SMALL} GiB"))
+            .goal_against("the smaller layer", small, Bound::Most, FLAT)
+            .noting(format!("a layer of {large} {unit}, beside one of {SMALL} {unit}"))
     };
     Ok(vec![row("peak-rss-flat-host", "host_agent"), row("peak-rss-flat-dind", "dind_agent")])
 }
@@ -126,10 +127,4 @@ fn write_archive(mut pipe: std::process::ChildStdin, size: u64) -> std::io::Resu
         pipe.write_all(&frame)?;
     }
     pipe.write_all(&[0; 1024])
-}
-
-fn free_bytes(folder: &Path) -> Result<u64> {
-    let found = rustix::fs::statvfs(folder)
-        .with_context(|| format!("looking at the disk of {}", folder.display()))?;
-    Ok(found.f_bavail * found.f_frsize)
 }

@@ -26,7 +26,7 @@ mod thin;
 mod ways;
 mod xfs;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
@@ -36,6 +36,7 @@ use tokio::sync::OnceCell;
 use self::docker::Docker;
 use self::registry::Registry;
 use self::row::Row;
+use self::site::{PROJECT, Site};
 use crate::build::{self, Agents};
 use crate::exit::Exit;
 use crate::range::until_interrupted;
@@ -44,6 +45,9 @@ use crate::setup::{self, Machine, Needs, Ranges, State, Store};
 /// The images of the demo stack that everybody moves, by words of their names: the small one is
 /// left out, since a tenth of a second does not show in anybody's figures.
 const IMAGES: [&str; 4] = ["llvm", "python", "node", "postgres"];
+
+/// What is moved when it is only to be seen that it works.
+const QUICK: [&str; 1] = ["tiny"];
 
 /// What is to be measured.
 #[derive(Debug, Args)]
@@ -54,6 +58,9 @@ pub(crate) struct Options {
     /// How often everybody has a turn; the figures are medians.
     #[arg(long, value_name = "COUNT", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
+    /// One round with the smallest image alone: shows that it works, measures nothing.
+    #[arg(long, conflicts_with = "rounds")]
+    quick: bool,
     /// Only these measures; commas between, or several times. Then nothing is written unless --out
     /// says where.
     #[arg(long, value_name = "MEASURE", value_enum, value_delimiter = ',')]
@@ -119,34 +126,36 @@ enum Kind {
     LargeLayer,
 }
 
-/// A group with its name in messages, and the measures that it is for.
+/// A group with its name in messages, the measures that it is for, and the disk that it takes at
+/// most, in GB.
 struct Group {
     name: &'static str,
     measures: &'static [Measure],
+    room: u64,
     kind: Kind,
 }
 
-const fn group(name: &'static str, measures: &'static [Measure], kind: Kind) -> Group {
-    Group { name, measures, kind }
+const fn group(name: &'static str, measures: &'static [Measure], room: u64, kind: Kind) -> Group {
+    Group { name, measures, room, kind }
 }
 
 const ALONE: &[Measure] = &[Measure::Cold, Measure::Unchanged, Measure::TopLayer];
 
 /// Everything, in the order in which it is measured: what needs a quiet machine most comes first.
 const GROUPS: [Group; 13] = [
-    group("wire", &[Measure::Wire], Kind::Wire),
-    group("export", &[Measure::Export], Kind::Export),
-    group("fleet", &[Measure::Fleet], Kind::Fleet),
-    group("alone-overlay2", ALONE, Kind::Alone(Store::Overlay2)),
-    group("alone-containerd", ALONE, Kind::Alone(Store::Containerd)),
-    group("four", &[Measure::Four, Measure::HostCost], Kind::Four),
-    group("seed-reflink", &[Measure::Seeds], Kind::Reflink),
-    group("seed-copy-overlay2", &[Measure::Seeds], Kind::Copy(Store::Overlay2)),
-    group("seed-copy-containerd", &[Measure::Seeds], Kind::Copy(Store::Containerd)),
-    group("ways-overlay2", &[Measure::Ways], Kind::Ways(Store::Overlay2)),
-    group("ways-containerd", &[Measure::Ways], Kind::Ways(Store::Containerd)),
-    group("memory", &[Measure::Memory], Kind::Memory),
-    group("large-layer", &[Measure::LargeLayer], Kind::LargeLayer),
+    group("wire", &[Measure::Wire], 4, Kind::Wire),
+    group("export", &[Measure::Export], 2, Kind::Export),
+    group("fleet", &[Measure::Fleet], 1, Kind::Fleet),
+    group("alone-overlay2", ALONE, 10, Kind::Alone(Store::Overlay2)),
+    group("alone-containerd", ALONE, 12, Kind::Alone(Store::Containerd)),
+    group("four", &[Measure::Four, Measure::HostCost], 24, Kind::Four),
+    group("seed-reflink", &[Measure::Seeds], 12, Kind::Reflink),
+    group("seed-copy-overlay2", &[Measure::Seeds], 14, Kind::Copy(Store::Overlay2)),
+    group("seed-copy-containerd", &[Measure::Seeds], 20, Kind::Copy(Store::Containerd)),
+    group("ways-overlay2", &[Measure::Ways], 8, Kind::Ways(Store::Overlay2)),
+    group("ways-containerd", &[Measure::Ways], 10, Kind::Ways(Store::Containerd)),
+    group("memory", &[Measure::Memory], 12, Kind::Memory),
+    group("large-layer", &[Measure::LargeLayer], 8, Kind::LargeLayer),
 ];
 
 /// A bench under way.
@@ -158,6 +167,7 @@ struct Bench {
     folder: PathBuf,
     images: Vec<String>,
     rounds: usize,
+    quick: bool,
     only: Vec<Measure>,
     started: Instant,
     registry: OnceCell<Registry>,
@@ -175,13 +185,18 @@ pub(crate) fn run(options: &Options) -> Result<Exit> {
     let bench = Bench::prepared(options)?;
     let machine = until_interrupted(machine::Machine::here(&bench))?;
     let Some(machine) = machine else { return Ok(Exit::Interrupted) };
-    let rows = until_interrupted(bench.measured(options.format))?;
+    // What a run that was killed left is in this one's way.
+    let Some(()) = until_interrupted(bench.cleared())? else { return Ok(Exit::Interrupted) };
+    let rows = until_interrupted(bench.measured(options.format));
+    let cleared = until_interrupted(bench.cleared());
+    let Some(rows) = rows? else { return Ok(Exit::Interrupted) };
+    cleared?;
     site::remove(&bench.folder)?;
-    let Some(rows) = rows else { return Ok(Exit::Interrupted) };
     if options.format == Format::Text {
         println!("{}", output::table(&rows));
     }
-    let default = options.only.is_empty().then(|| crate::root().join("benches/results"));
+    let default =
+        (options.only.is_empty() && !options.quick).then(|| crate::root().join("benches/results"));
     if let Some(folder) = options.out.clone().or(default) {
         output::write(&folder, &machine, &rows)?;
         bench.say(&format!("written to {}", folder.display()));
@@ -214,12 +229,14 @@ impl Bench {
             let found = machine.stack.iter().find(|image| image.contains(word));
             found.cloned().with_context(|| format!("the demo stack has no {word}"))
         };
-        let images = IMAGES.iter().map(image).collect::<Result<_>>()?;
+        let words: &[&str] = if options.quick { &QUICK } else { &IMAGES };
+        let images = words.iter().map(image).collect::<Result<_>>()?;
         Ok(Self {
             agents,
             folder,
             images,
-            rounds: options.rounds.into(),
+            rounds: if options.quick { 1 } else { options.rounds.into() },
+            quick: options.quick,
             only: options.only.clone(),
             started,
             registry: OnceCell::new(),
@@ -234,7 +251,11 @@ impl Bench {
             if !group.measures.iter().any(|measure| self.wants(*measure)) {
                 continue;
             }
-            let found = self.group(group.kind).await.unwrap_or_else(|error| {
+            let found = match self.room(group.room) {
+                Ok(()) => self.group(group.kind).await,
+                Err(error) => Err(error),
+            };
+            let found = found.unwrap_or_else(|error| {
                 vec![Row::absent(group.name, None, self.failed(group.name, &error))]
             });
             if format == Format::Json {
@@ -246,6 +267,28 @@ impl Bench {
             registry.end()?;
         }
         Ok(rows)
+    }
+
+    /// Fails where the disk has no room for a group: full, it would stop everybody on this machine.
+    fn room(&self, gigabytes: u64) -> Result<()> {
+        let free = free_bytes(&self.folder)? / 1_000_000_000;
+        let enough = self.quick || gigabytes <= free;
+        anyhow::ensure!(enough, "it needs {gigabytes} GB of disk, and {free} are free");
+        Ok(())
+    }
+
+    /// Removes what a bench makes in the engines of this machine, whoever made it.
+    async fn cleared(&self) -> Result<()> {
+        xfs::clear(&self.folder)?;
+        Site::start(self, 1).await?.end().await?;
+        let host = Docker::at(self.host());
+        for names in [&format!("{PROJECT}/*"), "127.0.0.1:*/longshore-demo/*"] {
+            let filter = format!("reference={names}");
+            let form = "{{.Repository}}:{{.Tag}}";
+            let found = host.run(&["image", "ls", "--filter", &filter, "--format", form]).await?;
+            host.forget(&found.lines().map(str::to_owned).collect::<Vec<_>>()).await;
+        }
+        Ok(())
     }
 
     async fn group(&self, kind: Kind) -> Result<Vec<Row>> {
@@ -299,4 +342,11 @@ impl Bench {
     fn say(&self, words: &str) {
         eprintln!("{:6.1} s  {words}", self.started.elapsed().as_secs_f64());
     }
+}
+
+/// Bytes that the file system of `folder` has left for us.
+fn free_bytes(folder: &Path) -> Result<u64> {
+    let found = rustix::fs::statvfs(folder)
+        .with_context(|| format!("looking at the disk of {}", folder.display()))?;
+    Ok(found.f_bavail * found.f_frsize)
 }

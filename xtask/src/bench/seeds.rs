@@ -42,7 +42,7 @@ pub(super) async fn reflink(bench: &Bench) -> Result<Vec<Row>> {
         ..Ground::of(bench)
     };
     let row = measured(bench, "seed-reflink", store, ground, BY_REFLINK).await;
-    engine.end().await?;
+    drop(engine);
     Ok(vec![row?])
 }
 

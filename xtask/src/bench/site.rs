@@ -189,8 +189,10 @@ impl Site {
     async fn clear(&self, selection: &Selection) -> Result<()> {
         let mut error = None;
         for _ in 0..CLEAR_TRIES {
-            let removals = self.ranges.down(selection).await.map_err(|error| told(&error))?;
-            error = removals.into_iter().find_map(|removal| removal.error);
+            error = match self.ranges.down(selection).await {
+                Ok(removals) => removals.into_iter().find_map(|removal| removal.error),
+                Err(error) => Some(error.explain()),
+            };
             if error.is_none() {
                 break;
             }

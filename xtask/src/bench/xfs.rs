@@ -34,8 +34,8 @@ impl XfsEngine {
     /// # Errors
     /// When this machine cannot: no loop device, no XFS in the kernel, or no room.
     pub(super) async fn start(folder: &Path, from: &Docker, image: &str) -> Result<Self> {
+        clear(folder)?;
         let folder = folder.join("xfs");
-        clear(&folder)?;
         let disk = folder.join("disk");
         fs::create_dir_all(&disk).with_context(|| format!("creating {}", disk.display()))?;
         let file = folder.join("disk.img");
@@ -47,7 +47,7 @@ impl XfsEngine {
         let process = match spawn(&folder, &docker.host) {
             Ok(process) => process,
             Err(error) => {
-                clear(&folder)?;
+                unmount(&folder)?;
                 return Err(error);
             }
         };
@@ -62,19 +62,6 @@ impl XfsEngine {
         &self.docker.host
     }
 
-    /// Stops it, and removes all that it had.
-    pub(super) async fn end(mut self) -> Result<()> {
-        if let Some(pid) = self.process.id().and_then(|pid| i32::try_from(pid).ok())
-            && let Some(pid) = rustix::process::Pid::from_raw(pid)
-        {
-            // An error means that it has ended.
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
-        }
-        let ended = tokio::time::timeout(STOP, self.process.wait()).await;
-        ensure!(ended.is_ok(), "the engine on XFS does not stop");
-        clear(&self.folder)
-    }
-
     async fn answers(&self) -> Result<()> {
         let started = Instant::now();
         while let Err(error) =
@@ -85,6 +72,25 @@ impl XfsEngine {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         Ok(())
+    }
+}
+
+impl Drop for XfsEngine {
+    /// Stops it, and removes all that it had.
+    fn drop(&mut self) {
+        let id = self.process.id().and_then(|id| i32::try_from(id).ok());
+        if let Some(pid) = id.and_then(rustix::process::Pid::from_raw) {
+            // An error means that it has ended.
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        }
+        let asked = Instant::now();
+        while matches!(self.process.try_wait(), Ok(None)) && asked.elapsed() < STOP {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        if let Err(error) = unmount(&self.folder) {
+            // The next bench tries again.
+            eprintln!("the file system of the engine on XFS stays: {error:#}");
+        }
     }
 }
 
@@ -110,8 +116,13 @@ fn spawn(folder: &Path, host: &str) -> Result<Child> {
         .context("starting an engine on XFS")
 }
 
+/// Takes away what a bench that was killed left in its `folder`.
+pub(super) fn clear(folder: &Path) -> Result<()> {
+    unmount(&folder.join("xfs"))
+}
+
 /// Takes the file system away, and its folder.
-fn clear(folder: &Path) -> Result<()> {
+fn unmount(folder: &Path) -> Result<()> {
     let disk = folder.join("disk");
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     let mine = disk.display().to_string();
