@@ -193,7 +193,7 @@ impl Search {
             documents(content, &sign, snapshotter).await?;
             // One that nobody takes back goes by itself.
             let labels = Labels::from([(EXPIRES.into(), later(MOMENT))]);
-            create(containerd, &lease, &target, labels).await?;
+            create(content, &target, labels).await?;
             Ok::<_, IngestError>(self.docker.inspect(&target.digest.to_string()).await)
         };
         let shown = shown.await;

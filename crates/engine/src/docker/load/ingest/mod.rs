@@ -34,7 +34,7 @@ use transfer::{
 
 use self::api::Labels;
 use self::blob::Content;
-use self::client::{Containerd, Fault};
+use self::client::Fault;
 pub(super) use self::find::WayError;
 use self::find::{Found, Search};
 use self::lease::Lease;
@@ -148,10 +148,32 @@ impl Ingester {
         blobs: &dyn BlobSource,
         progress: &Progress,
     ) -> Result<(), IngestError> {
-        let (containerd, snapshotter) = (&found.containerd, found.snapshotter.as_str());
         let target = target(image);
-        let lease = Lease::take(containerd, target.digest).await?;
-        let content = Content { containerd, lease: &lease, progress };
+        let lease = Lease::take(&found.containerd, target.digest).await?;
+        let content = Content { containerd: &found.containerd, lease: &lease, progress };
+        let made = self.make(content, &found.snapshotter, image, missing, blobs).await;
+        let made = match made {
+            Ok(()) => record(content, &target).await.map_err(IngestError::from),
+            Err(error) => Err(error),
+        };
+        // Whoever tries again goes on with what came. Of all else nothing is kept: it belongs to the
+        // image now, or another way will be gone, or there is no space for it.
+        let goes_on = matches!(made, Err(IngestError::Source(_) | IngestError::Gone(_)));
+        if !goes_on && let Err(fault) = lease.end().await {
+            tracing::debug!(%fault, "the lease of an ingest stays until it expires");
+        }
+        made
+    }
+
+    /// Makes everything that an image consists of.
+    async fn make(
+        &self,
+        content: Content<'_>,
+        snapshotter: &str,
+        image: &Image,
+        missing: &Missing,
+        blobs: &dyn BlobSource,
+    ) -> Result<(), IngestError> {
         let (fetched, ready) = image.layers.iter().map(|_| oneshot::channel()).unzip();
         let unpacker = Unpacker { content, snapshotter, turns: &self.turns };
         tokio::try_join!(
@@ -159,11 +181,6 @@ impl Ingester {
             unpacker.unpack(image, ready),
             documents(content, image, snapshotter),
         )?;
-        record(containerd, &lease, &target).await?;
-        // All of it belongs to the image now.
-        if let Err(fault) = lease.end().await {
-            tracing::debug!(%fault, "the lease of an ingest stays until it expires");
-        }
         Ok(())
     }
 
@@ -284,26 +301,20 @@ fn children(index: &Bytes) -> impl Iterator<Item = String> {
 
 /// Makes the image known to the engine, under the name that means none. One that it knows already,
 /// by whatever name, stays as it is.
-async fn record(containerd: &Containerd, lease: &Lease, target: &Descriptor) -> Result<(), Fault> {
-    let filters = vec![format!("target.digest=={}", target.digest)];
-    let known: api::Records =
-        containerd.call(api::IMAGE_LIST, None, api::Filters { filters }).await?;
+async fn record(content: Content<'_>, target: &Descriptor) -> Result<(), Fault> {
+    let filters = api::Filters { filters: vec![format!("target.digest=={}", target.digest)] };
+    let known: api::Records = content.containerd.call(api::IMAGE_LIST, None, filters).await?;
     if !known.images.is_empty() {
         return Ok(());
     }
-    create(containerd, lease, target, Labels::new()).await
+    create(content, target, Labels::new()).await
 }
 
-async fn create(
-    containerd: &Containerd,
-    lease: &Lease,
-    target: &Descriptor,
-    labels: Labels,
-) -> Result<(), Fault> {
+async fn create(content: Content<'_>, target: &Descriptor, labels: Labels) -> Result<(), Fault> {
     let image = api::Record { name: unnamed(target), labels, target: Some(target.into()) };
     let request = api::OneRecord { image: Some(image) };
-    let lease = lease.id().await?;
-    match containerd.tell(api::IMAGE_CREATE, Some(&lease), request).await {
+    let lease = content.lease.id().await?;
+    match content.containerd.tell(api::IMAGE_CREATE, Some(&lease), request).await {
         Err(fault) if fault.code() == Some(Code::AlreadyExists) => Ok(()),
         created => created,
     }
