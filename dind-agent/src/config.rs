@@ -16,6 +16,7 @@ use proto::channel::Endpoint;
 use transfer::Reference;
 
 use crate::registry::RegistryFlags;
+use crate::seed::Seed;
 
 /// Keeps the Docker engine of one range in step with what is wanted.
 ///
@@ -62,6 +63,9 @@ pub enum Command {
     Sync(Sync),
     /// Ask a running agent whether it is well: exit 0 when it is.
     Healthcheck(Healthcheck),
+    /// Seal or copy the data of a stopped range.
+    #[command(hide = true, subcommand)]
+    Seed(Seed),
     /// Print the script with which a shell completes this command line.
     Completions(Completions),
 }
@@ -296,7 +300,10 @@ impl Config {
         match &self.command {
             Command::Run(run) => run.serve.inspect_address().map(|_| ()),
             Command::Serve(serve) => serve.inspect_address().map(|_| ()),
-            Command::Sync(_) | Command::Healthcheck(_) | Command::Completions(_) => Ok(()),
+            Command::Sync(_)
+            | Command::Healthcheck(_)
+            | Command::Seed(_)
+            | Command::Completions(_) => Ok(()),
         }
     }
 }

@@ -8,6 +8,7 @@
 
 pub mod config;
 pub mod engine;
+pub mod seed;
 pub mod syncs;
 
 mod control;
@@ -47,6 +48,7 @@ pub fn threads(command: &Command) -> Threads {
     match command {
         Command::Run(Run { supervised: false, .. })
         | Command::Healthcheck(_)
+        | Command::Seed(_)
         | Command::Completions(_) => Threads::One,
         _ => Threads::Cores,
     }
@@ -70,6 +72,7 @@ pub async fn run(command: Command, shutdown: Shutdown) -> anyhow::Result<Exit> {
             agent::health::check(&Endpoint::unix(&config.listen), config.timeout).await?;
             Ok(Exit::Ok)
         }
+        Command::Seed(seed) => seed::run(seed).await,
         Command::Completions(completions) => completions.print::<Config>(),
     }
 }

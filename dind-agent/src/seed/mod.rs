@@ -1,0 +1,139 @@
+//! Seeds: the data of a stopped range, sealed once and copied for each range that is new.
+//!
+//! ```text
+//!   ROOT/data    the engine's data-root           seal    the stopped builder, in place: its data is the seed
+//!       /agent   what the dind agent remembers    clone   a sealed root into an empty one
+//!       /agent/seal   written last: what the tree is to be
+//! ```
+//! `range up` runs both in a short container, with volumes mounted as `data` and `agent`: so they
+//! work wherever the engine's disk is, and as whoever may make a range.
+//!
+//! A tree is used only while it is what its seal says: each path with its kind, size, mode, owner,
+//! times and the kernel's own time of change, which nobody can set back. Where bytes are copied, each
+//! file's checksum is compared on the way; a reflink copies none, so there it is not.
+
+mod clone;
+mod copy;
+mod seal;
+mod tree;
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+
+use agent::exit::Exit;
+use anyhow::Context as _;
+use clap::{Args, Subcommand};
+use serde::Serialize;
+
+/// What is to be done with a seed. For `range up`, not for people.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Seed {
+    /// Seal the data of a range whose engine was stopped in order.
+    Seal(Seal),
+    /// Copy sealed data, after checking that it is what its seal says.
+    Clone(Copy),
+}
+
+/// What is to be sealed.
+#[derive(Clone, Debug, Args)]
+pub struct Seal {
+    /// The folder with `data` and `agent`.
+    #[arg(long, value_name = "FOLDER")]
+    pub root: PathBuf,
+    /// What the seed is asked for by.
+    #[arg(long, value_name = "KEY")]
+    pub key: String,
+}
+
+/// What is to be copied where.
+#[derive(Clone, Debug, Args)]
+pub struct Copy {
+    /// The sealed folder.
+    #[arg(long, value_name = "FOLDER")]
+    pub from: PathBuf,
+    /// An empty folder with `data` and `agent`, both empty.
+    #[arg(long, value_name = "FOLDER")]
+    pub to: PathBuf,
+    /// What the seed is asked for by.
+    #[arg(long, value_name = "KEY")]
+    pub key: String,
+}
+
+/// How it ended: the one line on stdout, which the caller finds by its first key.
+#[derive(Debug, Serialize)]
+#[serde(tag = "seed", rename_all = "lowercase")]
+enum Ended {
+    /// It is sealed.
+    Sealed { entries: u64, bytes: u64 },
+    /// It is copied.
+    Cloned { entries: u64, bytes: u64, reflinked: u64, seconds: f64 },
+    /// The seed is not to be used by anybody.
+    Unusable { reason: String },
+}
+
+/// Does it, on this thread and some of its own.
+///
+/// # Errors
+/// What could not be read or written. A seed that is not to be used is no error, but a result.
+pub async fn run(seed: Seed) -> anyhow::Result<Exit> {
+    let done = tokio::task::spawn_blocking(move || match seed {
+        Seed::Seal(it) => seal_in_place(&it),
+        Seed::Clone(it) => clone_into(&it),
+    });
+    let ended = done.await.context("working on a seed")??;
+    print(&ended)?;
+    Ok(Exit::Ok)
+}
+
+fn seal_in_place(it: &Seal) -> anyhow::Result<Ended> {
+    tree::clear_leftovers(&it.root).context("removing what an engine leaves behind")?;
+    let sealed =
+        seal::seal(&it.root, &it.key).with_context(|| format!("sealing {}", it.root.display()))?;
+    Ok(Ended::Sealed { entries: sealed.entries.len() as u64, bytes: sealed.bytes() })
+}
+
+fn clone_into(it: &Copy) -> anyhow::Result<Ended> {
+    let begun = std::time::Instant::now();
+    let copied = seal::open(&it.from, &it.key).and_then(|sealed| {
+        clone::copy_tree(&it.from, &it.to, &sealed).map(|reflinked| (sealed, reflinked))
+    });
+    match copied {
+        Ok((sealed, reflinked)) => Ok(Ended::Cloned {
+            entries: sealed.entries.len() as u64,
+            bytes: sealed.bytes(),
+            reflinked,
+            seconds: begun.elapsed().as_secs_f64(),
+        }),
+        Err(SeedError::Unusable { reason }) => Ok(Ended::Unusable { reason }),
+        Err(SeedError::Io { path, source }) => {
+            Err(source).with_context(|| format!("copying {}", path.display()))
+        }
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "the result is what the caller asked for")]
+fn print(ended: &Ended) -> anyhow::Result<()> {
+    println!("{}", serde_json::to_string(ended).context("writing the result")?);
+    Ok(())
+}
+
+/// Why a seed was not copied.
+#[derive(Debug)]
+enum SeedError {
+    /// It is not what its seal says, or has none.
+    Unusable { reason: String },
+    /// Something could not be read or written.
+    Io { path: PathBuf, source: std::io::Error },
+}
+
+impl SeedError {
+    fn unusable(reason: impl Into<String>) -> Self {
+        Self::Unusable { reason: reason.into() }
+    }
+
+    /// Says of an error at which path it was.
+    fn at(path: &std::path::Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
+        move |source| Self::Io { path: path.to_owned(), source }
+    }
+}
