@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use futures::stream::BoxStream;
 use futures::{StreamExt as _, TryStreamExt as _};
 use proto::channel::{Endpoint, InvalidEndpoint};
-use proto::client::{AdminClient, RangeClient, RemoteError};
+use proto::client::{AdminClient, Manners, RangeClient, RemoteError, RemoteHost};
 use proto::control::{ImagePlan, RangeImage, RangeStatus, Reach, SyncEvent, VerifyEvent};
 use proto::identity::RangeName;
 use transfer::{EngineInfo, Event, Reference};
@@ -27,18 +27,26 @@ const RANGE_NOT_FOUND: &str = "RANGE_NOT_FOUND";
 #[derive(Debug)]
 pub(crate) struct HostAgent {
     endpoint: String,
+    parsed: Endpoint,
     client: AdminClient,
 }
 
 impl HostAgent {
     /// Must be called within a runtime.
     pub(crate) fn at(endpoint: &str) -> Result<Self, RangeError> {
-        let parsed = endpoint.parse().map_err(|source: InvalidEndpoint| RangeError::HostAgent {
-            endpoint: endpoint.to_owned(),
-            action: "reading its address",
-            source: Box::new(source),
-        })?;
-        Ok(Self { endpoint: endpoint.to_owned(), client: AdminClient::new(parsed) })
+        let parsed: Endpoint =
+            endpoint.parse().map_err(|source: InvalidEndpoint| RangeError::HostAgent {
+                endpoint: endpoint.to_owned(),
+                action: "reading its address",
+                source: Box::new(source),
+            })?;
+        let client = AdminClient::new(parsed.clone());
+        Ok(Self { endpoint: endpoint.to_owned(), parsed, client })
+    }
+
+    /// The images that the host has.
+    pub(crate) fn images(&self) -> RemoteHost {
+        RemoteHost::new(self.parsed.clone(), Manners::default())
     }
 
     /// Makes `range` known, and answers its folders. One that is known already keeps them.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use engine::docker::{Bind, ContainerSpec, ImageSettings, LoadWay, Powers, Restart};
+use engine::docker::{Bind, ContainerSpec, ImageSettings, LoadWay, Restart};
 use proto::identity::RangeName;
 use transfer::Digest;
 
@@ -27,7 +27,7 @@ pub(crate) const PARTS: &str = "dev.longshore.parts";
 pub(crate) const AGENT: &str = "dev.longshore.agent";
 
 /// Where the agent's binary is mounted, and started from.
-const AGENT_BINARY: &str = "/usr/local/bin/longshore-dind-agent";
+pub(crate) const AGENT_BINARY: &str = "/usr/local/bin/longshore-dind-agent";
 /// Where the folder with the host agent's socket is mounted.
 const HOST_FOLDER: &str = "/run/longshore/host";
 /// Where the folder is mounted in which the agent makes its socket.
@@ -66,6 +66,11 @@ impl Folders {
         }
     }
 
+    /// The folder that both are in.
+    pub(crate) fn own(&self) -> PathBuf {
+        self.agent.parent().map_or_else(|| self.agent.clone(), Path::to_owned)
+    }
+
     /// Where the range's agent listens.
     pub(crate) fn agent_endpoint(&self) -> String {
         format!("unix://{}", self.agent.join(AGENT_SOCKET).display())
@@ -90,6 +95,22 @@ impl Names {
         }
     }
 
+    /// The short container that copies a seed into both volumes. No range has a name with a dot, so
+    /// this and the following are no range's.
+    pub(crate) fn cloning(&self) -> String {
+        format!("{}.clone", self.container)
+    }
+
+    /// The empty volume that is there while both volumes are half made.
+    pub(crate) fn half(&self) -> String {
+        format!("{}.half", self.container)
+    }
+
+    /// The short container that seals both volumes.
+    pub(crate) fn sealing(&self) -> String {
+        format!("{}.seal", self.container)
+    }
+
     /// Both volumes.
     pub(crate) fn volumes(&self) -> [&str; 2] {
         [&self.data_volume, &self.agent_volume]
@@ -111,6 +132,8 @@ pub(crate) struct Parts<'a> {
     pub(crate) agent: Digest,
     /// What people tell it apart by.
     pub(crate) labels: &'a Labels,
+    /// What else is to be on it.
+    pub(crate) more: &'a BTreeMap<String, String>,
 }
 
 /// The labels that all objects of one range have.
@@ -147,15 +170,13 @@ impl Parts<'_> {
                 (names.data_volume, DATA_ROOT.to_owned()),
                 (names.agent_volume, AGENT_STATE.to_owned()),
             ],
-            powers: match self.isolation {
-                Isolation::Privileged => Powers::Privileged,
-                Isolation::Capabilities(names) => Powers::Capabilities(names.clone()),
-            },
+            powers: self.isolation.powers(),
             network: self.settings.network.clone(),
             // Back after a kill of the range, and after the engine around it or the machine restarted.
             restart: Restart::UnlessStopped,
             ..ContainerSpec::default()
         };
+        spec.labels.extend(self.more.clone());
         spec.labels.insert(IMAGE.to_owned(), self.range_image.to_owned());
         spec.labels.insert(AGENT.to_owned(), self.folders.agent_endpoint());
         let parts = Digest::of(format!("{spec:?} {}", self.agent).as_bytes());
@@ -216,6 +237,7 @@ mod tests {
             isolation,
             agent: Digest::of(agent),
             labels: &["team=x".parse().unwrap()].into_iter().collect(),
+            more: &BTreeMap::new(),
         }
         .spec()
     }

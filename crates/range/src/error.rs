@@ -74,6 +74,43 @@ pub enum RangeError {
         /// What was asked for.
         asked: String,
     },
+    /// The ranges would not fit on the disk of the engine that runs them.
+    #[error(
+        "{ranges} ranges need about {} in {} ({} of images, {copies} times), and {} are free",
+        gibibytes(*need), path.display(), gibibytes(*each), gibibytes(*free)
+    )]
+    NoDisk {
+        /// How many are to be made.
+        ranges: usize,
+        /// How often the images would be on the disk, a seed included.
+        copies: usize,
+        /// Bytes of all wanted images, at most.
+        each: u64,
+        /// Bytes that would be written.
+        need: u64,
+        /// Bytes that are free.
+        free: u64,
+        /// Where.
+        path: PathBuf,
+    },
+    /// The engines would not fit into memory.
+    #[error("{ranges} ranges need about {} MiB of memory, and {} MiB are free", need >> 20, free >> 20)]
+    NoMemory {
+        /// How many are to be started.
+        ranges: usize,
+        /// Bytes that they take before they do anything.
+        need: u64,
+        /// Bytes that can be had.
+        free: u64,
+    },
+    /// Work on a seed came to nothing.
+    #[error("{action} failed: {reason}")]
+    Seed {
+        /// What was attempted.
+        action: &'static str,
+        /// What is known of it.
+        reason: String,
+    },
     /// There is no such range.
     #[error("there is no range {range}")]
     Unknown {
@@ -156,6 +193,11 @@ impl RangeError {
                     "look at `docker logs` of the container of range {range}, then bring it up again"
                 )
             }
+            Self::NoDisk { .. } => "ask for fewer ranges or images, make room, or let the engine \
+                                    keep its data on XFS or btrfs, where ranges share the bytes of a \
+                                    seed"
+                .to_owned(),
+            Self::NoMemory { .. } => "ask for fewer ranges, or take some down first".to_owned(),
             Self::Gone { range } => format!("bring {range} up again if it was not meant to go"),
             Self::NothingWanted { .. } => "name the images".to_owned(),
             _ => return None,
@@ -170,6 +212,11 @@ impl RangeError {
             Some(step) => format!("{text}; {step}"),
             None => text,
         }
+    }
+
+    /// A failure of work on a seed.
+    pub(crate) fn seed(action: &'static str, reason: impl std::fmt::Display) -> Self {
+        Self::Seed { action, reason: reason.to_string() }
     }
 
     /// A sync that ended before it was done: the agent ended in the middle of it.
@@ -194,6 +241,10 @@ impl RangeError {
     pub(crate) fn agent(range: &RangeName, action: &'static str, source: impl Into<Cause>) -> Self {
         Self::Agent { range: range.clone(), action, source: source.into() }
     }
+}
+
+fn gibibytes(bytes: u64) -> String {
+    format!("{}.{} GiB", bytes >> 30, ((bytes & ((1 << 30) - 1)) * 10) >> 30)
 }
 
 #[cfg(test)]

@@ -15,6 +15,8 @@ pub enum RangeStage {
     Register,
     /// Volume and container are looked for, and made where they are missing.
     Create,
+    /// A seed is copied into its volumes; what it waited for the seed is not counted.
+    Clone,
     /// The container is started.
     Start,
     /// The agent and the engine inside come up.
@@ -28,6 +30,7 @@ impl fmt::Display for RangeStage {
         f.pad(match self {
             Self::Register => "register",
             Self::Create => "create",
+            Self::Clone => "clone",
             Self::Start => "start",
             Self::Ready => "ready",
             Self::Sync => "sync",
@@ -51,6 +54,8 @@ pub enum RangeEventKind {
     Entered(RangeStage),
     /// Something happened to one of its images.
     Image(transfer::Event),
+    /// Something went another way than it should, and was got over: what, as a sentence.
+    Noted(String),
     /// The range's result; its last event.
     Done(RangeReport),
 }

@@ -12,6 +12,8 @@
 
 use std::fmt;
 
+use engine::docker::Powers;
+
 /// What [`Settings::mode`](crate::Settings::mode) asks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mode {
@@ -130,6 +132,14 @@ impl Isolation {
             return Ok(Self::Privileged);
         }
         Ok(Self::Capabilities(names(bounding)))
+    }
+
+    /// As an engine is told.
+    pub(crate) fn powers(&self) -> Powers {
+        match self {
+            Self::Privileged => Powers::Privileged,
+            Self::Capabilities(names) => Powers::Capabilities(names.clone()),
+        }
     }
 
     /// What a person should know before they let anybody into such a range, as one sentence.

@@ -9,6 +9,7 @@ use transfer::{EngineInfo, Reference};
 
 use crate::error::RangeError;
 use crate::event::{RangeEvent, RangeEventKind, RangeObserver, RangeStage};
+use crate::places::Place;
 use crate::report::{Provision, RangeReport, unreached};
 
 /// What is known of a range on its way; it ends in a report, whatever happens.
@@ -25,6 +26,8 @@ pub(crate) struct Journey {
     pub(crate) provision: Option<Provision>,
     /// The results for its images.
     pub(crate) images: Vec<ImageReport>,
+    /// What it holds while it is worked on; gone while it only waits.
+    pub(crate) place: Option<Place>,
 }
 
 impl Journey {
@@ -38,6 +41,7 @@ impl Journey {
             engine: None,
             provision: None,
             images: Vec::new(),
+            place: None,
         }
     }
 
@@ -58,6 +62,12 @@ impl Journey {
     /// Passes on what happened to one of its images.
     pub(crate) fn image(&self, event: transfer::Event) {
         self.tell(RangeEventKind::Image(event));
+    }
+
+    /// Tells that something went another way, and was got over.
+    pub(crate) fn note(&self, text: String) {
+        tracing::warn!(range = %self.range, "{text}");
+        self.tell(RangeEventKind::Noted(text));
     }
 
     /// The report, which is also the last event.
@@ -116,6 +126,7 @@ mod tests {
             note.lock().unwrap().push(match event.kind {
                 RangeEventKind::Entered(stage) => stage.to_string(),
                 RangeEventKind::Image(_) => "image".to_owned(),
+                RangeEventKind::Noted(text) => text,
                 RangeEventKind::Done(_) => "done".to_owned(),
             });
         };

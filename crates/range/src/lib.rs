@@ -9,6 +9,7 @@
 //!                                       /run/longshore/agent   where its own agent's socket is made
 //!   volumes    <project>-<range>-data   /var/lib/docker        the engine's data-root
 //!              <project>-<range>-agent  /var/lib/longshore     what the agent remembers
+//!   seeds      <project>-seed-<key>-<n>-data, -agent   a stopped range's, sealed: new ranges begin with a copy
 //!   host agent AddRange(<range>)        a listener of its own: the range's identity
 //!              SetWanted(<range>)       the images that it should have: its agent keeps it in step
 //! ```
@@ -50,10 +51,14 @@ mod settings;
 mod status;
 
 mod agents;
+mod call;
 mod container;
 mod journey;
 mod look;
+mod places;
 mod ranges;
+mod room;
+mod seed;
 mod sync;
 mod up;
 
@@ -67,7 +72,8 @@ pub use proto::control::ImagePlan;
 pub use proto::identity::RangeName;
 pub use ranges::Ranges;
 pub use report::{ImageLine, Provision, RangeReport, Report, Totals};
-pub use settings::{READY_TIMEOUT, Selection, Settings, UpRequest, numbered};
+pub use seed::{SeedCard, SeedStatus};
+pub use settings::{READY_TIMEOUT, SEED_LIMIT, SeedUse, Selection, Settings, UpRequest, numbered};
 pub use status::{HeldImage, ImageStatusLine, RangeState, RangeStatus, Removal, StatusLine, Step};
 pub use transfer::event::{EventKind, ImageReport};
 pub use transfer::{EngineInfo, Event, Outcome, Reference, Stage, StoreKind};

@@ -13,6 +13,7 @@ use crate::container::{AGENT, IMAGE, Names, PROJECT, RANGE};
 use crate::error::RangeError;
 use crate::isolation::Isolation;
 use crate::labels::Labels;
+use crate::seed::SEED;
 use crate::settings::{Selection, Settings};
 use crate::status::{RangeState, RangeStatus, Removal};
 
@@ -99,7 +100,8 @@ impl Ranges {
     }
 
     /// Removes ranges with all that belongs to them, several at once: container, volumes, the host
-    /// agent's listener and what it wanted. Nothing without the project's label is touched.
+    /// agent's listener and what it wanted; with all ranges their seeds go too. Nothing without the
+    /// project's label is touched.
     ///
     /// Naming a range of which nothing is there is not an error; see [`Removal::found`].
     ///
@@ -114,7 +116,12 @@ impl Ranges {
             }
         });
         let concurrency = self.settings.concurrency.max(1);
-        Ok(futures::stream::iter(removals).buffered(concurrency).collect().await)
+        let mut removals: Vec<_> =
+            futures::stream::iter(removals).buffered(concurrency).collect().await;
+        if *selection == Selection::All {
+            removals.extend(self.prune_seeds(0).await?);
+        }
+        Ok(removals)
     }
 
     /// The names that a selection means: for all, of every range of which anything is there.
@@ -129,7 +136,9 @@ impl Ranges {
         let volumes = self.engine.volumes(&label).await?;
         let labels = containers.into_iter().map(|container| container.labels);
         let labels = labels.chain(volumes.into_iter().map(|volume| volume.labels));
-        let meant = labels.filter(|labels| Labels::given(labels).include(wanted));
+        // What a seed is made of and from is no range of anybody's.
+        let meant = labels
+            .filter(|labels| !labels.contains_key(SEED) && Labels::given(labels).include(wanted));
         let names: BTreeSet<RangeName> =
             meant.filter_map(|labels| labels.get(RANGE)?.parse().ok()).collect();
         Ok(names.into_iter().collect())
@@ -227,6 +236,7 @@ impl Ranges {
         let container = self.container(range).await?;
         let volumes = self.engine.volumes(&format!("{RANGE}={range}")).await?;
         let mut found = container.is_some();
+        self.engine.remove_container(&names.cloning()).await?;
         if let Some(container) = container {
             self.engine.remove_container(&container.id).await?;
         }
@@ -236,6 +246,7 @@ impl Ranges {
                 found = true;
             }
         }
+        self.engine.remove_volume(&names.half()).await?;
         found |= self.host_agent.remove(range).await?;
         Ok(found)
     }

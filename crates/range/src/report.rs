@@ -20,8 +20,10 @@ pub enum Provision {
     /// It was there, but half made, not answering, or made from older parts: its container was
     /// made again, and the images on its volume stayed.
     Remade,
-    /// It is new.
+    /// It is new, and its engine had nothing.
     Made,
+    /// It is new, and its engine began with a copy of a seed.
+    Cloned,
 }
 
 /// How it went for one range.

@@ -17,6 +17,23 @@ use crate::labels::Labels;
 /// this says.
 pub const READY_TIMEOUT: Duration = Duration::from_secs(180);
 
+/// Bytes that the seeds of a project may take together, unless said: some stacks of a few images.
+/// Those used longest ago go first.
+pub const SEED_LIMIT: u64 = 20 << 30;
+
+/// Whether new ranges begin with a copy of a seed: the data of a range that has the same images, on
+/// the same engine, sealed after its engine was stopped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SeedUse {
+    /// With one that is there; it is made where two or more ranges of a call are new.
+    #[default]
+    Auto,
+    /// With one, which is made for a single range too.
+    Always,
+    /// Never: each brings its images in by itself.
+    Never,
+}
+
 /// Where things are, and how ranges are made.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -36,8 +53,17 @@ pub struct Settings {
     pub network: Option<String>,
     /// How agents bring images into their engines.
     pub load_way: LoadWay,
-    /// Ranges worked on at once, at least 1.
+    /// Ranges synced at once, and asked at once; at least 1. An engine's load keeps about one core
+    /// busy.
     pub concurrency: usize,
+    /// Engines that start at once; chosen from cores and free memory when absent.
+    pub starts: Option<usize>,
+    /// Whether new ranges begin with a copy of a seed.
+    pub seeds: SeedUse,
+    /// Bytes that the seeds of a project may take together: [`SEED_LIMIT`].
+    pub seed_limit: u64,
+    /// Whether ranges are made without looking first whether there is room for them.
+    pub unchecked: bool,
     /// How long a range may take to come up: [`READY_TIMEOUT`].
     pub ready_timeout: Duration,
 }
@@ -59,6 +85,10 @@ impl Settings {
             network: None,
             load_way: LoadWay::Auto,
             concurrency: cores(),
+            starts: None,
+            seeds: SeedUse::default(),
+            seed_limit: SEED_LIMIT,
+            unchecked: false,
             ready_timeout: READY_TIMEOUT,
         }
     }

@@ -4,13 +4,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
+use futures::stream::{BoxStream, FuturesUnordered};
 use proto::identity::RangeName;
+use tokio::time::timeout;
 use transfer::event::{EventKind, ImageReport};
-use transfer::{Outcome, Reference};
+use transfer::{Event, Outcome, Reference};
 
 use crate::error::RangeError;
 use crate::event::{RangeObserver, RangeStage};
 use crate::journey::Journey;
+use crate::places::{Places, SILENCE};
 use crate::ranges::{POLL, Ranges, is_up};
 use crate::report::Report;
 use crate::settings::Selection;
@@ -37,15 +40,16 @@ impl Ranges {
         observer: Arc<dyn RangeObserver>,
     ) -> Result<Report, RangeError> {
         let names = self.names(selection).await?;
+        let places = &Places::new(1, self.settings.concurrency);
         let ranges = names.into_iter().enumerate().map(|(position, range)| {
             let mut journey = Journey::begin(range, observer.clone());
             async move {
+                journey.place = places.sync().await;
                 let result = self.sync_one(images, &mut journey).await;
                 (position, journey.end(result))
             }
         });
-        let concurrency = self.settings.concurrency.max(1);
-        let reports = futures::stream::iter(ranges).buffer_unordered(concurrency).collect().await;
+        let reports = ranges.collect::<FuturesUnordered<_>>().collect().await;
         Ok(in_order(reports))
     }
 
@@ -119,7 +123,7 @@ impl Ranges {
         let range = journey.range.clone();
         let mut events = self.running(&range).await?.sync(images).await?;
         silence.broken();
-        while let Some(event) = events.next().await {
+        while let Some(event) = self.next_event(&mut events, journey).await {
             let event = event?;
             silence.broken();
             if let EventKind::Done(report) = &event.kind {
@@ -131,6 +135,28 @@ impl Ranges {
         match journey.unfinished().iter().any(|image| images.contains(image)) {
             false => Ok(()),
             true => Err(RangeError::cut_off(&range)),
+        }
+    }
+
+    /// The next event of a sync. A range that is silent, and does not say how it is either, gives its
+    /// place to the next one; one whose engine is busy with a layer keeps it.
+    async fn next_event(
+        &self,
+        events: &mut BoxStream<'static, Result<Event, RangeError>>,
+        journey: &mut Journey,
+    ) -> Option<Result<Event, RangeError>> {
+        loop {
+            if journey.place.is_none() {
+                return events.next().await;
+            }
+            if let Ok(event) = timeout(SILENCE, events.next()).await {
+                return event;
+            }
+            let asked = async { self.running(&journey.range).await?.status().await };
+            if !matches!(timeout(SILENCE, asked).await, Ok(Ok(_))) {
+                tracing::info!(range = %journey.range, "it does not answer: the next one goes on");
+                journey.place.take();
+            }
         }
     }
 

@@ -5,19 +5,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use engine::EngineError;
-use engine::docker::{ContainerSpec, ContainerState, ImageSettings, Powers};
+use engine::docker::{ContainerSpec, ContainerState, Powers};
 use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
 use proto::identity::RangeName;
-use transfer::Digest;
+use transfer::EngineInfo;
 
+use crate::call::{Call, Recipe};
 use crate::container::{IMAGE, Names, PARTS, PROJECT, Parts, RANGE, labels};
 use crate::error::RangeError;
 use crate::event::{RangeObserver, RangeStage};
-use crate::isolation::{self, Isolation};
+use crate::isolation;
 use crate::journey::Journey;
 use crate::labels::Labels;
+use crate::places::{Places, patiently};
 use crate::ranges::Ranges;
 use crate::report::{Provision, RangeReport, Report};
+use crate::seed::Wanted;
 use crate::settings::UpRequest;
 use crate::sync::union;
 
@@ -26,14 +30,6 @@ use crate::sync::union;
 /// Long enough for an engine that is busy extracting on few cores; a range whose agent is stuck
 /// costs this much once.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
-
-/// What all ranges of one call are made from.
-struct Recipe<'a> {
-    request: &'a UpRequest,
-    image: ImageSettings,
-    isolation: Isolation,
-    agent: Digest,
-}
 
 impl Ranges {
     /// Brings ranges up with their images, several at once. One that fails does not stop the
@@ -59,29 +55,37 @@ impl Ranges {
         // Owned, so that the future can be sent to another thread whatever the names live in.
         let names = request.names.iter().cloned();
         let names: Vec<_> = names.filter(|name| seen.insert(name.clone())).collect();
+        let there = self.there().await?;
+        let cold = names.iter().filter(|name| there.is_cold(&self.settings.project, name)).count();
+        let machine = self.machine().await?;
+        let wanted = if cold == 0 { Wanted::default() } else { self.resolve(request).await };
+        let seeding = self.seeding(&recipe, &wanted, cold);
+        if !self.settings.unchecked {
+            self.check_room(&machine, &wanted, seeding.as_ref(), cold).await?;
+        }
+        let starts = self.settings.starts.unwrap_or_else(|| machine.starts());
+        let places = Places::new(starts, self.settings.concurrency);
+        let (seeding, observer) = (seeding.as_ref(), &observer);
+        let call = Call { observer, places: &places, seeding, there: &there };
         let ranges = names.into_iter().enumerate().map(|(position, range)| {
-            let journey = Journey::begin(range, observer.clone());
+            let journey = Journey::begin(range, call.observer.clone());
             let recipe = &recipe;
-            async move { (position, self.up_one(recipe, journey).await) }
+            async move { (position, self.up_one(recipe, journey, &call).await) }
         });
-        let concurrency = self.settings.concurrency.max(1);
-        let reports = futures::stream::iter(ranges).buffer_unordered(concurrency).collect().await;
+        // All at once: each waits for its places, and not for those before it.
+        let reports = ranges.collect::<FuturesUnordered<_>>().collect().await;
+        self.keep_seeds_within(self.settings.seed_limit, None).await;
         Ok(in_order(reports))
     }
 
-    async fn recipe<'a>(&self, request: &'a UpRequest) -> Result<Recipe<'a>, RangeError> {
-        let image = self.engine.image_settings(&request.range_image).await?;
-        let image =
-            image.ok_or_else(|| RangeError::NoRangeImage { image: request.range_image.clone() })?;
-        let path = self.settings.agent_binary.clone();
-        let unread =
-            |source| RangeError::AgentBinary { path: self.settings.agent_binary.clone(), source };
-        let agent = tokio::fs::read(path).await.map_err(unread)?;
-        Ok(Recipe { request, image, isolation: self.isolation()?, agent: Digest::of(&agent) })
-    }
-
-    async fn up_one(&self, recipe: &Recipe<'_>, mut journey: Journey) -> RangeReport {
-        let result = self.bring_up(recipe, &mut journey).await;
+    async fn up_one(
+        &self,
+        recipe: &Recipe<'_>,
+        mut journey: Journey,
+        call: &Call<'_>,
+    ) -> RangeReport {
+        // Boxed: the way of a range is long, and there may be many.
+        let result = Box::pin(self.bring_up(recipe, &mut journey, call)).await;
         if let Err(error) = &result {
             tracing::warn!(range = %journey.range, %error, "range is not up");
         }
@@ -89,13 +93,22 @@ impl Ranges {
     }
 
     /// The way of one range; the module's first line in code.
-    async fn bring_up(&self, recipe: &Recipe<'_>, journey: &mut Journey) -> Result<(), RangeError> {
+    pub(crate) async fn bring_up(
+        &self,
+        recipe: &Recipe<'_>,
+        journey: &mut Journey,
+        call: &Call<'_>,
+    ) -> Result<(), RangeError> {
         let range = journey.range.clone();
         let project = &self.settings.project;
-        journey.enter(RangeStage::Register);
+        let names = Names::of(project, &range);
         journey.wanted = recipe.request.images.clone();
+        let seed = self.seed_of(recipe, &range, None, call).await?;
+        journey.place = call.places.start().await;
+
+        journey.enter(RangeStage::Register);
         // Before anything is written down: what is not ours to change keeps what it should have.
-        let present = self.engine.container(&Names::of(project, &range).container).await?;
+        let present = self.engine.container(&names.container).await?;
         if let Some(present) = &present {
             agree(project, &range, &recipe.request.range_image, present)?;
         }
@@ -105,13 +118,25 @@ impl Ranges {
             [] => before.clone(),
             images => union(&[], images),
         };
-        self.want(&range, &before, &journey.wanted).await?;
 
         journey.enter(RangeStage::Create);
         let given = match (&present, recipe.request.labels.is_empty()) {
             (Some(present), true) => Labels::given(&present.labels),
             _ => recipe.request.labels.clone(),
         };
+        if present.is_none() && call.there.is_half(&names) {
+            self.drop_half_clone(&range).await?;
+        }
+        let cloned = match seed.filter(|_| present.is_none()) {
+            Some(seed) => self.begin_with(seed, recipe, journey, &given, call).await?,
+            None => false,
+        };
+        // A new range that has everything to bring in is told so when it is its turn: its agent
+        // begins at once.
+        let told = present.is_some() || cloned;
+        if told {
+            self.want(&range, &before, &journey.wanted).await?;
+        }
         let spec = Parts {
             settings: &self.settings,
             range: &range,
@@ -121,40 +146,63 @@ impl Ranges {
             isolation: &recipe.isolation,
             agent: recipe.agent,
             labels: &given,
+            more: &recipe.more,
         }
         .spec()?;
         let provision = judge(&spec, present.as_ref());
         if matches!(provision, Provision::Made | Provision::Remade) {
-            self.make(&range, &spec, &given).await?;
+            self.make(recipe, &range, &spec, &given).await?;
         }
-        journey.provision = Some(provision);
+        journey.provision = Some(if cloned { Provision::Cloned } else { provision });
 
         journey.enter(RangeStage::Start);
         self.engine.start_container(&spec.name).await?;
 
         journey.enter(RangeStage::Ready);
-        journey.engine = Some(match provision {
-            Provision::Kept => match self.ready(&range, PATIENCE).await {
-                Ok(engine) => engine,
-                Err(error) => {
-                    tracing::info!(%range, %error, "range is made again");
-                    journey.provision = Some(Provision::Remade);
-                    self.make(&range, &spec, &given).await?;
-                    self.engine.start_container(&spec.name).await?;
-                    self.ready(&range, self.settings.ready_timeout).await?
-                }
-            },
-            _ => self.ready(&range, self.settings.ready_timeout).await?,
-        });
+        let mut place = journey.place.take();
+        let ready = self.ready_or_remade(recipe, journey, provision, &spec, &given);
+        journey.engine = Some(Box::pin(patiently(&mut place, ready)).await?);
+        drop(place);
         if journey.wanted.is_empty() {
             return Ok(());
         }
+        journey.place = call.places.sync().await;
+        if !told {
+            self.want(&range, &before, &journey.wanted).await?;
+        }
         self.sync_into(journey).await
+    }
+
+    /// Waits until a range answers that was started; one that was kept and does not is made again.
+    async fn ready_or_remade(
+        &self,
+        recipe: &Recipe<'_>,
+        journey: &mut Journey,
+        provision: Provision,
+        spec: &ContainerSpec,
+        given: &Labels,
+    ) -> Result<EngineInfo, RangeError> {
+        let range = journey.range.clone();
+        let limit = self.settings.ready_timeout;
+        if provision != Provision::Kept {
+            return self.ready(&range, limit).await;
+        }
+        match self.ready(&range, PATIENCE).await {
+            Ok(engine) => Ok(engine),
+            Err(error) => {
+                tracing::info!(%range, %error, "range is made again");
+                journey.provision = Some(Provision::Remade);
+                self.make(recipe, &range, spec, given).await?;
+                self.engine.start_container(&spec.name).await?;
+                self.ready(&range, limit).await
+            }
+        }
     }
 
     /// Makes the container, in the place of one that may be there, over volumes that may be too.
     async fn make(
         &self,
+        recipe: &Recipe<'_>,
         range: &RangeName,
         spec: &ContainerSpec,
         given: &Labels,
@@ -162,13 +210,15 @@ impl Ranges {
         let project = &self.settings.project;
         self.engine.remove_container(&spec.name).await?;
         for volume in Names::of(project, range).volumes() {
-            self.engine.create_volume(volume, &labels(project, range, given)).await?;
+            let mut all = labels(project, range, given);
+            all.extend(recipe.more.clone());
+            self.engine.create_volume(volume, &all).await?;
         }
         self.create(spec.clone()).await
     }
 
     /// Creates the container, without the capabilities that the engine has never heard of.
-    async fn create(&self, mut spec: ContainerSpec) -> Result<(), RangeError> {
+    pub(crate) async fn create(&self, mut spec: ContainerSpec) -> Result<(), RangeError> {
         loop {
             let Err(error) = self.engine.create_container(&spec).await else { return Ok(()) };
             let (EngineError::Refused { message, .. }, Powers::Capabilities(given)) =

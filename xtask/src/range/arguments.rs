@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
-use range::{Label, Mode, RangeName, Selection, numbered};
+use range::{Label, Mode, RangeName, SeedUse, Selection, Settings, numbered};
 
 use crate::exit::Usage;
 use crate::setup::{Ranges, Store};
@@ -105,6 +105,37 @@ impl Names {
     }
 }
 
+/// How new ranges come by their images, and how many of them are made at once.
+#[derive(Debug, Args)]
+pub(crate) struct Making {
+    /// Make a seed even for one new range: the sealed data of a range with the same images, of which
+    /// new ranges begin with a copy. Without, one is made for two or more, and used where it is there.
+    #[arg(long, conflicts_with = "no_seed")]
+    seed: bool,
+    /// Neither make nor use a seed: each new range brings its images in by itself.
+    #[arg(long)]
+    no_seed: bool,
+    /// How much all seeds may take; those used longest ago go first.
+    #[arg(long, value_name = "GIB", default_value_t = range::SEED_LIMIT >> 30)]
+    seed_limit: u64,
+    /// Do not look first whether disk and memory have room for all new ranges.
+    #[arg(long)]
+    unchecked: bool,
+}
+
+impl Making {
+    /// These settings on top of others; `at_once` is the number of ranges that a person asked for.
+    pub(crate) fn on(&self, settings: Settings, at_once: Option<usize>) -> Settings {
+        let seeds = match (self.seed, self.no_seed) {
+            (true, _) => SeedUse::Always,
+            (_, true) => SeedUse::Never,
+            _ => SeedUse::Auto,
+        };
+        let seed_limit = self.seed_limit.saturating_mul(1 << 30);
+        Settings { seeds, seed_limit, unchecked: self.unchecked, starts: at_once, ..settings }
+    }
+}
+
 /// Which of the ranges that are there a command is about.
 #[derive(Debug, Args)]
 pub(crate) struct Which {
@@ -176,6 +207,19 @@ mod tests {
         assert!(error.is::<Usage>(), "{error}");
         let long = "x".repeat(63);
         assert!(list(Some(2), &[&long]).unwrap_err().is::<Usage>(), "a number more is too long");
+    }
+
+    #[test]
+    fn seeds_are_made_used_or_left_as_the_flags_say() {
+        let check = |seed: bool, no_seed: bool, expected: SeedUse| {
+            let making = Making { seed, no_seed, seed_limit: 3, unchecked: true };
+            let settings = making.on(Settings::new("unix:///d", "unix:///h", "/a"), Some(7));
+            assert_eq!((settings.seeds, settings.seed_limit), (expected, 3 << 30));
+            assert_eq!((settings.unchecked, settings.starts), (true, Some(7)));
+        };
+        check(false, false, SeedUse::Auto);
+        check(true, false, SeedUse::Always);
+        check(false, true, SeedUse::Never);
     }
 
     #[test]

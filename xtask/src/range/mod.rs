@@ -5,6 +5,7 @@ mod dry_run;
 mod output;
 mod place;
 mod progress;
+mod seeds;
 mod wanted;
 
 use std::future::Future;
@@ -16,7 +17,7 @@ use anyhow::{Context as _, Result};
 use clap::{Args, Subcommand};
 use range::{Label, LoadWay, RangeError, RangeName, Ranges, Reference, Settings, UpRequest};
 
-use self::arguments::{Format, Names, RangeImage, RangeMode, Which};
+use self::arguments::{Format, Making, Names, RangeImage, RangeMode, Which};
 use self::progress::Progress;
 use self::wanted::{Images, references};
 use crate::exit::Exit;
@@ -43,7 +44,9 @@ pub(crate) enum Command {
     Verify(Verify),
     /// Run a command in a range; `docker …` there speaks to the engine inside.
     Exec(Exec),
-    /// Remove ranges with all that belongs to them.
+    /// List the seeds that new ranges begin with, or remove some.
+    Seeds(seeds::Seeds),
+    /// Remove ranges with all that belongs to them; with all ranges their seeds go too.
     Down(Down),
 }
 
@@ -52,6 +55,8 @@ pub(crate) const EXAMPLES: &str = "\
 Examples:
   Three ranges with two images each, both of which this machine's engine has:
     cargo xtask range up --count 3 --image python:3.12 --image postgres:16
+  Fifty, each begun with a copy of one seed:
+    cargo xtask range up --count 50 --image python:3.12 --image postgres:16
   Two more, on Docker's containerd store:
     cargo xtask range up --name blobs --count 2 --range-image containerd --image python:3.12
   The images of a stack's services, seen beforehand:
@@ -91,6 +96,8 @@ pub(crate) struct Up {
     /// fastest that each engine's store allows.
     #[arg(long, value_name = "WAY", default_value = "auto")]
     load_way: LoadWay,
+    #[command(flatten)]
+    making: Making,
     #[command(flatten)]
     forecast: Forecast,
     #[command(flatten)]
@@ -192,6 +199,7 @@ pub(crate) fn run(command: &Command) -> Result<Exit> {
         Command::Sync(sync) => run_sync(sync),
         Command::Verify(verify) => run_verify(verify),
         Command::Exec(exec) => run_exec(exec),
+        Command::Seeds(seeds) => seeds::run(seeds),
         Command::Down(down) => run_down(down),
     }
 }
@@ -238,6 +246,7 @@ fn run_up(up: &Up) -> Result<Exit> {
         load_way: up.load_way,
         ..settings(&place, up.common.concurrency)
     };
+    let settings = up.making.on(settings, up.common.concurrency);
     let report = until_interrupted(async {
         let ranges = Ranges::connect(settings).await.map_err(|error| told(&error))?;
         eprintln!("{}", ranges.isolation().map_err(|error| told(&error))?.sentence());

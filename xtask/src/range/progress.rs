@@ -1,6 +1,6 @@
 //! Progress on stderr: moving lines on a terminal, one line for each range elsewhere.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::IsTerminal as _;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -13,8 +13,11 @@ use range::{
 
 use crate::text::{count, size};
 
-/// Most lines that move at once: more would not fit on a screen.
+/// Most lines of images that move at once: more would not fit on a screen.
 const MAX_BARS: usize = 30;
+
+/// Most lines of ranges; those that have none are in the sum.
+const MAX_RANGES: usize = 20;
 
 /// How often a line moves by itself.
 const TICK: Duration = Duration::from_millis(120);
@@ -32,6 +35,14 @@ pub(crate) struct Progress {
 struct Lines {
     ranges: HashMap<RangeName, ProgressBar>,
     images: HashMap<(RangeName, Reference), ProgressBar>,
+    /// Where each range is that is under way.
+    stages: BTreeMap<RangeName, RangeStage>,
+    /// Ranges that are done.
+    done: usize,
+    /// How many there are; 0 when that is not known.
+    all: usize,
+    /// The last line, which sums up.
+    sum: Option<ProgressBar>,
 }
 
 impl Progress {
@@ -41,32 +52,79 @@ impl Progress {
         if is_terminal && ranges != 0 {
             eprintln!("{}", count(ranges, "range"));
         }
-        Self { screen: is_terminal.then(MultiProgress::new), lines: Mutex::default() }
+        let lines = Mutex::new(Lines { all: ranges, ..Lines::default() });
+        Self { screen: is_terminal.then(MultiProgress::new), lines }
     }
 }
 
 impl RangeObserver for Progress {
     fn observe(&self, event: RangeEvent) {
+        // A thread that panicked while it drew leaves nothing that matters half done.
+        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.count(&event);
         let Some(screen) = &self.screen else {
-            if let RangeEventKind::Done(report) = &event.kind {
-                eprintln!("{}", summary(report));
+            match &event.kind {
+                RangeEventKind::Done(report) => eprintln!("{}{}", lines.so_far(), summary(report)),
+                RangeEventKind::Noted(text) => eprintln!("{}: {text}", event.range),
+                RangeEventKind::Entered(_) | RangeEventKind::Image(_) => {}
             }
             return;
         };
-        // A thread that panicked while it drew leaves nothing that matters half done.
-        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         match event.kind {
             RangeEventKind::Entered(stage) => lines.entered(screen, &event.range, stage),
             RangeEventKind::Image(image) => lines.image(screen, &event.range, &image),
+            RangeEventKind::Noted(text) => say(screen, &format!("{}: {text}", event.range)),
             RangeEventKind::Done(report) => lines.done(screen, &report),
         }
+        lines.sum_up(screen);
     }
 }
 
 impl Lines {
+    fn count(&mut self, event: &RangeEvent) {
+        match &event.kind {
+            RangeEventKind::Entered(stage) => {
+                self.stages.insert(event.range.clone(), *stage);
+            }
+            RangeEventKind::Done(_) => {
+                self.stages.remove(&event.range);
+                self.done += 1;
+            }
+            RangeEventKind::Image(_) | RangeEventKind::Noted(_) => {}
+        }
+    }
+
+    /// How far a command with many ranges is, before what it says of one.
+    fn so_far(&self) -> String {
+        if self.all < 2 { String::new() } else { format!("[{}/{}] ", self.done, self.all) }
+    }
+
+    /// One line for all ranges, where not each has its own.
+    fn sum_up(&mut self, screen: &MultiProgress) {
+        if self.all <= MAX_RANGES {
+            return;
+        }
+        let mut stages: BTreeMap<RangeStage, usize> = BTreeMap::new();
+        self.stages.values().for_each(|stage| *stages.entry(*stage).or_default() += 1);
+        let words = stages.into_iter().map(|(stage, count)| format!(", {count} in {stage}"));
+        let text = format!("{} of {} done{}", self.done, self.all, words.collect::<String>());
+        let sum = self.sum.get_or_insert_with(|| {
+            let bar = screen.add(ProgressBar::no_length());
+            bar.set_style(style("{msg} {elapsed}"));
+            bar
+        });
+        sum.set_message(text);
+        if self.done == self.all {
+            sum.finish_and_clear();
+        }
+    }
+
     fn entered(&mut self, screen: &MultiProgress, range: &RangeName, stage: RangeStage) {
+        if MAX_RANGES <= self.ranges.len() && !self.ranges.contains_key(range) {
+            return;
+        }
         let bar = self.ranges.entry(range.clone()).or_insert_with(|| {
-            let bar = screen.add(ProgressBar::no_length().with_prefix(range.to_string()));
+            let bar = screen.insert(0, ProgressBar::no_length().with_prefix(range.to_string()));
             bar.set_style(style("{spinner} {prefix:20} {msg} {elapsed}"));
             bar.enable_steady_tick(TICK);
             bar
@@ -112,9 +170,14 @@ impl Lines {
         if let Some(bar) = self.ranges.remove(&report.range) {
             bar.finish_and_clear();
         }
-        if screen.println(summary(report)).is_err() {
-            eprintln!("{}", summary(report));
-        }
+        say(screen, &format!("{}{}", self.so_far(), summary(report)));
+    }
+}
+
+/// A line that stays, above those that move.
+fn say(screen: &MultiProgress, text: &str) {
+    if screen.println(text).is_err() {
+        eprintln!("{text}");
     }
 }
 
@@ -133,6 +196,7 @@ fn summary(report: &RangeReport) -> String {
         Some(Provision::Started) => "started, ",
         Some(Provision::Remade) => "made again, ",
         Some(Provision::Made) => "made, ",
+        Some(Provision::Cloned) => "cloned, ",
         None => "",
     };
     let engine = report.engine.as_ref().map_or("engine unknown", |engine| engine.engine.as_str());
@@ -168,6 +232,12 @@ mod tests {
             summary(&report),
             "a: made, engine unknown; 0 synced, 0 skipped, 0 failed; 0 B moved, 0 B not; 1.5 s"
         );
+        let mut lines = Lines { all: 50, ..Lines::default() };
+        let event = |kind| RangeEvent { range: report.range.clone(), kind };
+        lines.count(&event(RangeEventKind::Entered(RangeStage::Clone)));
+        assert_eq!((lines.stages.len(), lines.so_far().as_str()), (1, "[0/50] "));
+        lines.count(&event(RangeEventKind::Done(report.clone())));
+        assert_eq!((lines.stages.len(), lines.so_far().as_str()), (0, "[1/50] "));
         let failed = RangeReport { error: Some("no space".to_owned()), ..report };
         assert_eq!(summary(&failed), "a: failed: no space");
     }

@@ -26,6 +26,7 @@ mod matrix;
 mod memory;
 mod plan;
 mod refusals;
+mod seeds;
 mod registry;
 mod shared;
 mod sidecar;

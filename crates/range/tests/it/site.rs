@@ -129,6 +129,12 @@ impl Site {
         self.ranges = Ranges::connect(self.settings.clone()).await.unwrap();
     }
 
+    /// Changes how ranges are made from now on.
+    pub(crate) async fn set(&mut self, change: impl FnOnce(&mut Settings)) {
+        change(&mut self.settings);
+        self.ranges = Ranges::connect(self.settings.clone()).await.unwrap();
+    }
+
     /// The administrator's side of the host agent.
     pub(crate) fn admin(&self) -> AdminClient {
         AdminClient::new(self.admin_endpoint())
