@@ -19,6 +19,13 @@ use super::rebuild::Layer;
 use super::tar_split::{Encoded, Entry};
 use crate::ahead::Plan;
 
+/// Bytes of the first frames, which somebody waits for: a full one of tiny files that are not in the
+/// page cache takes a disk a second.
+pub(super) const FIRST: usize = 64 << 10;
+
+/// How many frames are that small: verification holds one back.
+const FIRST_FRAMES: u64 = 2;
+
 /// Cuts a layer into frames.
 pub(super) struct FramePlan {
     layer: Arc<Layer>,
@@ -28,6 +35,8 @@ pub(super) struct FramePlan {
     skip: u64,
     /// Bytes that are still to come.
     left: u64,
+    /// Frames so far.
+    frames: u64,
 }
 
 /// What the last frame had no room for.
@@ -68,7 +77,7 @@ impl FramePlan {
         let entries = layer.files.entries().map_err(|error| error.about(layer.digest))?;
         let left = layer.size - offset;
         let rest = Rest::Bytes(Bytes::new());
-        Ok(Self { layer, entries, rest, skip: offset, left })
+        Ok(Self { layer, entries, rest, skip: offset, left, frames: 0 })
     }
 
     /// Puts what was left over into the frame; `false` when nothing was.
@@ -155,7 +164,8 @@ impl Plan for FramePlan {
 
     /// The next frame; the last one only if the tar ends there.
     fn next(&mut self) -> Result<Option<Frame>, BlobError> {
-        let len = usize::try_from(self.left).map_or(MAX_FRAME, |left| left.min(MAX_FRAME));
+        let most = if self.frames < FIRST_FRAMES { FIRST } else { MAX_FRAME };
+        let len = usize::try_from(self.left).map_or(most, |left| left.min(most));
         if len == 0 {
             return Ok(None);
         }
@@ -166,6 +176,7 @@ impl Plan for FramePlan {
                 return Err(self.layer.mismatch(came));
             }
         }
+        self.frames += 1;
         self.left -= len as u64;
         if self.left == 0 {
             self.expect_end()?;

@@ -127,6 +127,7 @@ async fn nothing_is_read_before_it_is_asked_for() {
     assert_eq!(files.stats().bytes_read, 4, "something was read before the first frame");
     let first = stream.try_next().await.unwrap().unwrap();
     assert!(first.starts_with(&header));
+    assert_eq!(first.len(), plan::FIRST, "the first frame is waited for");
     drop(stream);
     // The verification holds one back besides.
     let most = 2 + crate::ahead::AHEAD;
