@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, ensure};
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::StreamExt as _;
+use futures::{StreamExt as _, TryStreamExt as _};
 use proto::client::Manners;
 use proto::library::{AllImages, Terms};
 use proto::server::{Caps, HOST_SERVICES, Health, Listener, Server, Services};
@@ -16,12 +16,13 @@ use proto::{Caller, Library, RemoteHost};
 use tokio_util::sync::CancellationToken;
 use transfer::store::FsStore;
 use transfer::{
-    BlobSource, ConfigDigest, Image, ImageSource, ImageSummary, LayerForm, Reference, SourceError,
+    BlobSource, BlobStore as _, BlobStream, ConfigDigest, Image, ImageSource, ImageSummary, Ingest,
+    LayerForm, Reference, SourceError,
 };
 
 use super::admin::NoAdmin;
 use super::peer::Job;
-use super::route::{Receiver, Transport};
+use super::route::Transport;
 
 /// A host agent's data path, ready to serve; says where.
 pub(super) async fn listen(
@@ -29,10 +30,20 @@ pub(super) async fn listen(
     store: &Path,
     socket: &Path,
 ) -> anyhow::Result<(Server, String)> {
-    let blobs = FsStore::open(store).await.context("opening the store")?;
+    let blobs = open(job, store).await?;
     let leases = blobs.leases().clone();
     let images = OneImage { image: image_of(job)?, blobs: Arc::new(blobs) };
-    let library = Library::new(Arc::new(images), Arc::new(AllImages), leases, Terms::default());
+    // The receivers are one range here, and many in life.
+    let receivers = job.route.receivers.max(8);
+    let in_flight = u64::from(receivers) * transfer::limited::WINDOW as u64;
+    let terms = Terms {
+        reads: receivers as usize,
+        reads_per_caller: receivers as usize,
+        bytes_in_flight: in_flight,
+        bytes_in_flight_per_caller: in_flight,
+        ..Terms::default()
+    };
+    let library = Library::new(Arc::new(images), Arc::new(AllImages), leases, terms);
     let health = Health::not_serving(&HOST_SERVICES).await;
     let caller = Caller::Range("bench".parse()?);
     let services = Services::of_host(caller, Arc::new(library), Arc::new(NoAdmin), &health);
@@ -42,7 +53,17 @@ pub(super) async fn listen(
     };
     let endpoint = listener.to_string();
     health.set(true).await;
-    Ok((Server::new(listener, services, Caps::default()), endpoint))
+    let caps = Caps { connections: 2 * receivers, ..Caps::default() };
+    Ok((Server::new(listener, services, caps), endpoint))
+}
+
+/// The store as a host agent has it that took the blob in itself: what it serves was hashed once, and
+/// is not hashed again for a reader.
+pub(super) async fn open(job: &Job, store: &Path) -> anyhow::Result<FsStore> {
+    let blobs = FsStore::open(store).await.context("opening the store")?;
+    let mut read = blobs.open(&job.digest, 0).await?;
+    while read.try_next().await?.is_some() {}
+    Ok(blobs)
 }
 
 /// Serves until `end`.
@@ -50,24 +71,38 @@ pub(super) async fn serve(server: Server, end: CancellationToken) -> anyhow::Res
     Ok(server.run(end).await?)
 }
 
-/// Takes the blob as a dind agent does; says how many bytes came.
-///
-/// A receiver that discards reads from byte 1 on, as after a broken connection: neither end can
-/// verify a piece, so neither hashes it.
-pub(super) async fn fetch(from: &str, job: &Job) -> anyhow::Result<u64> {
-    let host = RemoteHost::new(from.parse()?, Manners::default());
+/// Takes the blob as a dind agent does, and keeps it where there is somewhere to keep it; says how
+/// many bytes came.
+pub(super) async fn fetch(from: &str, job: &Job, kept: Option<FsStore>) -> anyhow::Result<u64> {
+    let host = RemoteHost::new(from.parse()?, Manners { connections: 1, ..Manners::default() });
     let config_digest = image_of(job)?.config_digest;
     host.image(&config_digest, LayerForm::AsStored).await?;
-    let offset = match job.route.receiver {
-        Receiver::Discards => 1,
-        Receiver::Verifies => 0,
+    let stream = host.blobs(&config_digest).open(&job.digest, job.offset()).await?;
+    let ingest = match &kept {
+        Some(store) => Some(store.ingest_verified(&job.blob()).await?),
+        None => None,
     };
-    let mut stream = host.blobs(&config_digest).open(&job.digest, offset).await?;
+    take(stream, ingest, job).await
+}
+
+/// Reads a stream to its end and keeps it, where it is to be kept; says how many bytes came.
+pub(super) async fn take(
+    mut stream: BlobStream,
+    mut ingest: Option<Box<dyn Ingest>>,
+    job: &Job,
+) -> anyhow::Result<u64> {
     let mut seen = 0;
     while let Some(frame) = stream.next().await {
-        seen += frame?.len() as u64;
+        let frame = frame?;
+        seen += frame.len() as u64;
+        if let Some(ingest) = &mut ingest {
+            ingest.write(frame).await?;
+        }
     }
-    ensure!(offset + seen == job.size, "{seen} of {} bytes came", job.size);
+    ensure!(seen == job.expected(), "{seen} of {} bytes came", job.expected());
+    if let Some(ingest) = ingest {
+        ingest.commit(&job.blob()).await?;
+    }
     Ok(seen)
 }
 

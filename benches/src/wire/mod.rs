@@ -12,6 +12,7 @@
 pub mod route;
 pub mod peer;
 pub mod report;
+pub mod measure;
 pub mod machine;
 pub mod admin;
 
@@ -19,6 +20,7 @@ mod grpc;
 mod raw;
 mod rig;
 mod size;
+mod tonic;
 
 pub use rig::{Options, Progress, run};
 pub use size::parse_size;

@@ -15,11 +15,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use transfer::Digest;
+use transfer::store::FsStore;
+use transfer::{Descriptor, Digest, MediaType};
 
-use super::route::{Protocol, Route};
-use super::{grpc, raw};
+use super::route::{Protocol, Receiver, Route};
+use super::{grpc, raw, tonic};
 
 /// What a peer is to do.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -32,6 +34,24 @@ pub struct Job {
     pub size: u64,
     /// Which end.
     pub role: Role,
+}
+
+impl Job {
+    /// Where each receiver begins, in bytes.
+    pub(super) fn offset(&self) -> u64 {
+        self.route.offset(self.size)
+    }
+
+    /// What is moved.
+    pub(super) fn blob(&self) -> Descriptor {
+        let (media_type, digest, size) = (MediaType::new(MediaType::LAYER), self.digest, self.size);
+        Descriptor { media_type, digest, size }
+    }
+
+    /// How many bytes each receiver is to get.
+    pub(super) fn expected(&self) -> u64 {
+        self.size - self.offset()
+    }
 }
 
 /// The end of the socket that a peer is.
@@ -49,6 +69,8 @@ pub enum Role {
     Fetch {
         /// Where the server said that it listens: `http://host:port` or `unix:///path`.
         from: String,
+        /// A folder for what is to be kept.
+        folder: PathBuf,
     },
 }
 
@@ -80,7 +102,7 @@ pub async fn run(job: &str) -> anyhow::Result<()> {
     let job: Job = serde_json::from_str(job).context("reading the job")?;
     match &job.role {
         Role::Serve { store, socket } => serve(&job, store, socket).await,
-        Role::Fetch { from } => fetch(&job, from).await,
+        Role::Fetch { from, folder } => fetch(&job, from, folder).await,
     }
 }
 
@@ -88,12 +110,17 @@ async fn serve(job: &Job, store: &Path, socket: &Path) -> anyhow::Result<()> {
     match job.route.protocol {
         Protocol::Raw => {
             let (listener, endpoint) = raw::listen(job.route.transport, socket).await?;
-            let blob = raw::load(store, &job.digest).await?;
-            measured(&endpoint, |_| raw::serve(listener, blob)).await
+            let blob = raw::load(store, job).await?;
+            measured(&endpoint, |_| raw::serve(listener, blob, job.route.receivers)).await
         }
         Protocol::Grpc => {
             let (server, endpoint) = grpc::listen(job, store, socket).await?;
             measured(&endpoint, |end| grpc::serve(server, end)).await
+        }
+        Protocol::Tonic => {
+            let (listener, endpoint) = raw::listen(job.route.transport, socket).await?;
+            let store = grpc::open(job, store).await?;
+            measured(&endpoint, |end| tonic::serve(listener, store, end)).await
         }
     }
 }
@@ -119,13 +146,28 @@ where
     say(&meter.usage()?)
 }
 
-async fn fetch(job: &Job, from: &str) -> anyhow::Result<()> {
+async fn fetch(job: &Job, from: &str, folder: &Path) -> anyhow::Result<()> {
+    let kept = match job.route.receiver {
+        Receiver::Stores => Some(FsStore::open(folder).await.context("opening the store")?),
+        Receiver::Discards | Receiver::Verifies => None,
+    };
     let meter = Meter::start()?;
     let start = Instant::now();
-    let bytes = match job.route.protocol {
-        Protocol::Raw => raw::fetch(from, job).await?,
-        Protocol::Grpc => grpc::fetch(from, job).await?,
-    };
+    let mut receivers = JoinSet::new();
+    for _ in 0..job.route.receivers {
+        let (job, from, kept) = (job.clone(), from.to_owned(), kept.clone());
+        receivers.spawn(async move {
+            match job.route.protocol {
+                Protocol::Raw => raw::fetch(&from, &job).await,
+                Protocol::Grpc => grpc::fetch(&from, &job, kept).await,
+                Protocol::Tonic => tonic::fetch(&from, &job, kept).await,
+            }
+        });
+    }
+    let mut bytes = 0;
+    while let Some(fetched) = receivers.join_next().await {
+        bytes += fetched??;
+    }
     let seconds = start.elapsed().as_secs_f64();
     let usage = meter.usage()?;
     ensure!(0 < bytes, "nothing came");

@@ -4,14 +4,16 @@
 //! sender that safe code can be, and why its peak memory is that of the blob.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context as _, ensure};
 use bytes::Bytes;
 use futures::TryStreamExt as _;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::task::JoinSet;
 use transfer::store::FsStore;
-use transfer::{BlobSource as _, Digest, Hasher, MAX_FRAME};
+use transfer::{BlobSource as _, Hasher, MAX_FRAME};
 
 use super::peer::Job;
 use super::route::{Receiver, Transport};
@@ -44,19 +46,31 @@ pub(super) async fn listen(
     }
 }
 
-/// The blob's frames, in memory.
-pub(super) async fn load(store: &Path, digest: &Digest) -> anyhow::Result<Vec<Bytes>> {
+/// What is to be sent of the blob, in frames in memory.
+pub(super) async fn load(store: &Path, job: &Job) -> anyhow::Result<Vec<Bytes>> {
     let store = FsStore::open(store).await.context("opening the store")?;
-    let stream = store.open(digest, 0).await?;
+    let stream = store.open(&job.digest, job.offset()).await?;
     Ok(stream.try_collect().await?)
 }
 
-/// Sends the blob to the first who connects.
-pub(super) async fn serve(listener: Listener, blob: Vec<Bytes>) -> anyhow::Result<()> {
-    match listener {
-        Listener::Tcp(listener) => send(listener.accept().await?.0, &blob).await,
-        Listener::Unix(listener) => send(listener.accept().await?.0, &blob).await,
+/// Sends the blob to the first `receivers` who connect.
+pub(super) async fn serve(
+    listener: Listener,
+    blob: Vec<Bytes>,
+    receivers: u32,
+) -> anyhow::Result<()> {
+    let (blob, mut sending) = (Arc::new(blob), JoinSet::new());
+    for _ in 0..receivers {
+        let blob = blob.clone();
+        match &listener {
+            Listener::Tcp(listener) => sending.spawn(send(listener.accept().await?.0, blob)),
+            Listener::Unix(listener) => sending.spawn(send(listener.accept().await?.0, blob)),
+        };
     }
+    while let Some(sent) = sending.join_next().await {
+        sent??;
+    }
+    Ok(())
 }
 
 /// Takes the blob, and says how many bytes came.
@@ -67,8 +81,8 @@ pub(super) async fn fetch(from: &str, job: &Job) -> anyhow::Result<u64> {
     }
 }
 
-async fn send(mut socket: impl AsyncWrite + Unpin, blob: &[Bytes]) -> anyhow::Result<()> {
-    for frame in blob {
+async fn send(mut socket: impl AsyncWrite + Unpin, blob: Arc<Vec<Bytes>>) -> anyhow::Result<()> {
+    for frame in blob.iter() {
         socket.write_all(frame).await?;
     }
     Ok(socket.shutdown().await?)
@@ -88,7 +102,7 @@ async fn receive(mut socket: impl AsyncRead + Unpin, job: &Job) -> anyhow::Resul
             hasher.update(&buffer[..len]);
         }
     }
-    ensure!(seen == job.size, "{seen} of {} bytes came", job.size);
+    ensure!(seen == job.expected(), "{seen} of {} bytes came", job.expected());
     if job.route.receiver == Receiver::Verifies {
         ensure!(hasher.digest() == job.digest, "other bytes came than were sent");
     }

@@ -5,6 +5,7 @@ use std::fmt;
 use serde::Serialize;
 
 use super::machine::Machine;
+use super::measure::{Bound, Measure, measures};
 use super::peer::{Fetched, Usage};
 use super::route::{Protocol, Receiver, Route, Transport};
 
@@ -22,12 +23,21 @@ pub struct Sample {
 impl Sample {
     /// 1e9 bytes.
     #[expect(clippy::cast_precision_loss, reason = "blobs are far below 2^52 bytes")]
-    fn gigabytes(&self) -> f64 {
+    pub(super) fn gigabytes(&self) -> f64 {
         self.fetched.bytes as f64 / 1e9
     }
 
-    fn speed(&self) -> f64 {
+    pub(super) fn speed(&self) -> f64 {
         self.gigabytes() / self.fetched.seconds
+    }
+}
+
+#[cfg(test)]
+impl Sample {
+    /// 2 GB that took so long, and so much CPU time at either end.
+    pub(super) fn made(route: Route, seconds: f64, cpu_seconds: f64) -> Self {
+        let usage = Usage { cpu_seconds, peak_rss_bytes: 3 << 20 };
+        Self { route, server: usage, fetched: Fetched { bytes: 2_000_000_000, seconds, usage } }
     }
 }
 
@@ -42,6 +52,8 @@ pub struct Row {
     pub transport: Transport,
     /// What the receiver does with the bytes.
     pub receiver: Receiver,
+    /// How many receivers, with a connection each; figures are of all together.
+    pub receivers: u32,
     /// Bytes of the blob.
     pub size_bytes: u64,
     /// Over how many rounds the figures are medians.
@@ -50,7 +62,7 @@ pub struct Row {
     pub gigabytes_per_second: f64,
     /// Speed by raw TCP's of the same round whose receiver discards.
     pub of_raw_tcp: f64,
-    /// Speed by that of the same round's raw socket of the same kind with the same work to do.
+    /// Speed by that of what does the same work in the same round: [`Route::same_work`].
     pub of_same_work: f64,
     /// User and system seconds of the sender per 1e9 bytes.
     pub server_cpu_seconds_per_gigabyte: f64,
@@ -69,6 +81,8 @@ pub struct Report {
     pub machine: Machine,
     /// The routes, in the order of [`Route::all`].
     pub rows: Vec<Row>,
+    /// The goals beside what was reached.
+    pub measures: Vec<Measure>,
 }
 
 impl Report {
@@ -76,10 +90,10 @@ impl Report {
     #[must_use]
     pub fn new(machine: Machine, size: u64, samples: Vec<(u32, Sample)>) -> Self {
         let rows = Route::all().into_iter().map(|route| row(route, size, &samples)).collect();
-        Self { machine, rows }
+        Self { machine, rows, measures: measures(&samples) }
     }
 
-    /// One JSON object a line, the machine in each.
+    /// One JSON object a line: the routes, the machine in each, and behind them the goals.
     ///
     /// # Errors
     /// Never in practice: a row is plain data.
@@ -91,7 +105,9 @@ impl Report {
             machine: &'a Machine,
         }
         let line = |row| serde_json::to_string(&Line { row, machine: &self.machine });
-        let lines: Vec<_> = self.rows.iter().map(line).collect::<Result<_, _>>()?;
+        let rows = self.rows.iter().map(line);
+        let measures = self.measures.iter().map(serde_json::to_string);
+        let lines: Vec<_> = rows.chain(measures).collect::<Result<_, _>>()?;
         Ok(lines.join("\n"))
     }
 }
@@ -109,6 +125,7 @@ fn row(route: Route, size: u64, samples: &[(u32, Sample)]) -> Row {
         protocol: route.protocol,
         transport: route.transport,
         receiver: route.receiver,
+        receivers: route.receivers,
         size_bytes: size,
         rounds: own().count(),
         gigabytes_per_second: median_of(&Sample::speed),
@@ -127,7 +144,7 @@ fn row(route: Route, size: u64, samples: &[(u32, Sample)]) -> Row {
 }
 
 /// The middle value; the mean of the two middle ones; 0 of none.
-fn median(mut values: Vec<f64>) -> f64 {
+pub(super) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
     match values.len() {
@@ -150,9 +167,23 @@ impl fmt::Display for Report {
         writeln!(
             f,
             "{:<20} {:>6} {:>8} {:>10} {:>16} {:>14}",
-            "route", "", "tcp", "work raw", "server / client", "server / client"
+            "route", "", "tcp", "work", "server / client", "server / client"
         )?;
-        self.rows.iter().try_for_each(|row| writeln!(f, "{row}"))
+        self.rows.iter().try_for_each(|row| writeln!(f, "{row}"))?;
+        writeln!(f, "\nratios within a round, their medians, and the goals")?;
+        self.measures.iter().try_for_each(|measure| writeln!(f, "{measure}"))
+    }
+}
+
+impl fmt::Display for Measure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { measure, ratio, goal, against, .. } = self;
+        let sign = match self.bound {
+            Bound::Most => "at most",
+            Bound::Least => "at least",
+        };
+        let verdict = if self.met { "met" } else { "missed" };
+        write!(f, "{measure:<20} {ratio:>6.2} of {against}: {sign} {goal}, {verdict}")
     }
 }
 
@@ -177,8 +208,7 @@ mod tests {
     use super::*;
 
     fn sample(route: Route, seconds: f64) -> Sample {
-        let usage = Usage { cpu_seconds: 2.0, peak_rss_bytes: 3 << 20 };
-        Sample { route, server: usage, fetched: Fetched { bytes: 2_000_000_000, seconds, usage } }
+        Sample::made(route, seconds, 2.0)
     }
 
     #[test]

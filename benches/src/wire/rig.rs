@@ -57,9 +57,14 @@ pub fn run(options: &Options, mut observe: impl FnMut(Progress)) -> anyhow::Resu
         for route in shuffled(round) {
             observe(Progress { round, route });
             let socket = folder.path().join(format!("{}.sock", samples.len()));
-            let sample =
-                sample(options, route, &blob, Role::Serve { store: store.clone(), socket })
-                    .with_context(|| format!("{route}, round {round}"))?;
+            let sample = sample(
+                options,
+                route,
+                &blob,
+                Role::Serve { store: store.clone(), socket },
+                folder.path(),
+            )
+            .with_context(|| format!("{route}, round {round}"))?;
             samples.push((round, sample));
         }
     }
@@ -88,11 +93,14 @@ fn sample(
     route: Route,
     blob: &Descriptor,
     serve: Role,
+    folder: &Path,
 ) -> anyhow::Result<Sample> {
     let job = |role| Job { route, digest: blob.digest, size: blob.size, role };
     let mut server = Peer::start(&options.peer, &job(serve))?;
     let from: String = server.answer().context("starting the server")?;
-    let mut client = Peer::start(&options.peer, &job(Role::Fetch { from }))?;
+    let kept = tempfile::tempdir_in(folder).context("making a folder")?;
+    let folder = kept.path().to_owned();
+    let mut client = Peer::start(&options.peer, &job(Role::Fetch { from, folder }))?;
     let fetched: Fetched = client.answer().context("fetching")?;
     client.end()?;
     let usage: Usage = server.finish().context("ending the server")?;

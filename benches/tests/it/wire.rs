@@ -21,6 +21,10 @@ fn every_route_moves_the_blob_and_is_measured() {
         assert!(0.0 < row.server_cpu_seconds_per_gigabyte, "{row}");
         assert!(0 < row.client_peak_rss_bytes, "{row}");
     }
-    assert_eq!(report.json_lines().unwrap().lines().count(), report.rows.len());
+    for measure in &report.measures {
+        assert!(0.0 < measure.ratio && measure.rounds == 1, "{measure}");
+    }
+    let lines = report.rows.len() + report.measures.len();
+    assert_eq!(report.json_lines().unwrap().lines().count(), lines);
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "something was left behind");
 }

@@ -46,7 +46,8 @@ pub struct Pool {
 /// The buffers that are not out.
 struct Shelf {
     free: Mutex<Vec<Vec<u8>>>,
-    /// Most that are kept; the memory that a pool at rest holds is this many whole buffers.
+    /// How many are kept besides as many as are out: so a pool at rest holds this many, and a busy
+    /// one does not make anew what it just gave away.
     keep: usize,
     /// Bytes of the buffers that are out.
     out: AtomicUsize,
@@ -75,8 +76,8 @@ impl Default for Pool {
 }
 
 impl Pool {
-    /// Keeps at most `keep` buffers of [`MAX_FRAME`] while they are not used. How many are out is
-    /// up to whoever holds frames.
+    /// Keeps at most `keep` buffers of [`MAX_FRAME`] at rest, and as many more as are out. How many
+    /// are out is up to whoever holds frames.
     #[must_use]
     pub fn new(keep: usize) -> Self {
         let shelf = Shelf { free: Mutex::default(), keep, out: AtomicUsize::new(0) };
@@ -142,11 +143,12 @@ impl Drop for Buffer {
     fn drop(&mut self) {
         // Before the memory can be anybody else's.
         lent().remove(&self.payload_address());
-        self.shelf.out.fetch_sub(self.bytes.len(), Ordering::Relaxed);
+        let out = self.shelf.out.fetch_sub(self.bytes.len(), Ordering::Relaxed) - self.bytes.len();
         let mut free = self.shelf.free();
-        if self.bytes.len() == WHOLE && free.len() < self.shelf.keep {
+        if self.bytes.len() == WHOLE {
             free.push(std::mem::take(&mut self.bytes));
         }
+        free.truncate(self.shelf.keep + out / WHOLE);
     }
 }
 
@@ -253,7 +255,11 @@ mod tests {
         let (first, second) = (frame(&pool, &bytes), frame(&pool, &bytes));
         assert_eq!(pool.out(), 2 * WHOLE);
         let address = first.as_ptr();
-        drop((first, second));
+        let third = frame(&pool, &bytes);
+        drop(first);
+        drop(third);
+        assert_eq!(pool.shelf.free().len(), 2, "one at rest, and one more as one is out");
+        drop(second);
         assert_eq!((pool.out(), pool.shelf.free().len()), (0, 1));
         let again = frame(&pool, &bytes);
         assert_eq!(again.as_ptr(), address);
