@@ -258,6 +258,8 @@ impl Bench {
             let found = found.unwrap_or_else(|error| {
                 vec![Row::absent(group.name, None, self.failed(group.name, &error))]
             });
+            let found = found.into_iter().map(|row| if self.quick { row.unjudged() } else { row });
+            let found: Vec<Row> = found.collect();
             if format == Format::Json {
                 output::print_lines(&found)?;
             }

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use tokio::process::Command;
 
 use super::Bench;
-use super::row::Row;
+use super::row::{Bound, Row};
 
 /// The workspace's profile with optimised code.
 const PROFILE: &str = "agent";
@@ -58,7 +58,23 @@ async fn rows(bench: &Bench, what: &str, arguments: &[&str]) -> Result<Vec<Row>>
 
 /// The measures among lines of all kinds.
 fn read(text: &str) -> Vec<Row> {
-    text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    let rows = text.lines().filter_map(|line| {
+        let line: serde_json::Value = serde_json::from_str(line).ok()?;
+        let says_which = line.get("bound").is_some();
+        let row: Row = serde_json::from_value(line).ok()?;
+        Some(if says_which { row } else { with_bound(row) })
+    });
+    rows.collect()
+}
+
+/// A row that says whether its goal is met, and not on which side: a goal in seconds is one for
+/// ours, any other for the ratio to its only peer.
+fn with_bound(row: Row) -> Row {
+    if row.unit == "s" || row.peer.is_none() {
+        return Row { bound: Bound::Most, ratio: None, ..row };
+    }
+    let against = row.peers.keys().next().cloned().filter(|_| row.peers.len() == 1);
+    Row { bound: Bound::Least, against, ..row }
 }
 
 #[cfg(test)]
@@ -73,5 +89,20 @@ mod tests {
         let rows = read(text);
         assert_eq!(rows.len(), 1, "{rows:?}");
         assert_eq!((rows[0].measure.as_str(), rows[0].met), ("wire-tcp", Some(true)));
+    }
+
+    #[test]
+    fn the_side_of_a_goal_is_what_the_unit_says() {
+        let line = |unit: &str| {
+            format!(
+                "{{\"measure\":\"x\",\"rounds\":3,\"ours\":0.1,\"peer\":0.4,\"peers\":{{\"save\":0.4}},\
+                 \"unit\":\"{unit}\",\"ratio\":0.25,\"goal\":0.2,\"met\":true}}"
+            )
+        };
+        let row = |unit: &str| read(&line(unit)).remove(0);
+        let seconds = row("s");
+        assert_eq!((seconds.bound, seconds.ratio), (Bound::Most, None), "{seconds:?}");
+        let speed = row("MB/s");
+        assert_eq!((speed.bound, speed.against.as_deref()), (Bound::Least, Some("save")));
     }
 }

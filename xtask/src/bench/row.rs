@@ -152,6 +152,11 @@ impl Row {
         self
     }
 
+    /// Without a goal: a run that only shows that it works meets none and misses none.
+    pub(super) fn unjudged(self) -> Self {
+        Self { goal: None, met: None, ..self }
+    }
+
     /// With the turns that came to nothing: a median of fewer has to say so.
     pub(super) fn with_failures(mut self, failures: &[String]) -> Self {
         if !failures.is_empty() {
