@@ -68,8 +68,9 @@ fn flags(command: &[OsString]) -> Option<(&[OsString], &'static str)> {
         {
             return Some((rest, usual));
         }
-        let passes_on = WRAPPERS.iter().any(|known| name == *known);
-        if !passes_on && !(0 < position && begins(word, "-")) {
+        let is_flag = 0 < position && begins(word, "-");
+        let passes_on = is_flag || WRAPPERS.iter().any(|known| name == *known);
+        if !passes_on {
             return None;
         }
     }

@@ -8,6 +8,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use transfer::{ConfigDigest, Digest, Image, ImageSource, LayerForm, Reference, SourceError};
 
 use super::shelf::{Blob, Document, Shelf, blob_of, document_of};
@@ -108,7 +109,7 @@ impl Library {
 
 /// Bytes that an image's documents take.
 fn weight(image: &Image) -> usize {
-    image.manifest.len() + image.config.len() + image.index.as_ref().map_or(0, |i| i.len())
+    image.manifest.len() + image.config.len() + image.index.as_ref().map_or(0, Bytes::len)
 }
 
 #[async_trait]

@@ -3,8 +3,10 @@
 //! ```text
 //!   graphdriver         archive
 //!   containerd store    containerd (direct ingest) ─► archive
+//!   either, when told   registry (the engine pulls)
 //! ```
-//! Every way ends alike: the image has no name yet, and nothing is believed before its proof.
+//! Every way ends alike: the image has no name of the user's yet, and nothing is believed before its
+//! proof.
 
 mod archive;
 mod ingest;
