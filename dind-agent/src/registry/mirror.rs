@@ -2,7 +2,7 @@
 //! dockerd, where that is what is started and nobody chose mirrors of their own.
 //!
 //! No file of the range is written. What starts an engine in a way that is not known here is left as
-//! it is: it says `"registry-mirrors": ["http://127.0.0.1:5000"]` in its daemon.json.
+//! it is: it says `"registry-mirrors": ["http://127.0.0.1:5055"]` in its daemon.json.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -157,9 +157,9 @@ mod tests {
 
     #[test]
     fn the_mirror_is_the_registry() {
-        let command = with_mirror(vec!["range-engine".into()], Loopback::port(5000));
-        assert_eq!(command, ["range-engine", "--registry-mirror=http://127.0.0.1:5000"]);
-        let command = with_mirror(vec!["sh".into()], Loopback::port(5000));
+        let command = with_mirror(vec!["range-engine".into()], Loopback::port(5055));
+        assert_eq!(command, ["range-engine", "--registry-mirror=http://127.0.0.1:5055"]);
+        let command = with_mirror(vec!["sh".into()], Loopback::port(5055));
         assert_eq!(command, ["sh"]);
     }
 }

@@ -1,7 +1,7 @@
 //! The range's own registry: `docker pull` in a range, unmodified, gets what the host has.
 //!
 //! ```text
-//!   docker pull 127.0.0.1:5000/app:1 ──► engine ──► 127.0.0.1:5000 ──► host agent
+//!   docker pull 127.0.0.1:5055/app:1 ──► engine ──► 127.0.0.1:5055 ──► host agent
 //!   docker pull app:1 ──────────────────► engine ──┘  as a mirror of docker.io, where the engine was
 //!                                                     started with it (mirror.rs)
 //! ```
@@ -20,15 +20,15 @@ use engine::{InvalidLoopback, Loopback, Registry};
 use proto::client::Manners;
 use proto::{Endpoint, RemoteHost};
 
-/// Where the registry of a range is unless somebody says otherwise: the port that people give to
-/// registries.
-const USUAL: Loopback = Loopback::port(5000);
+/// Where the registry of a range is unless somebody says otherwise. Not port 5000: people run
+/// registries of their own in ranges, and publish that one.
+const USUAL: Loopback = Loopback::port(5055);
 
 /// The registry beside the engine.
 #[derive(Clone, Debug, Default, Args)]
 pub struct RegistryFlags {
     /// Where to serve the host's images to `docker pull`, read-only: a loopback address, or `off`.
-    /// With `run` the default is 127.0.0.1:5000, where that is free; with `serve` it is off, since
+    /// With `run` the default is 127.0.0.1:5055, where that is free; with `serve` it is off, since
     /// the engine may be in another network namespace.
     #[arg(long, value_name = "ADDRESS", env = "LONGSHORE_REGISTRY")]
     pub registry: Option<Choice>,
@@ -107,7 +107,7 @@ mod tests {
             let address = flags.address().map(|address| address.to_string());
             assert_eq!(address.as_deref(), expected, "{text:?} {in_range}");
         };
-        check(None, true, Some("127.0.0.1:5000"));
+        check(None, true, Some("127.0.0.1:5055"));
         check(None, false, None);
         check(Some("off"), true, None);
         check(Some("127.0.0.1:7000"), true, Some("127.0.0.1:7000"));

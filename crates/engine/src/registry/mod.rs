@@ -3,7 +3,7 @@
 //! registries.
 //!
 //! ```text
-//!   docker pull 127.0.0.1:5000/app:1        server.rs    loopback only, bounded connections
+//!   docker pull 127.0.0.1:5055/app:1        server.rs    loopback only, bounded connections
 //!        │ GET /v2/app/manifests/1          request.rs   paths and ranges, strictly
 //!        ▼                                  name.rs      which image a name means
 //!      Shelf ── library.rs                  answer.rs    statuses, headers, bodies

@@ -50,7 +50,7 @@ pub struct Loopback(SocketAddr);
 
 /// A text that is no address of this machine alone.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} is no loopback address with a port, such as 127.0.0.1:5000")]
+#[error("{text:?} is no loopback address with a port, such as 127.0.0.1:5055")]
 pub struct InvalidLoopback {
     /// What was given, cut to a length that is safe to print.
     pub text: String,

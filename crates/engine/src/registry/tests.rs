@@ -368,7 +368,7 @@ async fn a_blob_that_breaks_off_never_looks_whole() {
 
 #[test]
 fn only_loopback_addresses_are_taken() {
-    for good in ["127.0.0.1:5000", "127.1.2.3:1", "[::1]:5000", "127.0.0.1:0"] {
+    for good in ["127.0.0.1:5055", "127.1.2.3:1", "[::1]:5000", "127.0.0.1:0"] {
         assert_eq!(good.parse::<Loopback>().unwrap().to_string(), good);
     }
     for bad in ["", "off", "5000", "localhost:5000", "0.0.0.0:5000", "10.0.0.1:5000", "[::]:1"] {

@@ -11,7 +11,7 @@ use crate::images::{Made, busybox};
 use crate::site::{Options, Site, range_image, variable};
 
 /// Where the registry of a range is.
-const REGISTRY: &str = "127.0.0.1:5000";
+const REGISTRY: &str = "127.0.0.1:5055";
 
 /// How long an engine may take to be back after a restart.
 const COMES_BACK: Duration = Duration::from_secs(60);
