@@ -122,7 +122,9 @@ async fn docker_containerd_holds_the_same_as_after_an_archive() {
     let made_up = image(1, &[100_000, 2_500_000, 10]);
     let original = published(7);
     let store = store_of(&made_up.1).await;
-    original.blobs.iter().for_each(|blob| drop(store.insert(blob.clone())));
+    for blob in &original.blobs {
+        store.insert(blob.clone());
+    }
     for (image, tag) in [(&made_up.0, "made-up:1"), (&original.image, "original:1")] {
         let mut seen = Vec::new();
         for way in [LoadWay::Archive, LoadWay::Containerd] {
@@ -198,10 +200,10 @@ async fn docker_a_lost_agent_is_followed_in_mid_blob() {
 
     let sink = by(LoadWay::Containerd, &range.docker);
     let source = Watched::new(shared(&store));
-    assert_eq!(bring(&sink, &image, &source, "app:1").await.0[0], true);
+    assert!(bring(&sink, &image, &source, "app:1").await.0[0]);
     let opened = source.opened();
     let offset = opened.iter().find(|(digest, _)| *digest == large).unwrap().1;
-    assert!(1 << 20 <= offset && offset < 20 << 20, "{opened:?}");
+    assert!((1 << 20..20 << 20).contains(&offset), "{opened:?}");
     assert_eq!(opened.iter().filter(|(digest, _)| *digest == large).count(), 1, "{opened:?}");
     let held = range.holds().await;
     assert_eq!((held["ingests"].len(), held["leases"].len()), (0, 0), "{held:?}");
