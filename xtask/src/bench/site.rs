@@ -137,7 +137,7 @@ impl Site {
             images: references(images)?,
             labels: range::Labels::default(),
         };
-        let report = self.ranges.up(&request, Arc::new(|_: RangeEvent| {})).await;
+        let report = Box::pin(self.ranges.up(&request, Arc::new(|_: RangeEvent| {}))).await;
         let report = report.map_err(|error| told(&error))?;
         whole(&report)?;
         Ok(report)
