@@ -93,16 +93,14 @@ impl Export {
 #[async_trait]
 impl ImageSource for Export {
     async fn list(&self) -> Result<Vec<ImageSummary>, SourceError> {
-        let info = self.docker().info().await.map_err(|error| error.about("*"))?;
-        match info.store {
+        match self.docker().store_kind().await.map_err(|error| error.about("*"))? {
             StoreKind::Graphdriver => catalogue::list(self.docker()).await,
             StoreKind::Containerd => self.inner.list().await,
         }
     }
 
     async fn resolve(&self, reference: &Reference) -> Result<ImageSummary, SourceError> {
-        let info = self.docker().info().await.map_err(|error| error.about(reference))?;
-        match info.store {
+        match self.docker().store_kind().await.map_err(|error| error.about(reference))? {
             StoreKind::Graphdriver => catalogue::resolve(self.docker(), reference).await,
             StoreKind::Containerd => self.inner.resolve(reference).await,
         }
