@@ -4,7 +4,8 @@
 //!  measure              ours                                    peer
 //!  export-layer         the image's largest layer, verified     save of an image of that layer alone
 //!  export-image         every layer of it, one after another    save of the image
-//!  export-first-byte    open a layer → its first frame          save → its first byte
+//!  export-first-byte    open a layer → its first frame, of the  save of the largest layer alone →
+//!                       layer that takes longest                its first byte
 //! ```
 //! Each round takes ours and the peer in turn, the other one first the next time. Both read with the page
 //! cache alike: warmed by a read that is not counted, or emptied before each.

@@ -93,15 +93,21 @@ impl Ours {
         Ok(clock.took(bytes))
     }
 
-    /// From asking for the largest layer to its first frame, nothing being known of it before.
+    /// From asking for a layer to its first frame, nothing being known of it before: the slowest of
+    /// the image's layers.
     pub(super) async fn first_byte(&self, options: &Options) -> anyhow::Result<Took> {
-        let direct = way::open(&self.docker, self.way, &options.places).await?;
-        let blobs = source(&self.docker, direct).blobs(&self.config_digest);
-        options.cache.prepare()?;
-        let clock = Clock::start();
-        let mut frames = blobs.open(&self.layer()?.blob.digest, 0).await?;
-        let first = frames.try_next().await?.context("the layer is empty")?;
-        Ok(clock.took(first.len() as u64))
+        let mut slowest = None::<Took>;
+        for layer in &self.image.layers {
+            let direct = way::open(&self.docker, self.way, &options.places).await?;
+            let blobs = source(&self.docker, direct).blobs(&self.config_digest);
+            options.cache.prepare()?;
+            let clock = Clock::start();
+            let mut frames = blobs.open(&layer.blob.digest, 0).await?;
+            let first = frames.try_next().await?.map_or(0, |frame| frame.len() as u64);
+            let took = clock.took(first);
+            slowest = slowest.filter(|slowest| took.time <= slowest.time).or(Some(took));
+        }
+        slowest.context("the image has no layer")
     }
 }
 
