@@ -14,20 +14,22 @@
 
 mod base;
 mod board;
+mod error;
 mod journey;
 mod resolve;
+mod sizes;
 
-use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::FutureExt as _;
 use futures::future::join_all;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 pub use base::BASE_LABEL;
+pub use error::PullError;
 
-use crate::blob::{BlobError, BlobSource};
+use crate::blob::BlobSource;
 use crate::digest::{ChainId, ConfigDigest};
 use crate::event::{ImageReport, Observer, Outcome, Stage};
 use crate::image::Image;
@@ -36,8 +38,10 @@ use crate::sink::{ImageSink, LoadError, Missing, Overlap, Proof, Room, StoreKind
 use crate::source::{ImageSource, ImageSummary, SourceError};
 use base::base_of;
 use board::{Board, Seat, Turn, Wanted, Wants};
+use error::mends;
 use journey::Journey;
 use resolve::Resolver;
+use sizes::{Sizes, size};
 
 /// How often a pull asks for its image again, after the host forgot its lease or gave bad bytes.
 ///
@@ -49,85 +53,6 @@ const SOURCE_RETRIES: u32 = 3;
 /// the host or to the engine, and a host that exports for them has that many exports.
 const LOOKS: usize = 4;
 
-/// Images of which the size is remembered.
-const MAX_SIZES: usize = 4096;
-
-/// Why an image is not there.
-#[derive(Debug, thiserror::Error)]
-pub enum PullError {
-    /// The host could not give the image.
-    #[error(transparent)]
-    Source(#[from] SourceError),
-    /// The engine could not take it.
-    #[error(transparent)]
-    Load(#[from] LoadError),
-    /// The engine took everything and still does not confirm the image.
-    #[error("the engine took all layers and does not confirm the image")]
-    Unproven,
-    /// The engine confirmed the image, and then did not show it under its name.
-    #[error("the engine has the image and does not show it as {reference}")]
-    Unnamed {
-        /// The name that was given.
-        reference: Reference,
-    },
-}
-
-impl PullError {
-    /// What a person can do about it; absent where the message says it all.
-    #[must_use]
-    pub fn next_step(&self) -> Option<&'static str> {
-        match self {
-            Self::Source(SourceError::NotFound { .. }) => {
-                Some("build or pull it on the host first, and look for it with `docker images`")
-            }
-            Self::Source(SourceError::Unavailable { .. })
-            | Self::Load(LoadError::Source(BlobError::Unavailable { .. })) => Some(
-                "look at the host agent and at what it takes its images from \
-                     (`longshore-host-agent status`, its log), then sync again",
-            ),
-            Self::Source(SourceError::Export { source: BlobError::NoSpace { .. }, .. })
-            | Self::Load(LoadError::Source(BlobError::NoSpace { .. })) => {
-                Some("free space on the host, or give its agent a --state-dir on a larger disk")
-            }
-            Self::Load(LoadError::NoSpace { .. }) => {
-                Some("free space in the range's data-root, or give it a larger volume")
-            }
-            Self::Load(LoadError::Unavailable { .. }) => {
-                Some("check the range's engine and its log, then sync again")
-            }
-            Self::Load(LoadError::Refused { .. }) | Self::Unproven => Some(
-                "nothing was tagged; run the sync again, and if it repeats keep the engine's log",
-            ),
-            _ => None,
-        }
-    }
-
-    /// Whether somebody was away who may be back soon: the engine, the host agent or what is behind
-    /// it. All else stays as it is until a person acts.
-    #[must_use]
-    pub fn is_absence(&self) -> bool {
-        matches!(
-            self,
-            Self::Source(
-                SourceError::Unavailable { .. }
-                    | SourceError::Export { source: BlobError::Unavailable { .. }, .. }
-            ) | Self::Load(
-                LoadError::Unavailable { .. } | LoadError::Source(BlobError::Unavailable { .. })
-            )
-        )
-    }
-
-    /// The message with all its causes and the next step, on one line.
-    #[must_use]
-    pub fn explain(&self) -> String {
-        let text = crate::explain(self);
-        match self.next_step() {
-            Some(step) => format!("{text}; {step}"),
-            None => text,
-        }
-    }
-}
-
 /// Pulls images from one source into one sink.
 pub struct Puller {
     source: Arc<dyn ImageSource>,
@@ -136,7 +61,7 @@ pub struct Puller {
     board: Board,
     looks: Semaphore,
     /// What the layers of images come to, for images that are there and need not be asked for.
-    sizes: Mutex<HashMap<ConfigDigest, u64>>,
+    sizes: Sizes,
     /// Whether there may be bases in the engine that nobody needs any more.
     unswept: AtomicBool,
 }
@@ -157,7 +82,7 @@ impl Puller {
             sink,
             board: Board::new(concurrency),
             looks: Semaphore::new(LOOKS),
-            sizes: Mutex::default(),
+            sizes: Sizes::default(),
             // A pull before this one may have been killed.
             unswept: AtomicBool::new(true),
         }
@@ -211,7 +136,7 @@ impl Puller {
         let look = self.look().await;
         journey.enter(Stage::Plan);
         if let Some(proof) = self.sink.confirm(&summary).await? {
-            let size = self.size(&summary);
+            let size = self.sizes.of(&summary);
             return self.name(journey, Has::Summary(&summary, size), proof).await;
         }
         journey.enter(Stage::Export);
@@ -336,23 +261,11 @@ impl Puller {
         self.looks.acquire().await.expect("invariant: it is never closed")
     }
 
-    /// What the layers of an image come to: as counted when it was asked for, else as the source
-    /// says.
-    fn size(&self, summary: &ImageSummary) -> u64 {
-        let sizes = self.sizes.lock().unwrap_or_else(PoisonError::into_inner);
-        sizes.get(&summary.config_digest).copied().unwrap_or(summary.unpacked_size)
-    }
-
     /// The image with its layers in the form that the engine's store wants.
     async fn image(&self, config_digest: &ConfigDigest) -> Result<Image, PullError> {
         let form = self.sink.store().await?.layer_form();
         let image = self.source.image(config_digest, form).await?;
-        let mut sizes = self.sizes.lock().unwrap_or_else(PoisonError::into_inner);
-        if MAX_SIZES <= sizes.len() {
-            sizes.clear();
-        }
-        sizes.insert(image.config_digest, size(&image));
-        drop(sizes);
+        self.sizes.remember(&image);
         Ok(image)
     }
 
@@ -515,20 +428,6 @@ impl Has<'_> {
             Self::Summary(_, size) => *size,
         }
     }
-}
-
-fn size(image: &Image) -> u64 {
-    image.layers.iter().map(|layer| layer.blob.size).sum()
-}
-
-/// Whether asking the host for the image again can mend this.
-fn mends(error: &BlobError) -> bool {
-    matches!(
-        error,
-        BlobError::LeaseLost { .. }
-            | BlobError::DigestMismatch { .. }
-            | BlobError::SizeMismatch { .. }
-    )
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 
 use super::*;
-use crate::blob::{BlobSource, BlobStream};
+use crate::blob::{BlobError, BlobSource, BlobStream};
 use crate::digest::{ConfigDigest, Digest};
 use crate::event::{Event, EventKind};
 use crate::fixture::{self, MemorySink, MemorySource, SinkFault};
