@@ -1,6 +1,7 @@
 //! New ranges begin with a copy of a seed: the same as without, and never from half a seed.
 
 use std::fs::{self, File};
+use std::ops::Deref;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -12,6 +13,7 @@ use range::{
 };
 use tokio::task::block_in_place;
 
+use crate::docker::Docker;
 use crate::images::{Made, busybox};
 use crate::site::{Site, range_image, references};
 
@@ -25,15 +27,38 @@ const SOON: Duration = Duration::from_secs(90);
 const CONTENT: &str =
     "/var/lib/docker/containerd/daemon/io.containerd.content.v1.content/blobs/sha256";
 
-/// An image that only this test has, in the engine of the host.
-fn image(site: &Site, word: &str) -> Made {
-    let reference = format!("longshore-test/seeds-{word}:{}", std::process::id());
-    block_in_place(|| {
-        let seed = word.bytes().map(u64::from).sum();
-        let image = Made::new(&busybox(&site.docker), &reference, seed, &LAYERS);
-        image.load_into(&site.docker);
-        image
-    })
+/// An image that only one test has, in the engine of the host, gone with the test.
+struct Own {
+    image: Made,
+    docker: Docker,
+}
+
+impl Own {
+    fn new(site: &Site, word: &str) -> Self {
+        let reference = format!("longshore-test/seeds-{word}:{}", std::process::id());
+        block_in_place(|| {
+            let seed = word.bytes().map(u64::from).sum();
+            let image = Made::new(&busybox(&site.docker), &reference, seed, &LAYERS);
+            image.load_into(&site.docker);
+            Self { image, docker: site.docker.clone() }
+        })
+    }
+}
+
+impl Deref for Own {
+    type Target = Made;
+
+    fn deref(&self) -> &Made {
+        &self.image
+    }
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        if let Err(error) = self.docker.run(&["image", "rm", &self.image.reference]) {
+            eprintln!("{} stays: {error}", self.image.reference);
+        }
+    }
 }
 
 /// Brings ranges up and answers what was noted meanwhile, too.
@@ -93,7 +118,7 @@ fn held(site: &Site, range: &str, store: StoreKind) -> String {
 
 async fn cloned_as_without(store: StoreKind) {
     let mut site = Site::start().await;
-    let image = image(&site, &format!("{store}"));
+    let image = Own::new(&site, &format!("{store}"));
     let images = [image.reference.as_str()];
     let begun = Instant::now();
     let (report, notes) = up(&site, store, &["a", "b"], &images).await;
@@ -178,7 +203,7 @@ async fn builder(site: &Site) -> String {
 async fn dind_a_seed_whose_making_was_cut_off_is_never_used() {
     let store = StoreKind::Containerd;
     let site = Arc::new(Site::start().await);
-    let image = image(&site, "cut");
+    let image = Own::new(&site, "cut");
     let images = [image.reference.as_str()];
 
     // Its maker goes away: an aborted task holds its lock no longer, as a killed process does not.
@@ -247,7 +272,7 @@ fn noise_in(folder: &Path) -> PathBuf {
 async fn dind_a_damaged_seed_is_never_used() {
     let store = StoreKind::Graphdriver;
     let mut site = Site::start().await;
-    let image = image(&site, "damaged");
+    let image = Own::new(&site, "damaged");
     let images = [image.reference.as_str()];
     site.set(|settings| settings.seeds = SeedUse::Always).await;
     let (report, _) = up(&site, store, &["first"], &images).await;
@@ -286,7 +311,7 @@ async fn dind_a_damaged_seed_is_never_used() {
 async fn dind_seeds_are_kept_within_their_limit_and_half_a_copy_is_made_anew() {
     let store = StoreKind::Graphdriver;
     let mut site = Site::start().await;
-    let (one, two) = (image(&site, "one"), image(&site, "two"));
+    let (one, two) = (Own::new(&site, "one"), Own::new(&site, "two"));
     site.set(|settings| settings.seeds = SeedUse::Always).await;
     up(&site, store, &["a"], &[&one.reference]).await;
     let first = only_seed(&site).await;
