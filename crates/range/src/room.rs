@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 
 use crate::error::RangeError;
 
-/// Memory that an engine with its agent takes before it does anything, in bytes; see
-/// [`Machine::starts`] and [`check_memory`](Machine::check_memory).
+/// Memory that is put aside for each range, in bytes. At rest an engine holds about 39 MiB that are its
+/// own, and the files of its programs once for all ranges; the rest is for its agent and for a sync.
+/// A higher value refuses ranges that would have run: see [`Machine::check_memory`].
 pub(crate) const ENGINE_MEMORY: u64 = 96 << 20;
 
 /// Engines that start at once for each core: a start waits about as long as it works.
