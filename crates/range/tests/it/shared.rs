@@ -7,11 +7,11 @@ use crate::docker::Docker;
 use crate::images::{Made, busybox};
 use crate::site::{Site, variable};
 
-/// Bytes of noise in the layers that all of them are built on.
-const BASE: [usize; 2] = [2 << 20, 3 << 20];
+/// Bytes of noise in the layers of the longest; all of them are built on the first two.
+const LAYERS: [usize; 4] = [2 << 20, 3 << 20, 2 << 20, 4 << 20];
 
-/// Bytes of noise in the layer of each: the last is built on the second.
-const TOPS: [usize; 3] = [1 << 20, 2 << 20, 4 << 20];
+/// Bytes of noise in the layer that one has for itself.
+const TOP: usize = 1 << 20;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 #[ignore = "needs a Docker engine and ranges: cargo xtask test runs it"]
@@ -20,10 +20,10 @@ async fn dind_layers_that_images_share_come_in_once_and_leave_nothing() {
     let mut site = Site::start().await;
     let program = block_in_place(|| busybox(&outer));
     let name = |tag: &str| format!("longshore-test/shared:{tag}");
-    let base = Made::new(&program, &name("base"), 71, &BASE);
-    let first = base.with_layer(&name("first"), 72, TOPS[0]);
-    let second = base.with_layer(&name("second"), 73, TOPS[1]);
-    let third = second.with_layer(&name("third"), 74, TOPS[2]);
+    // Of one seed, so each has the layers of the one before.
+    let built = |tag: &str, count: usize| Made::new(&program, &name(tag), 71, &LAYERS[..count]);
+    let (base, second, third) = (built("base", 2), built("second", 3), built("third", 4));
+    let first = base.with_layer(&name("first"), 72, TOP);
     let images = [&first, &second, &third];
     block_in_place(|| images.iter().for_each(|image| image.load_into(&outer)));
     // Each layer once, whoever has it.
