@@ -21,8 +21,8 @@ pub use store::{Amount, AmountError, KeepLayers, StoreFlags};
 
 /// Serves the images of this host's Docker engine to its ranges.
 ///
-/// Each layer is taken from the engine once, kept in a store of its own, and streamed to any range
-/// that lacks it.
+/// Each layer is taken from the engine once for all ranges that want it, kept in a store of its own
+/// while others may, and streamed to any range that lacks it.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "longshore-host-agent", version, after_help = EXAMPLES)]
 pub struct Config {

@@ -69,7 +69,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
     /// Puts the table into README.md, between its markers.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["only", "quick"])]
     write_readme: bool,
     /// A folder with both agents, to measure those instead of what the sources are now.
     #[arg(long, value_name = "FOLDER")]
@@ -182,27 +182,47 @@ pub(crate) fn run(options: &Options) -> Result<Exit> {
         rustix::process::geteuid().is_root(),
         "only root reaches the engines inside ranges, as their peers have to: run the bench as root"
     );
+    let readme = crate::root().join("README.md");
+    if options.write_readme {
+        // Before hours of measuring, not after.
+        output::check_readme(&readme)?;
+    }
     let bench = Bench::prepared(options)?;
     let machine = until_interrupted(machine::Machine::here(&bench))?;
     let Some(machine) = machine else { return Ok(Exit::Interrupted) };
     // What a run that was killed left is in this one's way.
     let Some(()) = until_interrupted(bench.cleared())? else { return Ok(Exit::Interrupted) };
     let rows = until_interrupted(bench.measured(options.format));
-    let cleared = until_interrupted(bench.cleared());
-    let Some(rows) = rows? else { return Ok(Exit::Interrupted) };
-    cleared?;
-    site::remove(&bench.folder)?;
+    // What was measured is kept before anything else can go wrong.
+    let told = rows.and_then(|rows| match rows {
+        Some(rows) => tell(options, &bench, &machine, &rows, &readme),
+        None => Ok(Exit::Interrupted),
+    });
+    let cleared = until_interrupted(bench.cleared()).and_then(|_| site::remove(&bench.folder));
+    let told = told?;
+    cleared.context("clearing up; what was measured is told and written")?;
+    Ok(told)
+}
+
+/// Prints and writes what was measured.
+fn tell(
+    options: &Options,
+    bench: &Bench,
+    machine: &machine::Machine,
+    rows: &[Row],
+    readme: &Path,
+) -> Result<Exit> {
     if options.format == Format::Text {
-        println!("{}", output::table(&rows));
+        println!("{}", output::table(rows));
     }
     let default =
         (options.only.is_empty() && !options.quick).then(|| crate::root().join("benches/results"));
     if let Some(folder) = options.out.clone().or(default) {
-        output::write(&folder, &machine, &rows)?;
+        output::write(&folder, machine, rows)?;
         bench.say(&format!("written to {}", folder.display()));
     }
     if options.write_readme {
-        output::write_readme(&crate::root().join("README.md"), &machine, &rows)?;
+        output::write_readme(readme, machine, rows)?;
     }
     Ok(Exit::whole(rows.iter().all(|row| row.ours.is_some())))
 }
@@ -265,8 +285,10 @@ impl Bench {
             }
             rows.extend(found);
         }
-        if let Some(registry) = self.registry.get() {
-            registry.end()?;
+        if let Some(registry) = self.registry.get()
+            && let Err(error) = registry.end()
+        {
+            self.say(&format!("the registry did not end: {error:#}"));
         }
         Ok(rows)
     }

@@ -115,6 +115,15 @@ pub(super) fn write_readme(readme: &Path, machine: &Machine, rows: &[Row]) -> Re
     fs::write(readme, text).with_context(|| format!("writing {}", readme.display()))
 }
 
+/// Fails where the file `readme` has no place for the table.
+pub(super) fn check_readme(readme: &Path) -> Result<()> {
+    let text =
+        fs::read_to_string(readme).with_context(|| format!("reading {}", readme.display()))?;
+    between(&text, "")
+        .map(|_| ())
+        .with_context(|| format!("{} has no lines {BEGIN} and {END}", readme.display()))
+}
+
 fn between(text: &str, inner: &str) -> Option<String> {
     let (before, rest) = text.split_once(BEGIN)?;
     let (_, after) = rest.split_once(END)?;
