@@ -64,6 +64,12 @@ pub enum RangeError {
         /// The container's name.
         container: String,
     },
+    /// A volume has a name of the range's and is none of ours.
+    #[error("volume {volume} is there already, and is not of a range of this project")]
+    TakenVolume {
+        /// The volume's name.
+        volume: String,
+    },
     /// The range is there, made from another image.
     #[error("range {range} is made from {present}, not from {asked}")]
     OtherImage {
@@ -183,6 +189,9 @@ impl RangeError {
                     "choose another name for the range, or `docker rm` {container} if nobody needs it"
                 )
             }
+            Self::TakenVolume { volume } => format!(
+                "choose another name for the range, or `docker volume rm` {volume} if nobody needs it"
+            ),
             Self::OtherImage { range, .. } => {
                 format!("take {range} down first, or choose another name")
             }

@@ -1,9 +1,9 @@
 //! All ranges of one project: listed, waited for, worked in, removed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use engine::docker::{ContainerState, Docker, ExecOutput};
+use engine::docker::{ContainerState, Docker, ExecOutput, VolumeSummary};
 use futures::{StreamExt as _, TryStreamExt as _};
 use proto::identity::RangeName;
 use transfer::EngineInfo;
@@ -236,17 +236,20 @@ impl Ranges {
         let container = self.container(range).await?;
         let volumes = self.engine.volumes(&format!("{RANGE}={range}")).await?;
         let mut found = container.is_some();
-        self.engine.remove_container(&names.cloning()).await?;
+        self.remove_own_container(range, &names.cloning()).await?;
         if let Some(container) = container {
             self.engine.remove_container(&container.id).await?;
         }
-        for volume in volumes {
-            if self.owns(range, &volume.labels) && names.volumes().contains(&volume.name.as_str()) {
+        // The sign that the others are half made goes last.
+        let half = names.half();
+        for name in names.volumes().into_iter().chain([half.as_str()]) {
+            let ours =
+                |volume: &&VolumeSummary| volume.name == name && self.owns(range, &volume.labels);
+            if let Some(volume) = volumes.iter().find(ours) {
                 self.engine.remove_volume(&volume.name).await?;
                 found = true;
             }
         }
-        self.engine.remove_volume(&names.half()).await?;
         found |= self.host_agent.remove(range).await?;
         Ok(found)
     }
@@ -257,18 +260,7 @@ impl Ranges {
         range: &RangeName,
     ) -> Result<Option<ContainerState>, RangeError> {
         let name = Names::of(&self.settings.project, range).container;
-        match self.engine.container(&name).await? {
-            Some(container) if !self.owns(range, &container.labels) => {
-                Err(RangeError::Taken { container: container.name })
-            }
-            container => Ok(container),
-        }
-    }
-
-    /// Whether labels say that something belongs to `range` of this project.
-    fn owns(&self, range: &RangeName, labels: &BTreeMap<String, String>) -> bool {
-        labels.get(PROJECT) == Some(&self.settings.project)
-            && labels.get(RANGE).is_some_and(|name| name == range.as_str())
+        self.own_container(range, &name).await
     }
 
     /// The agent in a container of ours.

@@ -208,8 +208,10 @@ impl Ranges {
         given: &Labels,
     ) -> Result<(), RangeError> {
         let project = &self.settings.project;
-        self.engine.remove_container(&spec.name).await?;
+        self.is_no_half(range).await?;
+        self.remove_own_container(range, &spec.name).await?;
         for volume in Names::of(project, range).volumes() {
+            self.own_volume(range, volume).await?;
             let mut all = labels(project, range, given);
             all.extend(recipe.more.clone());
             self.engine.create_volume(volume, &all).await?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bollard::container::LogOutput;
 use bollard::exec::StartExecResults;
 use bollard::models::{
-    ContainerInspectResponse, ContainerSummary as Listed, ExecConfig, VolumeCreateRequest,
+    ContainerInspectResponse, ContainerSummary as Listed, ExecConfig, Volume, VolumeCreateRequest,
 };
 use bollard::query_parameters::{
     CreateContainerOptionsBuilder, InspectContainerOptions, ListContainersOptionsBuilder,
@@ -158,7 +158,23 @@ impl Docker {
     /// # Errors
     /// Any [`EngineError`].
     pub async fn containers(&self, label: &str) -> Result<Vec<ContainerSummary>, EngineError> {
-        let filters = HashMap::from([("label", vec![label])]);
+        self.containers_by("label", label).await
+    }
+
+    /// The containers that a volume is mounted in, running or not. Sorted by name.
+    ///
+    /// # Errors
+    /// Any [`EngineError`].
+    pub async fn users_of_volume(&self, name: &str) -> Result<Vec<ContainerSummary>, EngineError> {
+        self.containers_by("volume", name).await
+    }
+
+    async fn containers_by(
+        &self,
+        filter: &str,
+        value: &str,
+    ) -> Result<Vec<ContainerSummary>, EngineError> {
+        let filters = HashMap::from([(filter, vec![value])]);
         let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
         let call = self.client.list_containers(Some(options));
         let listed = self.call("listing containers", call).await?;
@@ -258,18 +274,19 @@ impl Docker {
         let filters = HashMap::from([("label", vec![label])]);
         let options = ListVolumesOptionsBuilder::new().filters(&filters).build();
         let listed = self.call("listing volumes", self.client.list_volumes(Some(options))).await?;
-        let mut volumes: Vec<_> = listed
-            .volumes
-            .unwrap_or_default()
-            .into_iter()
-            .map(|volume| VolumeSummary {
-                name: volume.name,
-                mountpoint: volume.mountpoint,
-                labels: volume.labels.into_iter().collect(),
-            })
-            .collect();
+        let mut volumes: Vec<_> =
+            listed.volumes.unwrap_or_default().into_iter().map(volume).collect();
         volumes.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(volumes)
+    }
+
+    /// A volume by name; `None` when there is none.
+    ///
+    /// # Errors
+    /// Any [`EngineError`].
+    pub async fn volume(&self, name: &str) -> Result<Option<VolumeSummary>, EngineError> {
+        let found = self.call("inspecting a volume", self.client.inspect_volume(name)).await;
+        gone_is_none(found.map(volume))
     }
 
     /// Removes a volume. One that is gone is not an error.
@@ -306,6 +323,14 @@ fn summary(listed: Listed) -> ContainerSummary {
         name: name.trim_start_matches('/').to_owned(),
         state: listed.state.map(|state| state.to_string()).unwrap_or_default(),
         labels: listed.labels.unwrap_or_default().into_iter().collect(),
+    }
+}
+
+fn volume(found: Volume) -> VolumeSummary {
+    VolumeSummary {
+        name: found.name,
+        mountpoint: found.mountpoint,
+        labels: found.labels.into_iter().collect(),
     }
 }
 

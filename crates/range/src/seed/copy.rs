@@ -10,10 +10,14 @@ use crate::error::RangeError;
 use crate::event::RangeStage;
 use crate::journey::Journey;
 use crate::labels::Labels;
+use crate::own::stubbornly;
 use crate::ranges::Ranges;
 
 /// How many seeds a range tries, of which all but the first were made for this call.
 const TRIES: usize = 2;
+
+/// What is being done, for errors.
+const COPYING: &str = "copying a seed";
 
 /// What copying a seed came to, where nothing failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +26,8 @@ pub(crate) enum Cloned {
     Whole,
     /// There are no volumes, and the seed is not to be used again, for this reason.
     Unusable(String),
+    /// There are no volumes, and the seed may be as good as it was, for this reason.
+    Failed(String),
 }
 
 impl Ranges {
@@ -54,13 +60,13 @@ impl Ranges {
         let range = journey.range.clone();
         for _ in 0..TRIES {
             journey.enter(RangeStage::Clone);
-            match self.clone_seed(recipe, &range, &seed, given).await {
-                Ok(Cloned::Whole) => return Ok(true),
-                Ok(Cloned::Unusable(reason)) => {
+            match self.clone_seed(recipe, &range, &seed, given).await? {
+                Cloned::Whole => return Ok(true),
+                Cloned::Unusable(reason) => {
                     journey.note(format!("seed {} is not used and removed: {reason}", seed.name));
                 }
-                Err(error) => {
-                    journey.note(format!("goes without a seed: {}", error.explain()));
+                Cloned::Failed(reason) => {
+                    journey.note(format!("goes without a seed: {reason}"));
                     return Ok(false);
                 }
             }
@@ -78,6 +84,10 @@ impl Ranges {
 
     /// Copies a seed into fresh volumes of a range. While they are half made an empty volume says so,
     /// which goes last; where the copy comes to nothing, they go before it.
+    ///
+    /// # Errors
+    /// When a volume is somebody else's, and when one that is half made could not be removed: there
+    /// must be no range over it.
     pub(crate) async fn clone_seed(
         &self,
         recipe: &Recipe<'_>,
@@ -85,19 +95,20 @@ impl Ranges {
         seed: &Seed,
         given: &Labels,
     ) -> Result<Cloned, RangeError> {
-        const COPYING: &str = "copying a seed";
         let project = &self.settings.project;
         let (from, to) = (Names::of(project, &seed.name), Names::of(project, range));
         let all = labels(project, range, given);
-        self.engine.create_volume(&to.half(), &all).await?;
-        for volume in to.volumes() {
-            self.engine.create_volume(volume, &all).await?;
+        let half = to.half();
+        let volumes = [half.as_str(), &to.data_volume, &to.agent_volume];
+        for volume in volumes {
+            self.own_volume(range, volume).await?;
         }
         let arguments = ["clone", "--from", ROOT, "--to", TARGET, "--key", &seed.key];
         let job = Job {
+            range,
             name: &to.cloning(),
             action: COPYING,
-            labels: all,
+            labels: all.clone(),
             arguments: arguments.map(str::to_owned).into(),
             volumes: vec![
                 (from.data_volume, "/seed/data", true),
@@ -106,30 +117,52 @@ impl Ranges {
                 (to.agent_volume.clone(), "/clone/agent", false),
             ],
         };
-        match self.work(recipe, job).await {
+        let work = async {
+            for volume in volumes {
+                self.engine.create_volume(volume, &all).await?;
+            }
+            self.work(recipe, job).await
+        };
+        let failed = match work.await {
             Ok(Ended::Cloned { bytes, reflinked, seconds }) => {
                 tracing::info!(%range, seed = %seed.name, bytes, reflinked, seconds, "copied a seed");
-                self.engine.remove_container(&to.cloning()).await?;
-                self.engine.remove_volume(&to.half()).await?;
-                Ok(Cloned::Whole)
+                stubbornly(async || {
+                    self.remove_own_container(range, &to.cloning()).await?;
+                    self.remove_own_volume(range, &half).await
+                })
+                .await?;
+                return Ok(Cloned::Whole);
             }
-            other => {
-                self.drop_half_clone(range).await?;
-                match other? {
-                    Ended::Unusable { reason } => Ok(Cloned::Unusable(reason)),
-                    other => Err(RangeError::seed(COPYING, format!("{other:?}"))),
-                }
-            }
-        }
+            Ok(Ended::Unusable { reason }) => Cloned::Unusable(reason),
+            Ok(other) => Cloned::Failed(RangeError::seed(COPYING, format!("{other:?}")).explain()),
+            Err(error) => Cloned::Failed(error.explain()),
+        };
+        self.drop_half_clone(range).await?;
+        Ok(failed)
     }
 
     /// Removes the volumes of a range that were to become a copy of a seed.
     pub(crate) async fn drop_half_clone(&self, range: &RangeName) -> Result<(), RangeError> {
         let names = Names::of(&self.settings.project, range);
-        self.engine.remove_container(&names.cloning()).await?;
-        for volume in names.volumes() {
-            self.engine.remove_volume(volume).await?;
+        stubbornly(async || {
+            self.remove_own_container(range, &names.cloning()).await?;
+            for volume in names.volumes() {
+                self.remove_own_volume(range, volume).await?;
+            }
+            self.remove_own_volume(range, &names.half()).await.map(|_| ())
+        })
+        .await
+    }
+
+    /// An error while the volumes of a range are half a copy of a seed.
+    pub(crate) async fn is_no_half(&self, range: &RangeName) -> Result<(), RangeError> {
+        let half = Names::of(&self.settings.project, range).half();
+        match self.own_volume(range, &half).await? {
+            None => Ok(()),
+            Some(_) => Err(RangeError::seed(
+                COPYING,
+                "its volumes are half made; take it down, then bring it up again",
+            )),
         }
-        Ok(self.engine.remove_volume(&names.half()).await?)
     }
 }

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use engine::docker::{Bind, ContainerSpec, ContainerState};
+use proto::identity::RangeName;
 use serde::Deserialize;
 
 use crate::call::Recipe;
@@ -46,6 +47,8 @@ pub(crate) enum Ended {
 
 /// What is to be done, and on what.
 pub(crate) struct Job<'a> {
+    /// Whose container it is.
+    pub(crate) range: &'a RangeName,
     /// The container's name.
     pub(crate) name: &'a str,
     /// What is being done, for errors.
@@ -66,7 +69,7 @@ impl Ranges {
         recipe: &Recipe<'_>,
         job: Job<'_>,
     ) -> Result<Ended, RangeError> {
-        self.engine.remove_container(job.name).await?;
+        self.remove_own_container(job.range, job.name).await?;
         let agent = Bind {
             source: self.settings.agent_binary.display().to_string(),
             target: AGENT_BINARY.to_owned(),

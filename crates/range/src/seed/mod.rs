@@ -10,7 +10,6 @@
 
 mod copy;
 mod job;
-mod lock;
 mod register;
 mod removal;
 
@@ -25,6 +24,7 @@ use crate::container::{IMAGE, Names, labels};
 use crate::error::RangeError;
 use crate::journey::Journey;
 use crate::labels::Labels;
+use crate::lock;
 use crate::ranges::Ranges;
 use crate::room::Machine;
 use crate::settings::{SeedUse, UpRequest};
@@ -314,7 +314,7 @@ impl Ranges {
         }
         self.engine.remove_container(&names.container).await?;
         let sealed = self.seal(&builder, &names, name, key).await;
-        self.engine.remove_container(&names.sealing()).await?;
+        self.remove_own_container(name, &names.sealing()).await?;
         match sealed? {
             Ended::Sealed { bytes } => Ok(bytes),
             other => Err(RangeError::seed(MAKING, format!("sealing it came to {other:?}"))),
@@ -331,6 +331,7 @@ impl Ranges {
         let mut all = labels(&self.settings.project, name, &Labels::default());
         all.extend(recipe.more.clone());
         let job = Job {
+            range: name,
             name: &names.sealing(),
             action: "sealing a seed",
             labels: all,

@@ -1,20 +1,13 @@
 //! Seeds go: beyond their limit, with all ranges, and where they are not to be used.
 
-use std::time::{Duration, Instant};
-
 use proto::identity::RangeName;
 
 use super::register;
 use crate::container::Names;
 use crate::error::RangeError;
+use crate::own::stubbornly;
 use crate::ranges::Ranges;
 use crate::status::Removal;
-
-/// How long a removal is tried again that is refused: a container may be on its way out.
-const STUBBORN: Duration = Duration::from_secs(5);
-
-/// How long it is waited in between.
-const PAUSE: Duration = Duration::from_millis(250);
 
 impl Ranges {
     /// Removes seeds beyond `limit` bytes, those used longest ago first; one that a container uses
@@ -59,15 +52,7 @@ impl Ranges {
 
     /// Removes all there is of a seed, also where a container of it is only just on its way out.
     async fn remove_seed(&self, name: &RangeName) -> Result<(), RangeError> {
-        let begun = Instant::now();
-        loop {
-            match self.try_remove_seed(name).await {
-                Err(RangeError::Engine(_)) if begun.elapsed() < STUBBORN => {
-                    tokio::time::sleep(PAUSE).await;
-                }
-                done => return done,
-            }
-        }
+        stubbornly(|| self.try_remove_seed(name)).await
     }
 
     /// Its card first, so that nobody begins with it any more.
@@ -77,10 +62,10 @@ impl Ranges {
             self.engine.remove_volume(&card).await?;
         }
         for container in [&names.container, &names.sealing()] {
-            self.engine.remove_container(container).await?;
+            self.remove_own_container(name, container).await?;
         }
         for volume in names.volumes() {
-            self.engine.remove_volume(volume).await?;
+            self.remove_own_volume(name, volume).await?;
         }
         self.host_agent.remove(name).await.map(|_| ())
     }

@@ -1,4 +1,4 @@
-//! Who makes a seed holds a lock on its folder beside the host agent, and loses it when killed.
+//! Who makes a seed or a range holds a lock on its folder beside the host agent, and loses it when killed.
 
 use std::fs::File;
 use std::io;
@@ -9,12 +9,12 @@ use rustix::io::Errno;
 
 /// A lock that ends with this value, or with the process.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(crate) struct Held {
     _folder: File,
 }
 
 /// The lock on `folder`; `None` while another maker holds it.
-pub(super) fn try_hold(folder: &Path) -> io::Result<Option<Held>> {
+pub(crate) fn try_hold(folder: &Path) -> io::Result<Option<Held>> {
     let file = File::open(folder)?;
     match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(Some(Held { _folder: file })),
