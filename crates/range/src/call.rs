@@ -14,7 +14,7 @@ use crate::isolation::Isolation;
 use crate::places::Places;
 use crate::ranges::Ranges;
 use crate::room::Machine;
-use crate::seed::{Seeding, Wanted};
+use crate::seed::{SEED, Seeding, Wanted};
 use crate::settings::UpRequest;
 
 /// What all ranges of one call are made from.
@@ -29,6 +29,11 @@ pub(crate) struct Recipe<'a> {
 }
 
 impl Recipe<'_> {
+    /// Whether a seed is made, and not a range of anybody's.
+    pub(crate) fn is_seed(&self) -> bool {
+        self.more.contains_key(SEED)
+    }
+
     pub(crate) fn powers(&self) -> Powers {
         self.isolation.powers()
     }
@@ -61,12 +66,8 @@ impl There {
     pub(crate) fn is_cold(&self, project: &str, range: &RangeName) -> bool {
         let names = Names::of(project, range);
         let has = |name: &str| self.0.contains(name);
-        !has(&names.container) && (!has(&names.data_volume) || self.is_half(&names))
-    }
-
-    /// Whether its volumes were to become a copy of a seed, and that was cut off.
-    pub(crate) fn is_half(&self, names: &Names) -> bool {
-        self.0.contains(&names.half())
+        // Volumes that were to become a copy of a seed, when that was cut off, are as none.
+        !has(&names.container) && (!has(&names.data_volume) || has(&names.half()))
     }
 }
 

@@ -62,6 +62,7 @@ mod ranges;
 mod room;
 mod seed;
 mod sync;
+mod turn;
 mod up;
 
 pub use engine::docker::{ExecOutput, InvalidLoadWay, LoadWay};

@@ -24,6 +24,7 @@ use crate::report::{Provision, RangeReport, Report};
 use crate::seed::Wanted;
 use crate::settings::UpRequest;
 use crate::sync::union;
+use crate::turn::Turn;
 
 /// How long a range that already ran may take to answer, before its container is made again.
 ///
@@ -100,18 +101,12 @@ impl Ranges {
         call: &Call<'_>,
     ) -> Result<(), RangeError> {
         let range = journey.range.clone();
-        let project = &self.settings.project;
-        let names = Names::of(project, &range);
         journey.wanted = recipe.request.images.clone();
         let seed = self.seed_of(recipe, &range, None, call).await?;
         journey.place = call.places.start().await;
 
         journey.enter(RangeStage::Register);
-        // Before anything is written down: what is not ours to change keeps what it should have.
-        let present = self.engine.container(&names.container).await?;
-        if let Some(present) = &present {
-            agree(project, &range, &recipe.request.range_image, present)?;
-        }
+        let Turn { present, held } = self.turn(recipe, journey, call).await?;
         let folders = self.host_agent.add(&range).await?;
         let before = self.host_agent.wanted(&range).await?;
         journey.wanted = match recipe.request.images.as_slice() {
@@ -124,10 +119,8 @@ impl Ranges {
             (Some(present), true) => Labels::given(&present.labels),
             _ => recipe.request.labels.clone(),
         };
-        if present.is_none() && call.there.is_half(&names) {
-            self.drop_half_clone(&range).await?;
-        }
-        let cloned = match seed.filter(|_| present.is_none()) {
+        let is_new = present.is_none() && self.is_new(&range).await?;
+        let cloned = match seed.filter(|_| is_new) {
             Some(seed) => self.begin_with(seed, recipe, journey, &given, call).await?,
             None => false,
         };
@@ -153,6 +146,7 @@ impl Ranges {
         if matches!(provision, Provision::Made | Provision::Remade) {
             self.make(recipe, &range, &spec, &given).await?;
         }
+        drop(held);
         journey.provision = Some(if cloned { Provision::Cloned } else { provision });
 
         journey.enter(RangeStage::Start);
@@ -238,7 +232,7 @@ impl Ranges {
 }
 
 /// An error unless `present`, which has the range's name, is the range, made from `range_image`.
-fn agree(
+pub(crate) fn agree(
     project: &str,
     range: &RangeName,
     range_image: &str,

@@ -242,9 +242,7 @@ impl Ranges {
     /// Whether somebody holds the lock on a seed's folder.
     async fn is_being_made(&self, name: &RangeName) -> Result<bool, RangeError> {
         let folder = self.host_agent.add(name).await?.own();
-        let held = lock::try_hold(&folder);
-        held.map(|held| held.is_none())
-            .map_err(|error| RangeError::seed("looking at its lock", error))
+        Ok(lock::hold(&folder)?.is_none())
     }
 
     /// Makes a seed; nothing of it stays where that fails.
@@ -256,7 +254,7 @@ impl Ranges {
     ) -> Result<Seed, RangeError> {
         let name = seed_name(key)?;
         let folder = self.host_agent.add(&name).await?.own();
-        let held = lock::try_hold(&folder).ok().flatten();
+        let held = lock::hold(&folder)?;
         let _held = held.ok_or_else(|| RangeError::seed("locking a new seed", folder.display()))?;
         let made = self.build(recipe, &name, key, call).await;
         let seed = match made {
