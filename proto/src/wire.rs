@@ -62,6 +62,10 @@ pub(crate) const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// other deadline.
 pub(crate) const PROGRESS_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// How long a stream of a blob waits for its turn before its caller is told that the host is busy:
+/// sooner than a caller gives up a host that says nothing.
+pub(crate) const TURN_TIMEOUT: Duration = Duration::from_secs(20);
+
 /// Largest request in bytes: a thousand references of the greatest length fit.
 pub(crate) const MAX_REQUEST: usize = 1 << 20;
 

@@ -118,7 +118,13 @@ impl Puller {
                 self.sweep().await;
                 (journey.arrived(outcome, &proof), None)
             }
-            Err(error) => (journey.failed(&error), Some(error)),
+            Err(error) => {
+                // Who was away may be back soon, and then a base that is in is of use.
+                if !error.is_absence() {
+                    self.sweep().await;
+                }
+                (journey.failed(&error), Some(error))
+            }
         }
     }
 

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use futures::StreamExt as _;
+use tokio::time::{Instant, timeout_at};
 use transfer::limited::{Limits, Reserved};
 use transfer::{BlobStream, ConfigDigest, Digest};
 
@@ -13,7 +14,7 @@ use super::lease::Granted;
 use super::{Meter, ReadError, Terms};
 use crate::identity::Caller;
 use crate::transfers::{Transfer, TransferId, TransferKind};
-use crate::wire::PROGRESS_TIMEOUT;
+use crate::wire::TURN_TIMEOUT;
 
 /// Lets so many streams in at once with so many bytes in flight, and no more of one caller than its
 /// share.
@@ -42,9 +43,10 @@ impl Turnstile {
     /// crowd does not stand in the way of another.
     pub(super) async fn enter(&self, caller: &Caller, bytes: u64) -> Result<Turn, ReadError> {
         let own = self.of(caller);
+        let until = Instant::now() + TURN_TIMEOUT;
         Ok(Turn {
-            _of_caller: place(&own, bytes, self.terms.reads_per_caller).await?,
-            _of_all: place(&self.all, bytes, self.terms.reads).await?,
+            _of_caller: place(&own, bytes, self.terms.reads_per_caller, until).await?,
+            _of_all: place(&self.all, bytes, self.terms.reads, until).await?,
         })
     }
 
@@ -61,8 +63,13 @@ impl Turnstile {
     }
 }
 
-async fn place(limits: &Limits, bytes: u64, limit: usize) -> Result<Reserved, ReadError> {
-    let reserved = tokio::time::timeout(PROGRESS_TIMEOUT, limits.reserve(bytes)).await;
+async fn place(
+    limits: &Limits,
+    bytes: u64,
+    limit: usize,
+    until: Instant,
+) -> Result<Reserved, ReadError> {
+    let reserved = timeout_at(until, limits.reserve(bytes)).await;
     reserved.map_err(|_elapsed| ReadError::Busy { limit })
 }
 

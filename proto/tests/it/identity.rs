@@ -132,8 +132,11 @@ async fn one_range_cannot_take_every_place() {
     for _ in 0..8 {
         held.push(open(&range("a")).await.unwrap());
     }
+    let asked = tokio::time::Instant::now();
     let Err(error) = open(&range("a")).await else { panic!("a ninth stream") };
     assert!(matches!(error, ReadError::Busy { limit: 8 }), "{error:?}");
+    let patience = proto::client::Manners::default().stall;
+    assert!(asked.elapsed() < patience, "told only after its caller gave the host up");
     held.push(open(&range("b")).await.unwrap());
     held.clear();
     assert!(open(&range("a")).await.is_ok());

@@ -178,4 +178,8 @@ impl BlobSource for MeteredBlobs {
             })
             .boxed())
     }
+
+    fn doubt(&self, digest: &Digest) {
+        self.blobs.doubt(digest);
+    }
 }

@@ -73,6 +73,10 @@ impl Reading {
         }
         let frame = self.frames.next().await.transpose()?;
         self.left -= frame.as_ref().map_or(0, |frame| frame.len() as u64);
+        if frame.is_none() && self.left != 0 {
+            let lost = "whoever read its file stopped before the end";
+            return Err(BlobError::unavailable(self.digest, lost));
+        }
         if self.left == 0
             && let Some(hashing) = self.hashing.take()
         {
