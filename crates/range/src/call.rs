@@ -52,10 +52,15 @@ pub(crate) struct Call<'a> {
 impl Call<'_> {
     /// Tells that something went another way, and was got over.
     pub(crate) fn note(&self, range: &RangeName, text: String) {
-        tracing::warn!(%range, "{text}");
-        let kind = RangeEventKind::Noted(text);
-        self.observer.observe(RangeEvent { range: range.clone(), kind });
+        note(self.observer, range, text);
     }
+}
+
+/// The same, where no call has begun.
+pub(crate) fn note(observer: &Arc<dyn RangeObserver>, range: &RangeName, text: String) {
+    tracing::warn!(%range, "{text}");
+    let kind = RangeEventKind::Noted(text);
+    observer.observe(RangeEvent { range: range.clone(), kind });
 }
 
 /// Names of containers and volumes of the project.

@@ -11,7 +11,7 @@ use futures::stream::FuturesUnordered;
 use proto::identity::RangeName;
 use transfer::EngineInfo;
 
-use crate::call::{Call, Recipe};
+use crate::call::{Call, Recipe, note};
 use crate::container::{IMAGE, Names, PARTS, PROJECT, Parts, RANGE, labels};
 use crate::error::RangeError;
 use crate::event::{RangeObserver, RangeStage};
@@ -56,6 +56,9 @@ impl Ranges {
         // Owned, so that the future can be sent to another thread whatever the names live in.
         let names = request.names.iter().cloned();
         let names: Vec<_> = names.filter(|name| seen.insert(name.clone())).collect();
+        if let Some(first) = names.first() {
+            self.clear_seeds(&|text| note(&observer, first, text)).await;
+        }
         let there = self.there().await?;
         let cold = names.iter().filter(|name| there.is_cold(&self.settings.project, name)).count();
         let machine = self.machine().await?;
@@ -66,8 +69,8 @@ impl Ranges {
         }
         let starts = self.settings.starts.unwrap_or_else(|| machine.starts());
         let places = Places::new(starts, self.settings.concurrency);
-        let (seeding, observer) = (seeding.as_ref(), &observer);
-        let call = Call { observer, places: &places, seeding, there: &there };
+        let call =
+            Call { observer: &observer, places: &places, seeding: seeding.as_ref(), there: &there };
         let ranges = names.into_iter().enumerate().map(|(position, range)| {
             let journey = Journey::begin(range, call.observer.clone());
             let recipe = &recipe;
@@ -75,7 +78,12 @@ impl Ranges {
         });
         // All at once: each waits for its places, and not for those before it.
         let reports = ranges.collect::<FuturesUnordered<_>>().collect().await;
-        self.keep_seeds_within(self.settings.seed_limit, None).await;
+        if let Some(seeding) = seeding {
+            self.end_seeding(seeding).await;
+        }
+        // What could not be used, and was still copied when that was found out; it was told then.
+        self.clear_seeds(&|_| ()).await;
+        self.keep_seeds_within(self.settings.seed_limit).await;
         Ok(in_order(reports))
     }
 

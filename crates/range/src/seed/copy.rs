@@ -13,9 +13,6 @@ use crate::labels::Labels;
 use crate::own::stubbornly;
 use crate::ranges::Ranges;
 
-/// How many seeds a range tries, of which all but the first were made for this call.
-const TRIES: usize = 2;
-
 /// What is being done, for errors.
 const COPYING: &str = "copying a seed";
 
@@ -58,7 +55,7 @@ impl Ranges {
         call: &Call<'_>,
     ) -> Result<bool, RangeError> {
         let range = journey.range.clone();
-        for _ in 0..TRIES {
+        loop {
             journey.enter(RangeStage::Clone);
             match self.clone_seed(recipe, &range, &seed, given).await? {
                 Cloned::Whole => return Ok(true),
@@ -76,10 +73,9 @@ impl Ranges {
             journey.place = call.places.start().await;
             match next {
                 Some(next) => seed = next,
-                None => break,
+                None => return Ok(false),
             }
         }
-        Ok(false)
     }
 
     /// Copies a seed into fresh volumes of a range. While they are half made an empty volume says so,

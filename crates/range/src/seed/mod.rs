@@ -6,13 +6,16 @@
 //! ```
 //! A seed belongs to a key: the range image, and what is wanted with the digest of each image. Its
 //! builder is a range of its own name, `seed-<key>-<n>`, whose folder beside the host agent its maker
-//! keeps locked. What has no card and no maker was cut off: it is removed, and never used.
+//! keeps locked. What has no card and no maker was cut off: it is removed, and never used. Who copies
+//! a seed shares that lock until its call ends: so long it is not removed.
 
 mod copy;
 mod job;
 mod register;
 mod removal;
+mod using;
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use proto::identity::RangeName;
@@ -24,7 +27,7 @@ use crate::container::{IMAGE, Names, labels};
 use crate::error::RangeError;
 use crate::journey::Journey;
 use crate::labels::Labels;
-use crate::lock;
+use crate::lock::{self, Held};
 use crate::ranges::Ranges;
 use crate::room::Machine;
 use crate::settings::{SeedUse, UpRequest};
@@ -44,6 +47,9 @@ const STOP: Duration = Duration::from_secs(60);
 
 /// How often somebody else's making of a seed is looked at.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
+
+/// How many seeds a call tries, of which all but the first were made for it.
+const TRIES: usize = 2;
 
 /// Least number of new ranges for which a seed is made: for one it would be twice the work.
 const WORTH_IT: usize = 2;
@@ -88,13 +94,15 @@ pub(crate) struct Seeding {
     /// Whether it is made where there is none.
     pub(crate) make: bool,
     found: Mutex<Found>,
+    /// How many could not be used.
+    spoiled: AtomicUsize,
 }
 
 enum Found {
     /// Nobody has looked yet.
     Unknown,
-    /// It is there, and so the machine was before the first copy.
-    Whole(Seed, Machine),
+    /// It is there, kept as long as the call lasts, and so the machine was before the first copy.
+    Whole(Seed, Held, Machine),
     /// There is none, and none will be.
     None,
 }
@@ -135,7 +143,8 @@ impl Ranges {
         let key = wanted.key(&recipe.image.id)?;
         let fits = wanted.bytes <= self.settings.seed_limit;
         let make = fits && (policy == SeedUse::Always || WORTH_IT <= cold);
-        Some(Seeding { key, cold, make, found: Mutex::new(Found::Unknown) })
+        let (found, spoiled) = (Mutex::new(Found::Unknown), AtomicUsize::new(0));
+        Some(Seeding { key, cold, make, found, spoiled })
     }
 
     /// Whether the seed is there already.
@@ -147,7 +156,8 @@ impl Ranges {
     /// The seed for `range` to begin with: that which is there, or a new one; `None` where it is to go
     /// the plain way. Whoever comes while it is made waits for it.
     ///
-    /// `spoiled` is one that could not be used: it is removed, and another made in its place.
+    /// `spoiled` is one that could not be used: it is removed, and another made in its place, but only
+    /// once in a call.
     ///
     /// # Errors
     /// [`RangeError::NoDisk`] when there is no room for all its copies.
@@ -161,16 +171,18 @@ impl Ranges {
     ) -> Result<Option<Seed>, RangeError> {
         let mut found = seeding.found.lock().await;
         let is_spoiled =
-            |found: &Found| matches!(found, Found::Whole(seed, _) if Some(seed) == spoiled);
+            |found: &Found| matches!(found, Found::Whole(seed, ..) if Some(seed) == spoiled);
         if is_spoiled(&found) {
-            *found = Found::Unknown;
+            let count = seeding.spoiled.fetch_add(1, Ordering::Relaxed) + 1;
+            // Its lock goes with this, so that it can be removed.
+            *found = if count < TRIES { Found::Unknown } else { Found::None };
             if let Some(spoiled) = spoiled {
-                self.discard(&spoiled.name).await;
+                self.discard_spoiled(&spoiled.name).await;
             }
         }
         if let Found::Unknown = &*found {
             *found = match self.look_or_make(recipe, seeding, range, call).await {
-                Ok(Some(seed)) => Found::Whole(seed, self.machine().await?),
+                Ok(Some((seed, held))) => Found::Whole(seed, held, self.machine().await?),
                 Ok(None) => Found::None,
                 Err(error) => {
                     call.note(range, format!("there is no seed for it: {}", error.explain()));
@@ -178,11 +190,26 @@ impl Ranges {
                 }
             };
         }
-        let Found::Whole(seed, machine) = &*found else { return Ok(None) };
+        let Found::Whole(seed, _, machine) = &*found else { return Ok(None) };
         if !self.settings.unchecked && !machine.shares() {
             machine.check_disk(seeding.cold, seeding.cold, seed.bytes)?;
         }
         Ok(Some(seed.clone()))
+    }
+
+    /// Ends what a call has to do with its seed.
+    pub(crate) async fn end_seeding(&self, seeding: Seeding) {
+        if let Found::Whole(seed, held, _) = seeding.found.into_inner() {
+            self.let_go(&seed.name, held).await;
+        }
+    }
+
+    /// Removes what of seeds nobody makes any more; their builders may still run.
+    pub(crate) async fn clear_seeds(&self, tell: &(dyn Fn(String) + Sync)) {
+        let cleared = async { self.clear_cut_off(&self.seeds().await?, "", tell).await };
+        if let Err(error) = cleared.await {
+            tracing::warn!(error = error.explain(), "seeds that were cut off are not looked for");
+        }
     }
 
     async fn look_or_make(
@@ -191,17 +218,20 @@ impl Ranges {
         seeding: &Seeding,
         range: &RangeName,
         call: &Call<'_>,
-    ) -> Result<Option<Seed>, RangeError> {
-        if let Some(seed) = self.whole_seed(&seeding.key, range, call).await? {
+    ) -> Result<Option<(Seed, Held)>, RangeError> {
+        if let Some((seed, held)) = self.whole_seed(&seeding.key, range, call).await? {
             self.write_card(&seed.name, &seed.key, seed.bytes).await?;
-            return Ok(Some(seed));
+            return Ok(Some((seed, held)));
         }
         if !seeding.make {
             return Ok(None);
         }
         let seed = self.make_seed(recipe, &seeding.key, call).await?;
-        self.keep_seeds_within(self.settings.seed_limit, Some(&seed.name)).await;
-        Ok(Some(seed))
+        let held = self.use_seed(&seed.name).await?;
+        let held =
+            held.ok_or_else(|| RangeError::seed("using a new seed", "another call removed it"))?;
+        self.keep_seeds_within(self.settings.seed_limit).await;
+        Ok(Some((seed, held)))
     }
 
     /// The seed of a key, once it is whole; what was cut off is removed, whatever its key.
@@ -210,39 +240,25 @@ impl Ranges {
         key: &str,
         range: &RangeName,
         call: &Call<'_>,
-    ) -> Result<Option<Seed>, RangeError> {
+    ) -> Result<Option<(Seed, Held)>, RangeError> {
+        let tell = |text| call.note(range, text);
         loop {
             let seeds = self.seeds().await?;
-            let mut in_the_making = false;
-            for seed in &seeds {
-                match seed.card {
-                    Some(SeedCard { bytes, .. }) if seed.key == key => {
-                        let (name, key) = (seed.name.clone(), seed.key.clone());
-                        return Ok(Some(Seed { name, key, bytes }));
-                    }
-                    Some(_) => {}
-                    None if self.is_being_made(&seed.name).await? => {
-                        in_the_making |= seed.key == key;
-                    }
-                    None => {
-                        let text =
-                            "the making of a seed was cut off: what there is of it is removed";
-                        call.note(range, format!("{text} ({})", seed.name));
-                        self.discard(&seed.name).await;
-                    }
+            let mut open = false;
+            for seed in seeds.iter().filter(|seed| seed.key == key) {
+                let Some(SeedCard { bytes, .. }) = seed.card else { continue };
+                if let Some(held) = self.use_seed(&seed.name).await? {
+                    let (name, key) = (seed.name.clone(), seed.key.clone());
+                    return Ok(Some((Seed { name, key, bytes }, held)));
                 }
+                open = true;
             }
-            if !in_the_making {
+            open |= self.clear_cut_off(&seeds, key, &tell).await?;
+            if !open {
                 return Ok(None);
             }
             tokio::time::sleep(LOOK_AGAIN).await;
         }
-    }
-
-    /// Whether somebody holds the lock on a seed's folder.
-    async fn is_being_made(&self, name: &RangeName) -> Result<bool, RangeError> {
-        let folder = self.host_agent.add(name).await?.own();
-        Ok(lock::hold(&folder)?.is_none())
     }
 
     /// Makes a seed; nothing of it stays where that fails.
@@ -255,17 +271,17 @@ impl Ranges {
         let name = seed_name(key)?;
         let folder = self.host_agent.add(&name).await?.own();
         let held = lock::hold(&folder)?;
-        let _held = held.ok_or_else(|| RangeError::seed("locking a new seed", folder.display()))?;
+        let held = held.ok_or_else(|| RangeError::seed("locking a new seed", folder.display()))?;
         let made = self.build(recipe, &name, key, call).await;
         let seed = match made {
             Ok(bytes) => Seed { name, key: key.to_owned(), bytes },
             Err(error) => {
-                self.discard(&name).await;
+                self.discard(&name, held).await;
                 return Err(error);
             }
         };
         self.write_card(&seed.name, key, seed.bytes).await?;
-        self.host_agent.remove(&seed.name).await?;
+        self.let_go(&seed.name, held).await;
         Ok(seed)
     }
 
