@@ -9,7 +9,7 @@ use rustix::fs::FileType;
 use super::SeedError;
 use super::copy::{self, Copied, Reflinks};
 use super::seal::Sealed;
-use super::tree::Entry;
+use super::tree::{self, Entry};
 
 /// Most threads that copy: a disk gains nothing from more.
 const MAX_THREADS: usize = 8;
@@ -48,6 +48,8 @@ pub(super) fn copy_tree(from: &Path, to: &Path, sealed: &Sealed) -> Result<u64, 
         let path = to.join(&folder.path);
         copy::attributes(&from.join(&folder.path), &path, folder).map_err(SeedError::at(&path))?;
     }
+    // The caller takes the sign away that it is half made: from then on a crash must not undo it.
+    tree::flush(to).map_err(SeedError::at(to))?;
     Ok(job.reflinked.into_inner())
 }
 

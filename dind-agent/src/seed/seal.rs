@@ -15,7 +15,7 @@ use transfer::Digest;
 
 use super::SeedError;
 use super::copy::checksum;
-use super::tree::{Entry, SEAL, SEAL_TEMPORARY, path_of, walk};
+use super::tree::{self, Entry, SEAL, SEAL_TEMPORARY, path_of, walk};
 
 /// The format of seals and of the trees below them; others are not read.
 const VERSION: u32 = 1;
@@ -59,9 +59,7 @@ pub(super) fn seal(root: &Path, key: &str) -> io::Result<Sealed> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    for volume in ["data", "agent"] {
-        rustix::fs::syncfs(File::open(root.join(volume))?)?;
-    }
+    tree::flush(root)?;
     let entries = walk(root)?;
     let checksums = entries.iter().map(|entry| match entry.kind() {
         FileType::RegularFile => checksum(&root.join(&entry.path)),

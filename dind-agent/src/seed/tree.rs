@@ -95,6 +95,14 @@ fn walk_below(root: &Path, path: &Path, entries: &mut Vec<Entry>) -> io::Result<
     Ok(())
 }
 
+/// Has all that was written below `root` on the disk. The two roots may be two file systems.
+pub(super) fn flush(root: &Path) -> io::Result<()> {
+    for name in ROOTS {
+        rustix::fs::syncfs(fs::File::open(root.join(name))?)?;
+    }
+    Ok(())
+}
+
 /// Removes what a clone must not have.
 pub(super) fn clear_leftovers(root: &Path) -> io::Result<()> {
     for path in LEFTOVERS {
