@@ -13,7 +13,7 @@ use transfer::{Event, Outcome, Reference};
 use crate::error::RangeError;
 use crate::event::{RangeObserver, RangeStage};
 use crate::journey::Journey;
-use crate::places::{Places, SILENCE};
+use crate::places::{Places, SILENCE, patiently};
 use crate::ranges::{POLL, Ranges, is_up};
 use crate::report::Report;
 use crate::settings::Selection;
@@ -45,7 +45,7 @@ impl Ranges {
             let mut journey = Journey::begin(range, observer.clone());
             async move {
                 journey.place = places.sync().await;
-                let result = self.sync_one(images, &mut journey).await;
+                let result = self.sync_one(images, &mut journey, places).await;
                 (position, journey.end(result))
             }
         });
@@ -57,6 +57,7 @@ impl Ranges {
         &self,
         images: &[Reference],
         journey: &mut Journey,
+        places: &Places,
     ) -> Result<(), RangeError> {
         let range = journey.range.clone();
         journey.wanted = images.to_vec();
@@ -70,7 +71,12 @@ impl Ranges {
             return Err(RangeError::NothingWanted { range });
         }
         self.want(&range, &before, &union(&before, images)).await?;
-        journey.engine = Some(self.ready(&range, PATIENCE).await?);
+        let mut place = journey.place.take();
+        journey.engine = Some(patiently(&mut place, self.ready(&range, PATIENCE)).await?);
+        journey.place = match place {
+            None => places.sync().await,
+            kept => kept,
+        };
         let synced = self.sync_into(journey).await;
         // A slip of the pen should not be asked for again and again.
         let failed = |image: &ImageReport| {
