@@ -115,7 +115,8 @@ pub(crate) struct Making {
     /// Neither make nor use a seed: each new range brings its images in by itself.
     #[arg(long)]
     no_seed: bool,
-    /// How much all seeds may take; those used longest ago go first.
+    /// How much all seeds may take from this call on; those used longest ago go first. A call without
+    /// it keeps them within the default again.
     #[arg(long, value_name = "GIB", default_value_t = range::SEED_LIMIT >> 30)]
     seed_limit: u64,
     /// Do not look first whether disk and memory have room for all new ranges.
