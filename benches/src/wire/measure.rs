@@ -66,7 +66,7 @@ pub struct Measure {
     pub raw: BTreeMap<String, Vec<f64>>,
 }
 
-/// The goals, in the order of the issue that set them.
+/// The goals, in the order in which they are told.
 fn goals() -> Vec<Goal> {
     use Protocol::{Grpc, Raw, Tonic};
     use Transport::{Tcp, Unix};
