@@ -211,9 +211,12 @@ impl Ranges {
     ) -> Result<(), RangeError> {
         let project = &self.settings.project;
         self.is_no_half(range).await?;
-        self.remove_own_container(range, &spec.name).await?;
-        for volume in Names::of(project, range).volumes() {
+        let names = Names::of(project, range);
+        for volume in names.volumes() {
             self.own_volume(range, volume).await?;
+        }
+        self.remove_own_container(range, &spec.name).await?;
+        for volume in names.volumes() {
             let mut all = labels(project, range, given);
             all.extend(recipe.more.clone());
             self.engine.create_volume(volume, &all).await?;

@@ -29,6 +29,7 @@ mod plan;
 mod refusals;
 mod registry;
 mod seeds;
+mod seeds_guarded;
 mod shared;
 mod sidecar;
 mod stack;

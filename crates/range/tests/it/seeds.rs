@@ -28,13 +28,13 @@ const CONTENT: &str =
     "/var/lib/docker/containerd/daemon/io.containerd.content.v1.content/blobs/sha256";
 
 /// An image that only one test has, in the engine of the host, gone with the test.
-struct Own {
+pub(crate) struct Own {
     image: Made,
     docker: Docker,
 }
 
 impl Own {
-    fn new(site: &Site, word: &str) -> Self {
+    pub(crate) fn new(site: &Site, word: &str) -> Self {
         let reference = format!("longshore-test/seeds-{word}:{}", std::process::id());
         block_in_place(|| {
             let seed = word.bytes().map(u64::from).sum();
@@ -62,7 +62,7 @@ impl Drop for Own {
 }
 
 /// Brings ranges up and answers what was noted meanwhile, too.
-async fn up(
+pub(crate) async fn up(
     site: &Site,
     store: StoreKind,
     names: &[&str],
@@ -91,12 +91,12 @@ fn request(store: StoreKind, names: &[&str], images: &[&str]) -> UpRequest {
 }
 
 /// What was done about each range.
-fn provisions(report: &Report) -> Vec<Provision> {
+pub(crate) fn provisions(report: &Report) -> Vec<Provision> {
     report.ranges.iter().map(|range| range.provision.unwrap()).collect()
 }
 
 /// The only seed there is.
-async fn only_seed(site: &Site) -> SeedStatus {
+pub(crate) async fn only_seed(site: &Site) -> SeedStatus {
     let mut seeds = site.ranges.seeds().await.unwrap();
     assert_eq!(seeds.len(), 1, "{seeds:#?}");
     let seed = seeds.remove(0);
