@@ -19,7 +19,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 /// for each measure.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// The engine: unix:///run/docker.sock, tcp://127.0.0.1:2375.
+    /// The engine: `unix:///run/docker.sock`, `tcp://127.0.0.1:2375`.
     #[arg(long)]
     docker: String,
     /// An image of the engine; may be given several times, each is measured.

@@ -57,6 +57,6 @@ async fn dind_layers_that_images_share_come_in_once_and_leave_nothing() {
     block_in_place(|| {
         images.iter().for_each(|image| {
             outer.must(&format!("image rm {}", image.reference));
-        })
+        });
     });
 }
