@@ -50,17 +50,26 @@ fn locked(state: &Mutex<State>) -> MutexGuard<'_, State> {
 
 /// Takes the pieces away once the reader has waited too long.
 async fn guard(state: Arc<Mutex<State>>) {
-    loop {
-        let now = Instant::now();
-        let patient = locked(&state).waiting.as_ref().map_or(now, |waiting| waiting.since);
-        let until = patient + PROGRESS_TIMEOUT;
-        if until <= now {
-            // Dropped after the lock: what they hold may be a lot.
-            let _late = locked(&state).pieces.take();
-            return;
-        }
+    while let Some(until) = next_look(&state) {
         sleep_until(until).await;
     }
+}
+
+/// When to look again; `None` once the pieces were taken away.
+fn next_look(state: &Mutex<State>) -> Option<Instant> {
+    let now = Instant::now();
+    // Looked at and taken under one lock: a reader that comes in between would wait for ever.
+    let mut state = locked(state);
+    let since = state.waiting.as_ref().map_or(now, |waiting| waiting.since);
+    let until = since + PROGRESS_TIMEOUT;
+    if now < until {
+        return Some(until);
+    }
+    let late = state.pieces.take();
+    // After the lock: what they hold may be a lot.
+    drop(state);
+    drop(late);
+    None
 }
 
 impl Stream for Watched {
