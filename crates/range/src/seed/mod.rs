@@ -15,7 +15,7 @@ mod register;
 mod removal;
 mod using;
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use proto::identity::RangeName;
@@ -359,9 +359,14 @@ impl Ranges {
     }
 }
 
-/// A name that no seed has yet.
+/// A name that no seed has yet: two calls of one process may come at the same millisecond.
 fn seed_name(key: &str) -> Result<RangeName, RangeError> {
-    let text = format!("seed-{}-{:x}", &key[..SHORT_KEY.min(key.len())], register::now());
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    let now = register::now();
+    let next = |last: u64| now.max(last + 1);
+    let last = LAST.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(next(last)));
+    let last = last.unwrap_or_default();
+    let text = format!("seed-{}-{:x}", &key[..SHORT_KEY.min(key.len())], next(last));
     text.parse().map_err(|error| RangeError::seed("naming a seed", error))
 }
 
