@@ -72,7 +72,7 @@ async fn dind_a_seed_that_is_copied_stays_whole() {
     let data = format!("{}-data", site.container(seed.name.as_str()));
     let user = block_in_place(|| user_of(&site, &data));
     stays("has it mounted").await;
-    block_in_place(|| site.docker.must(&format!("rm {user}")));
+    block_in_place(|| site.docker.must(&format!("rm --volumes {user}")));
     let (report, notes) = up(&site, STORE, &["b"], &images).await;
     assert_eq!((provisions(&report), notes), (vec![Provision::Cloned], Vec::new()));
     assert_eq!(only_seed(&site).await.name, seed.name);
@@ -103,7 +103,7 @@ async fn dind_nothing_is_made_over_half_a_copy() {
     assert!(report.ranges[0].error.is_some(), "{report:#?}");
     let listed = site.ranges.list_of(&Selection::Names(vec!["half".parse().unwrap()])).await;
     assert_eq!(listed.unwrap()[0].state, RangeState::Unmade);
-    block_in_place(|| site.docker.must(&format!("rm {user}")));
+    block_in_place(|| site.docker.must(&format!("rm --volumes {user}")));
     let (report, _) = up(&site, STORE, &["half"], &images).await;
     assert_eq!(provisions(&report), [Provision::Cloned]);
     block_in_place(|| image.check(&site.inside("half"))).unwrap();
