@@ -7,11 +7,9 @@ use proto::RemoteHost;
 use proto::library::AllImages;
 use transfer::fixture::{Faulty, MemorySource, bytes, contract, descriptor_of, drain, keep};
 use transfer::store::FsStore;
-use transfer::{
-    BlobError, BlobSource, ConfigDigest, Digest, Image, ImageSource, ImageSummary, LayerForm,
-    MAX_FRAME, Reference, SourceError,
-};
+use transfer::{BlobError, Digest, ImageSource as _, LayerForm, MAX_FRAME};
 
+use crate::elsewhere::Elsewhere;
 use crate::pipe::{
     LARGE, NARROW, Noted, ODD, Served, host, image_of, library, manners, memory_of, range, services,
 };
@@ -32,31 +30,6 @@ async fn a_source_behind_the_wire_is_still_a_source() {
     let (_served, host) = host(Arc::new(memory), ODD).await;
     host.image(&image.config_digest, LayerForm::AsStored).await.unwrap();
     contract::source(&host.blobs(&image.config_digest), &contract::blobs()).await;
-}
-
-/// An image whose blobs come from any source.
-struct Elsewhere<S> {
-    image: Image,
-    blobs: Arc<S>,
-}
-
-#[async_trait::async_trait]
-impl<S: BlobSource + 'static> ImageSource for Elsewhere<S> {
-    async fn list(&self) -> Result<Vec<ImageSummary>, SourceError> {
-        Ok(Vec::new())
-    }
-
-    async fn resolve(&self, reference: &Reference) -> Result<ImageSummary, SourceError> {
-        Err(SourceError::NotFound { image: reference.to_string() })
-    }
-
-    async fn image(&self, _: &ConfigDigest, _: LayerForm) -> Result<Image, SourceError> {
-        Ok(self.image.clone())
-    }
-
-    fn blobs(&self, _: &ConfigDigest) -> Arc<dyn BlobSource> {
-        self.blobs.clone()
-    }
 }
 
 #[tokio::test]

@@ -3,40 +3,12 @@
 use std::fs::File;
 use std::sync::Arc;
 
-use async_trait::async_trait;
 use transfer::fixture::{bytes, drain, keep};
 use transfer::store::FsStore;
-use transfer::{
-    BlobError, BlobSource, ConfigDigest, Digest, Image, ImageSource, ImageSummary, LayerForm,
-    MAX_FRAME, Reference, SourceError,
-};
+use transfer::{BlobError, Digest, ImageSource as _, LayerForm, MAX_FRAME};
 
+use crate::elsewhere::Elsewhere;
 use crate::pipe::{LARGE, host, image_of};
-
-/// An image whose blobs lie in files.
-struct Filed {
-    image: Image,
-    store: FsStore,
-}
-
-#[async_trait]
-impl ImageSource for Filed {
-    async fn list(&self) -> Result<Vec<ImageSummary>, SourceError> {
-        Ok(Vec::new())
-    }
-
-    async fn resolve(&self, reference: &Reference) -> Result<ImageSummary, SourceError> {
-        Err(SourceError::NotFound { image: reference.to_string() })
-    }
-
-    async fn image(&self, _: &ConfigDigest, _: LayerForm) -> Result<Image, SourceError> {
-        Ok(self.image.clone())
-    }
-
-    fn blobs(&self, _: &ConfigDigest) -> Arc<dyn BlobSource> {
-        Arc::new(self.store.clone())
-    }
-}
 
 /// Changes a byte of a blob, as a disk does: nothing but the bytes shows it.
 fn rot(store: &FsStore, digest: &Digest) {
@@ -56,8 +28,8 @@ async fn a_range_that_got_wrong_bytes_asks_again_and_the_host_finds_them() {
     let [rotten, good] =
         [keep(&store, &blobs[0]).await.digest, keep(&store, &blobs[1]).await.digest];
     let image = image_of(&blobs);
-    let (_served, host) =
-        host(Arc::new(Filed { image: image.clone(), store: store.clone() }), LARGE).await;
+    let source = Elsewhere { image: image.clone(), blobs: Arc::new(store.clone()) };
+    let (_served, host) = host(Arc::new(source), LARGE).await;
     let ask = async || host.image(&image.config_digest, LayerForm::AsStored).await.unwrap();
     let read =
         async |digest| drain(host.blobs(&image.config_digest).open(digest, 0).await?).await.1;

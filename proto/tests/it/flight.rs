@@ -14,11 +14,9 @@ use tokio::task::JoinSet;
 use transfer::fixture::bytes;
 use transfer::frame::{HEADROOM, Pool};
 use transfer::store::Leases;
-use transfer::{
-    BlobError, BlobSource, BlobStream, ConfigDigest, Digest, Image, ImageSource, ImageSummary,
-    LayerForm, MAX_FRAME, Reference, SourceError,
-};
+use transfer::{BlobError, BlobSource, BlobStream, Digest, ImageSource as _, MAX_FRAME};
 
+use crate::elsewhere::Elsewhere;
 use crate::pipe::{Idle, LARGE, Served, image_of, manners, range};
 
 /// Frames of one blob, in all and of each caller.
@@ -28,7 +26,6 @@ const EACH: usize = 12;
 /// One blob, in frames that are counted while anybody holds them.
 #[derive(Clone)]
 struct Counted {
-    image: Image,
     blob: bytes::Bytes,
     pool: Pool,
     most: Arc<AtomicUsize>,
@@ -64,30 +61,13 @@ impl BlobSource for Counted {
     }
 }
 
-#[async_trait]
-impl ImageSource for Counted {
-    async fn list(&self) -> Result<Vec<ImageSummary>, SourceError> {
-        Ok(Vec::new())
-    }
-
-    async fn resolve(&self, reference: &Reference) -> Result<ImageSummary, SourceError> {
-        Err(SourceError::NotFound { image: reference.to_string() })
-    }
-
-    async fn image(&self, _: &ConfigDigest, _: LayerForm) -> Result<Image, SourceError> {
-        Ok(self.image.clone())
-    }
-
-    fn blobs(&self, _: &ConfigDigest) -> Arc<dyn BlobSource> {
-        Arc::new(self.clone())
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn readers_that_stand_still_hold_no_more_than_allowed() {
     let blob = bytes(1, 16 * MAX_FRAME);
     let image = image_of(std::slice::from_ref(&blob));
-    let source = Counted { image, blob, pool: Pool::default(), most: Arc::default() };
+    let config_digest = image.config_digest;
+    let source = Counted { blob, pool: Pool::default(), most: Arc::default() };
+    let images = Elsewhere { image, blobs: Arc::new(source.clone()) };
     let terms = Terms {
         reads: 100,
         reads_per_caller: 50,
@@ -95,8 +75,7 @@ async fn readers_that_stand_still_hold_no_more_than_allowed() {
         bytes_in_flight_per_caller: (EACH * MAX_FRAME) as u64,
         ..Terms::default()
     };
-    let library =
-        Library::new(Arc::new(source.clone()), Arc::new(AllImages), Leases::default(), terms);
+    let library = Library::new(Arc::new(images), Arc::new(AllImages), Leases::default(), terms);
     let library = Arc::new(library);
     let health = Health::not_serving(&HOST_SERVICES).await;
     let mut served = Vec::new();
@@ -109,8 +88,8 @@ async fn readers_that_stand_still_hold_no_more_than_allowed() {
         for reader in 0..6 {
             let (source, host) = (source.clone(), host.clone());
             reads.spawn(async move {
-                let (digest, image) = (Digest::of(&source.blob), source.image.config_digest);
-                let mut read = host.blobs(&image).open(&digest, 0).await.unwrap();
+                let digest = Digest::of(&source.blob);
+                let mut read = host.blobs(&config_digest).open(&digest, 0).await.unwrap();
                 let mut seen = 0;
                 // Everyone stands still long enough for all that fits to be read ahead, at times
                 // of their own.

@@ -6,6 +6,7 @@ mod agents;
 mod blobs;
 mod codegen;
 mod doubts;
+mod elsewhere;
 mod flight;
 mod identity;
 mod inventory;

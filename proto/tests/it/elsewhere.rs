@@ -1,0 +1,33 @@
+//! A host with one image, whose blobs come from anywhere.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use transfer::{
+    BlobSource, ConfigDigest, Image, ImageSource, ImageSummary, LayerForm, Reference, SourceError,
+};
+
+/// An image whose blobs come from any source.
+pub(crate) struct Elsewhere<S> {
+    pub(crate) image: Image,
+    pub(crate) blobs: Arc<S>,
+}
+
+#[async_trait]
+impl<S: BlobSource + 'static> ImageSource for Elsewhere<S> {
+    async fn list(&self) -> Result<Vec<ImageSummary>, SourceError> {
+        Ok(Vec::new())
+    }
+
+    async fn resolve(&self, reference: &Reference) -> Result<ImageSummary, SourceError> {
+        Err(SourceError::NotFound { image: reference.to_string() })
+    }
+
+    async fn image(&self, _: &ConfigDigest, _: LayerForm) -> Result<Image, SourceError> {
+        Ok(self.image.clone())
+    }
+
+    fn blobs(&self, _: &ConfigDigest) -> Arc<dyn BlobSource> {
+        self.blobs.clone()
+    }
+}
