@@ -37,7 +37,7 @@ use crate::reference::Reference;
 use crate::sink::{ImageSink, LoadError, Missing, Overlap, Proof, Room, StoreKind};
 use crate::source::{ImageSource, ImageSummary, SourceError};
 use base::base_of;
-use board::{Board, Seat, Turn, Wanted, Wants};
+use board::{Board, Seat, Turn, WHOLE_FOR, Wanted, Wants};
 use error::mends;
 use journey::Journey;
 use resolve::Resolver;
@@ -217,7 +217,7 @@ impl Puller {
     }
 
     /// Brings in the first `count` of the layers that are missing, for all who share them. An engine
-    /// that does not take them in this way gets them with their images.
+    /// that does not take them in this way gets them with their images for a while.
     async fn load_base(
         &self,
         journey: &mut Journey,
@@ -229,7 +229,7 @@ impl Puller {
         let depth = positions.map(|(position, _)| position + 1).nth(count.saturating_sub(1));
         let made = depth.map(|depth| (depth, base_of(image, depth)));
         let Some((depth, Ok(base))) = made else {
-            self.board.only_whole();
+            self.go_whole(journey, "they make no image of their own");
             return Ok(());
         };
         self.unswept.store(true, Ordering::Relaxed);
@@ -237,19 +237,28 @@ impl Puller {
         let _room = self.room(journey, &base, &lacking).await?;
         journey.enter(Stage::Load);
         let moved = self.load(journey, Part { whole: image, part: &base }, &lacking).await;
-        let loaded = match moved {
-            Ok(()) => self.sink.prove(&base).await?.is_some(),
+        match moved {
+            Ok(()) if self.sink.prove(&base).await?.is_some() => {
+                journey.brought(lacking.sizes(&base).0);
+            }
+            Ok(()) => self.go_whole(journey, "the engine does not confirm them"),
             Err(PullError::Load(LoadError::Refused { message })) => {
-                tracing::info!(image = %journey.reference, message, "shared layers refused");
-                false
+                self.go_whole(journey, &message);
             }
             Err(error) => return Err(error),
-        };
-        match loaded {
-            true => journey.brought(lacking.sizes(&base).0),
-            false => self.board.only_whole(),
         }
         Ok(())
+    }
+
+    /// Has images go in whole for a while, since a base did not go in.
+    fn go_whole(&self, journey: &Journey, reason: &str) {
+        self.board.only_whole();
+        let image = &journey.reference;
+        tracing::warn!(
+            %image, reason, again_after = ?WHOLE_FOR,
+            "layers that images share did not go in on their own: until they are tried so again, \
+             every image brings its own"
+        );
     }
 
     /// Removes bases, once nobody is about to load upon them.

@@ -26,6 +26,10 @@ use crate::digest::Digest;
 /// export an image before it can tell its layers takes longer, and is not waited for.
 const GRACE: Duration = Duration::from_millis(250);
 
+/// How long images go in whole after a base was refused. An engine that refuses every one costs a
+/// base's load in this time; one that was full, or restarting, gets shared layers once again.
+pub(super) const WHOLE_FOR: Duration = Duration::from_secs(600);
+
 /// What an image lacks.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Wants {
@@ -82,8 +86,8 @@ struct State {
     held: HashSet<Digest>,
     loading: usize,
     next: u64,
-    /// Whether layers that are shared are not to be brought in on their own any more.
-    whole_only: bool,
+    /// Until when layers that are shared are not to be brought in on their own.
+    whole_until: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -140,9 +144,9 @@ impl Board {
         Seat { board: self, place: Place::Looking }
     }
 
-    /// From now on nobody is told to bring in a base on its own.
+    /// For [`WHOLE_FOR`] nobody is told to bring in a base on its own. Who is told so already goes on.
     pub(super) fn only_whole(&self) {
-        self.lock().whole_only = true;
+        self.lock().whole_until = Some(Instant::now() + WHOLE_FOR);
     }
 
     /// Whether there is nobody.
@@ -183,7 +187,7 @@ impl State {
             if !settled || wants.keys().any(|key| self.held.contains(&key)) {
                 continue;
             }
-            let (ticket, granted) = self.grant(ticket);
+            let (ticket, granted) = self.grant(ticket, now);
             let Some(waiting) = self.waiting.get_mut(&ticket) else { continue };
             waiting.granted = Some(granted);
             self.held.extend(waiting.wants.granted(granted));
@@ -194,7 +198,7 @@ impl State {
     }
 
     /// What is granted in the turn of this image, and to whom.
-    fn grant(&self, ticket: u64) -> (u64, Granted) {
+    fn grant(&self, ticket: u64, now: Instant) -> (u64, Granted) {
         let wants = &self.waiting[&ticket].wants;
         // The same image under another name comes with it.
         let is_other = |other: &Wants| !other.image.iter().any(|same| wants.image.contains(same));
@@ -205,7 +209,7 @@ impl State {
             .collect();
         let lacking: Vec<&Wants> = others.iter().map(|(_, wants)| *wants).collect();
         let count = wants.shared(&lacking);
-        if count == 0 || self.whole_only {
+        if count == 0 || self.whole_until.is_some_and(|until| now < until) {
             return (ticket, Granted::Whole);
         }
         // One that lacks just that needs no base made up for it.

@@ -153,6 +153,31 @@ async fn a_layer_that_several_images_lack_goes_in_once() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_base_that_did_not_go_in_costs_its_sharing_for_a_while_only() {
+    for store in STORES {
+        let (source, sink) = (MemorySource::default(), MemorySink::new(store));
+        let puller = Puller::new(Arc::new(source.clone()), Arc::new(sink.clone()), 4);
+        // Two images with a base of their own; how many layers go in with each load.
+        let loads = async |seed: u64| {
+            let names = [1, 2].map(|top| name(&format!("app{seed}:{top}")));
+            for (top, name) in names.iter().enumerate() {
+                source.insert(&name.to_string(), fixture::image(seed, &[5000, 10 + top]));
+            }
+            let before = sink.loads().len();
+            let reports = puller.pull(&names, quiet()).await;
+            assert!(reports.iter().all(|report| report.outcome == Outcome::Synced), "{reports:?}");
+            sink.loads()[before..].iter().map(Vec::len).collect::<Vec<_>>()
+        };
+        sink.fail(SinkFault::DropsALayer);
+        assert_eq!(loads(1).await, [1, 2, 1], "{store}: the base, one whole, and the other's top");
+        assert_eq!(loads(2).await, [2, 1], "{store}");
+        tokio::time::advance(WHOLE_FOR).await;
+        assert_eq!(loads(3).await, [1, 1, 1], "{store}");
+        assert_eq!(sink.bases(), 0, "{store}");
+    }
+}
+
 #[tokio::test]
 async fn every_image_is_told_from_its_first_stage_to_its_report() {
     let events: Arc<Mutex<Vec<Event>>> = Arc::default();

@@ -133,17 +133,31 @@ async fn who_goes_away_leaves_nothing_behind() {
     assert_eq!(word(&next), "whole");
 }
 
-#[tokio::test(start_paused = true)]
-async fn an_engine_that_takes_no_base_gets_whole_images() {
-    let board = Board::new(2);
-    board.only_whole();
+/// What two that share a base are told, the first of them first; the first is done before the second.
+async fn told(board: &Board) -> [String; 2] {
     let [first, second] = [board.look(), board.look()];
     let mut first = Box::pin(first.turn(wants("first", &["base", "a"], 2)));
     assert!(first.as_mut().now_or_never().is_none());
     let mut second = Box::pin(second.turn(wants("second", &["base", "b"], 1)));
     assert!(second.as_mut().now_or_never().is_none());
     let first = first.as_mut().now_or_never().unwrap();
-    assert_eq!(word(&first), "whole");
+    let word_of_first = word(&first);
     drop(first);
-    assert_eq!(word(&second.await), "again");
+    [word_of_first, word(&second.await)]
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_engine_that_took_no_base_gets_whole_images_and_is_tried_again_later() {
+    let board = Board::new(2);
+    assert_eq!(told(&board).await, ["base 1", "again"]);
+    // Each refusal counts anew.
+    for _ in 0..2 {
+        board.only_whole();
+        assert_eq!(told(&board).await, ["whole", "again"]);
+        tokio::time::advance(WHOLE_FOR - GRACE * 2).await;
+        assert_eq!(told(&board).await, ["whole", "again"]);
+        tokio::time::advance(GRACE * 2).await;
+        assert_eq!(told(&board).await, ["base 1", "again"]);
+    }
+    assert!(board.is_idle());
 }
