@@ -1,7 +1,8 @@
 //! The engine of a range started so that it asks the range's registry first: one more argument for
 //! dockerd, where that is what is started and nobody chose mirrors of their own.
 //!
-//! No file of the range is written. What starts an engine in a way that is not known here is left as
+//! The address is tried out before the engine is started: one that has somebody else's server as its
+//! mirror would ask that for everything. No file of the range is written. What starts an engine in a way that is not known here is left as
 //! it is: it says `"registry-mirrors": ["http://127.0.0.1:5055"]` in its daemon.json.
 
 use std::ffi::{OsStr, OsString};
@@ -26,11 +27,25 @@ const DAEMON_JSON: &str = "/etc/docker/daemon.json";
 /// The flag, which dockerd takes once for each mirror.
 const MIRROR: &str = "--registry-mirror";
 
-/// `command` with the registry at `address` as mirror, or as it was.
+/// `command` with the registry at `address` as mirror, or as it was: also where no registry can
+/// listen there.
 pub(crate) fn with_mirror(mut command: Vec<OsString>, address: Loopback) -> Vec<OsString> {
-    match reason_against(&command, |path| std::fs::read(path).ok()) {
-        None => command.push(format!("{MIRROR}=http://{address}").into()),
-        Some(reason) => tracing::info!(reason, "the engine gets no mirror from here"),
+    if let Some(reason) = reason_against(&command, |path| std::fs::read(path).ok()) {
+        tracing::info!(reason, "the engine gets no mirror from here");
+        return command;
+    }
+    match address.try_out() {
+        Ok(tried) if tried == address => command.push(format!("{MIRROR}=http://{address}").into()),
+        Ok(_) => tracing::warn!(
+            %address,
+            "the engine is started without the range's registry as its mirror, since the port is \
+             not known yet; choose one with --registry"
+        ),
+        Err(error) => tracing::warn!(
+            %address, %error,
+            "the engine is started without the range's registry as its mirror, which cannot listen; \
+             free the address or choose another with --registry, then start the range again"
+        ),
     }
     command
 }
@@ -98,6 +113,8 @@ fn begins(word: &OsStr, start: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpListener;
+
     use super::*;
 
     /// Whether a command gets a mirror, when one file is there.
@@ -156,10 +173,17 @@ mod tests {
     }
 
     #[test]
-    fn the_mirror_is_the_registry() {
-        let command = with_mirror(vec!["range-engine".into()], Loopback::port(5055));
-        assert_eq!(command, ["range-engine", "--registry-mirror=http://127.0.0.1:5055"]);
-        let command = with_mirror(vec!["sh".into()], Loopback::port(5055));
-        assert_eq!(command, ["sh"]);
+    fn the_mirror_is_the_registry_where_that_can_listen() {
+        let with = |word: &str, address| with_mirror(vec![word.into()], address);
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address: Loopback = taken.local_addr().unwrap().to_string().parse().unwrap();
+        assert_eq!(with("range-engine", address), ["range-engine"], "somebody else is there");
+        drop(taken);
+        let mirror = format!("--registry-mirror=http://{address}");
+        assert_eq!(with("range-engine", address), ["range-engine", &mirror]);
+        let again = TcpListener::bind(address.to_string());
+        assert!(again.is_ok(), "it is left free for the agent");
+        assert_eq!(with("sh", address), ["sh"]);
+        assert_eq!(with("range-engine", Loopback::port(0)), ["range-engine"], "nobody knows where");
     }
 }

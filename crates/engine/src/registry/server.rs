@@ -62,6 +62,15 @@ impl Loopback {
     pub const fn port(port: u16) -> Self {
         Self(SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), port))
     }
+
+    /// Listens there for a moment, for who has to know before a [`Registry`] can whether one could,
+    /// and answers where that was: at a port of the system's choice where this has none.
+    ///
+    /// # Errors
+    /// The system's own: the address is taken, most likely.
+    pub fn try_out(&self) -> io::Result<Self> {
+        std::net::TcpListener::bind(self.0)?.local_addr().map(Self)
+    }
 }
 
 impl fmt::Display for Loopback {
