@@ -1,7 +1,7 @@
 //! A host agent in the test's process, and the engine that it serves.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use agent::exit::Exit;
 use agent::shutdown::Shutdown;
@@ -16,6 +16,9 @@ use tokio::task::JoinHandle;
 use transfer::{
     BlobSource as _, Image, ImageSource as _, LayerForm, Reference, StoreKind, fixture,
 };
+
+/// Longest wait for an agent's first answer, which an idle machine has at once.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// An agent in this process, with its state in a folder of the test's.
 pub(crate) struct HostAgent {
@@ -75,10 +78,9 @@ impl HostProcess {
     /// An administrator's client, once the agent answers.
     pub(crate) async fn admin(&self, state: &Path) -> AdminClient {
         let endpoint = Endpoint::unix(state.join("admin.sock"));
-        for _ in 0..300 {
-            if is_serving(&endpoint).await.is_ok() {
-                break;
-            }
+        let begun = Instant::now();
+        while let Err(error) = is_serving(&endpoint).await {
+            assert!(begun.elapsed() < PATIENCE, "the host agent does not answer: {error}");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         AdminClient::new(endpoint)
