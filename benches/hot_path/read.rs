@@ -6,7 +6,7 @@
 use std::io;
 use std::sync::Arc;
 
-use async_trait::async_trait;
+use benches::one_image::{OneImage, image_of};
 use benches::wire::admin::NoAdmin;
 use bytes::Bytes;
 use criterion::{Criterion, Throughput};
@@ -20,10 +20,7 @@ use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use transfer::store::Leases;
-use transfer::{
-    BlobSource, ConfigDigest, Image, ImageSource, ImageSummary, LayerForm, MAX_FRAME, Reference,
-    SourceError,
-};
+use transfer::{BlobSource as _, Image, ImageSource as _, LayerForm, MAX_FRAME};
 
 use crate::{Frames, SIZE, descriptor_of, drained, runtime};
 
@@ -44,13 +41,13 @@ pub(crate) fn reading(criterion: &mut Criterion) {
     let folder = tempfile::tempdir().expect("the temporary folder is writable");
     let frames = Frames::noise();
     let digest = descriptor_of(&frames.0).digest;
+    let image = image_of(digest, SIZE).expect("a config of one layer");
     let mut group = criterion.benchmark_group("read");
     group.throughput(Throughput::Bytes(SIZE)).sample_size(20);
     for over in [Over::Pipe, Over::Unix, Over::Tcp] {
         let socket = folder.path().join(format!("{over:?}.sock"));
-        let image = image_of(&frames);
         let (host, _served) = runtime.block_on(async {
-            let (endpoint, served) = serve(over, &frames, &socket).await;
+            let (endpoint, served) = serve(over, image.clone(), &frames, &socket).await;
             let host = RemoteHost::new(endpoint, Manners::default());
             let lent = host.image(&image.config_digest, LayerForm::AsStored).await;
             lent.expect("the host has its one image");
@@ -71,9 +68,14 @@ pub(crate) fn reading(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// A host agent's data path over `frames`; it ends with the guard.
-async fn serve(over: Over, frames: &Frames, socket: &std::path::Path) -> (Endpoint, DropGuard) {
-    let images = OneImage { image: image_of(frames), frames: frames.clone() };
+/// A host agent's data path over `frames`, the only layer of `image`; it ends with the guard.
+async fn serve(
+    over: Over,
+    image: Image,
+    frames: &Frames,
+    socket: &std::path::Path,
+) -> (Endpoint, DropGuard) {
+    let images = OneImage { image, blobs: Arc::new(frames.clone()) };
     let leases = Leases::default();
     let library = Library::new(Arc::new(images), Arc::new(AllImages), leases, Terms::default());
     let health = Health::not_serving(&HOST_SERVICES).await;
@@ -153,46 +155,4 @@ async fn moved(
     }
     sender.await.map_err(io::Error::other)??;
     Ok(seen)
-}
-
-/// The image whose only layer is `frames`.
-fn image_of(frames: &Frames) -> Image {
-    let config = serde_json::json!({
-        "architecture": "amd64",
-        "os": "linux",
-        "rootfs": { "type": "layers", "diff_ids": [descriptor_of(&frames.0).digest] },
-    });
-    Image::from_layers(Bytes::from(config.to_string()), &[SIZE]).expect("a config of one layer")
-}
-
-/// A host with one image, whose bytes are at hand.
-struct OneImage {
-    image: Image,
-    frames: Frames,
-}
-
-#[async_trait]
-impl ImageSource for OneImage {
-    async fn list(&self) -> Result<Vec<ImageSummary>, SourceError> {
-        Ok(Vec::new())
-    }
-
-    async fn resolve(&self, reference: &Reference) -> Result<ImageSummary, SourceError> {
-        Err(SourceError::NotFound { image: reference.to_string() })
-    }
-
-    async fn image(
-        &self,
-        config_digest: &ConfigDigest,
-        _: LayerForm,
-    ) -> Result<Image, SourceError> {
-        if *config_digest == self.image.config_digest {
-            return Ok(self.image.clone());
-        }
-        Err(SourceError::NotFound { image: config_digest.to_string() })
-    }
-
-    fn blobs(&self, _: &ConfigDigest) -> Arc<dyn BlobSource> {
-        Arc::new(self.frames.clone())
-    }
 }

@@ -4,4 +4,5 @@
 pub mod blob;
 pub mod export;
 pub mod fleet;
+pub mod one_image;
 pub mod wire;

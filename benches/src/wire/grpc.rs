@@ -6,8 +6,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, ensure};
-use async_trait::async_trait;
-use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _};
 use proto::client::Manners;
 use proto::library::{AllImages, Terms};
@@ -15,14 +13,12 @@ use proto::server::{Caps, HOST_SERVICES, Health, Listener, Server, Services};
 use proto::{Caller, Library, RemoteHost};
 use tokio_util::sync::CancellationToken;
 use transfer::store::FsStore;
-use transfer::{
-    BlobSource, BlobStore as _, BlobStream, ConfigDigest, Image, ImageSource, ImageSummary, Ingest,
-    LayerForm, Reference, SourceError,
-};
+use transfer::{BlobSource as _, BlobStore as _, BlobStream, ImageSource as _, Ingest, LayerForm};
 
 use super::admin::NoAdmin;
 use super::peer::Job;
 use super::route::Transport;
+use crate::one_image::{OneImage, image_of};
 
 /// A host agent's data path, ready to serve; says where.
 pub(super) async fn listen(
@@ -32,7 +28,7 @@ pub(super) async fn listen(
 ) -> anyhow::Result<(Server, String)> {
     let blobs = open(job, store).await?;
     let leases = blobs.leases().clone();
-    let images = OneImage { image: image_of(job)?, blobs: Arc::new(blobs) };
+    let images = OneImage { image: image_of(job.digest, job.size)?, blobs: Arc::new(blobs) };
     // The receivers are one range here, and many in life.
     let receivers = job.route.receivers.max(8);
     let in_flight = u64::from(receivers) * transfer::limited::WINDOW as u64;
@@ -75,7 +71,7 @@ pub(super) async fn serve(server: Server, end: CancellationToken) -> anyhow::Res
 /// many bytes came.
 pub(super) async fn fetch(from: &str, job: &Job, kept: Option<FsStore>) -> anyhow::Result<u64> {
     let host = RemoteHost::new(from.parse()?, Manners { connections: 1, ..Manners::default() });
-    let config_digest = image_of(job)?.config_digest;
+    let config_digest = image_of(job.digest, job.size)?.config_digest;
     host.image(&config_digest, LayerForm::AsStored).await?;
     let stream = host.blobs(&config_digest).open(&job.digest, job.offset()).await?;
     let ingest = match &kept {
@@ -104,52 +100,4 @@ pub(super) async fn take(
         ingest.commit(&job.blob()).await?;
     }
     Ok(seen)
-}
-
-/// The image whose only layer is the blob: both ends make the same.
-fn image_of(job: &Job) -> anyhow::Result<Image> {
-    let config = serde_json::json!({
-        "architecture": "amd64",
-        "os": "linux",
-        "rootfs": { "type": "layers", "diff_ids": [job.digest] },
-    });
-    Ok(Image::from_layers(Bytes::from(config.to_string()), &[job.size])?)
-}
-
-/// A host with one image.
-struct OneImage {
-    image: Image,
-    blobs: Arc<FsStore>,
-}
-
-#[async_trait]
-impl ImageSource for OneImage {
-    async fn list(&self) -> Result<Vec<ImageSummary>, SourceError> {
-        Ok(vec![ImageSummary {
-            config_digest: self.image.config_digest,
-            references: Vec::new(),
-            diff_ids: self.image.diff_ids().collect(),
-            unpacked_size: 0,
-            platform: self.image.platform.clone(),
-        }])
-    }
-
-    async fn resolve(&self, reference: &Reference) -> Result<ImageSummary, SourceError> {
-        Err(SourceError::NotFound { image: reference.to_string() })
-    }
-
-    async fn image(
-        &self,
-        config_digest: &ConfigDigest,
-        _: LayerForm,
-    ) -> Result<Image, SourceError> {
-        if *config_digest == self.image.config_digest {
-            return Ok(self.image.clone());
-        }
-        Err(SourceError::NotFound { image: config_digest.to_string() })
-    }
-
-    fn blobs(&self, _: &ConfigDigest) -> Arc<dyn BlobSource> {
-        self.blobs.clone()
-    }
 }
