@@ -1,6 +1,8 @@
 //! Our own read: a library over the file store behind a listener, and a remote host's verified blobs.
 //!
-//! Both ends are `proto`'s, composed as the agents compose them; nothing is tuned here.
+//! Both ends are `proto`'s, composed as the agents compose them. All receivers are
+//! one range here, so the host's limits on turns, bytes in flight and connections grow with them: none is
+//! to wait for another. Each receiver reads over a single connection. Frames and windows are the agents'.
 
 use std::path::Path;
 use std::sync::Arc;
