@@ -3,6 +3,7 @@
 
 pub mod blob;
 pub mod export;
+pub mod figures;
 pub mod fleet;
 pub mod one_image;
 pub mod wire;

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use benches::figures::median;
 use benches::fleet::{Fleet, Size};
 use clap::Parser;
 use serde_json::json;
@@ -59,13 +60,6 @@ async fn main() -> anyhow::Result<()> {
         }));
     }
     Ok(())
-}
-
-/// The middle one of at least one.
-fn median(values: &[f64]) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted[sorted.len() / 2]
 }
 
 #[expect(clippy::print_stdout, reason = "the lines are what this program is for")]

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::json;
 
 use super::{Cache, Took};
+use crate::figures::median;
 
 /// A measure, with what each round gave.
 #[derive(Clone, Debug)]
@@ -84,17 +85,6 @@ fn gigabytes(bytes: u64) -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
     let bytes = bytes as f64;
     bytes / 1e9
-}
-
-/// The middle one; 0 of none.
-fn median(rounds: &[f64]) -> f64 {
-    let mut sorted = rounds.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    match sorted.len() {
-        0 => 0.0,
-        len if len % 2 == 1 => sorted[len / 2],
-        len => f64::midpoint(sorted[len / 2 - 1], sorted[len / 2]),
-    }
 }
 
 #[cfg(test)]

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::report::{Sample, median};
+use super::report::Sample;
 use super::route::{Protocol, Receiver, Route, Transport};
+use crate::figures::median;
 
 /// Which figure of a sample is compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,8 +130,8 @@ fn measure(goal: &Goal, samples: &[(u32, Sample)]) -> Measure {
     };
     // A round holds every route once, and rounds come in order.
     let (our_figures, peer_figures) = (figures(ours), figures(peer));
-    let ratios = our_figures.iter().zip(&peer_figures).map(|(ours, peer)| ours / peer).collect();
-    let ratio = median(ratios);
+    let ratios = our_figures.iter().zip(&peer_figures).map(|(ours, peer)| ours / peer);
+    let ratio = median(&ratios.collect::<Vec<_>>());
     let beside = Route::all().into_iter().filter(|route| {
         *route != ours && (route.receiver, route.receivers) == (ours.receiver, ours.receivers)
     });
@@ -139,9 +140,9 @@ fn measure(goal: &Goal, samples: &[(u32, Sample)]) -> Measure {
         measure: measure.to_owned(),
         store: None,
         rounds: our_figures.len(),
-        ours: median(our_figures.clone()),
-        peer: median(peer_figures.clone()),
-        peers: beside.map(|route| (route.to_string(), median(figures(route)))).collect(),
+        ours: median(&our_figures),
+        peer: median(&peer_figures),
+        peers: beside.map(|route| (route.to_string(), median(&figures(route)))).collect(),
         unit: figure.unit(),
         ratio,
         goal: bar,

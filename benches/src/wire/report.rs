@@ -8,6 +8,7 @@ use super::machine::Machine;
 use super::measure::{Bound, Measure, measures};
 use super::peer::{Fetched, Usage};
 use super::route::{Protocol, Receiver, Route, Transport};
+use crate::figures::median;
 
 /// One transfer.
 #[derive(Clone, Copy, Debug)]
@@ -114,11 +115,12 @@ impl Report {
 
 fn row(route: Route, size: u64, samples: &[(u32, Sample)]) -> Row {
     let own = || samples.iter().filter(move |(_, sample)| sample.route == route);
-    let median_of = |value: &dyn Fn(&Sample) -> f64| median(own().map(|(_, s)| value(s)).collect());
+    let median_of =
+        |value: &dyn Fn(&Sample) -> f64| median(&own().map(|(_, s)| value(s)).collect::<Vec<_>>());
     let ratio_to = |baseline: Route| {
         let beside = |round| samples.iter().find(|(r, s)| *r == round && s.route == baseline);
         let ratios = own().filter_map(|(round, s)| Some(s.speed() / beside(*round)?.1.speed()));
-        median(ratios.collect())
+        median(&ratios.collect::<Vec<_>>())
     };
     Row {
         route: route.to_string(),
@@ -140,17 +142,6 @@ fn row(route: Route, size: u64, samples: &[(u32, Sample)]) -> Row {
             .map(|(_, s)| s.fetched.usage.peak_rss_bytes)
             .max()
             .unwrap_or(0),
-    }
-}
-
-/// The middle value; the mean of the two middle ones; 0 of none.
-pub(super) fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    match values.len() {
-        0 => 0.0,
-        len if len % 2 == 1 => values[middle],
-        _ => f64::midpoint(values[middle - 1], values[middle]),
     }
 }
 
@@ -209,15 +200,6 @@ mod tests {
 
     fn sample(route: Route, seconds: f64) -> Sample {
         Sample::made(route, seconds, 2.0)
-    }
-
-    #[test]
-    fn the_median_is_the_middle() {
-        let cases: [(&[f64], f64); 4] =
-            [(&[], 0.0), (&[2.0], 2.0), (&[9.0, 1.0, 2.0], 2.0), (&[4.0, 1.0, 2.0, 9.0], 3.0)];
-        for (values, expected) in cases {
-            assert!((median(values.to_vec()) - expected).abs() < 1e-9, "{values:?}");
-        }
     }
 
     #[test]
