@@ -1,4 +1,8 @@
-//! What every bench counts with: the middle of its rounds.
+//! What every bench counts with: the middle of its rounds, and the CPU clock.
+
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
 
 /// The middle value; the mean of the two middle ones; 0 of none.
 #[must_use]
@@ -11,6 +15,11 @@ pub fn median(values: &[f64]) -> f64 {
         len if len % 2 == 1 => sorted[middle],
         _ => f64::midpoint(sorted[middle - 1], sorted[middle]),
     }
+}
+
+/// User and system time of this process in nanoseconds: `getrusage` would count in ticks.
+pub(crate) fn cpu_time() -> anyhow::Result<Duration> {
+    Ok(Duration::try_from(clock_gettime(ClockId::ProcessCPUTime))?)
 }
 
 #[cfg(test)]

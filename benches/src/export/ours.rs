@@ -11,6 +11,7 @@ use transfer::store::MemoryStore;
 use transfer::{BlobSource, ConfigDigest, Image, ImageSource, Layer, LayerForm, StoreKind};
 
 use super::{Options, Took, store_name};
+use crate::figures::cpu_time;
 
 /// An image by one way.
 pub(super) struct Ours {
@@ -70,27 +71,27 @@ impl Ours {
             None => None,
         };
         let source = source(&self.docker, direct);
-        let clock = Clock::start();
+        let clock = Clock::start()?;
         let image = source.image(&self.config_digest, LayerForm::AsStored).await?;
         let mut bytes = 0;
         if self.direct.is_none() {
             // It is whole in memory now, and that was all the work.
             bytes = image.layers.iter().map(|layer| layer.blob.size).sum();
-            return Ok(clock.took(bytes));
+            return clock.took(bytes);
         }
         let blobs = source.blobs(&self.config_digest);
         for layer in &image.layers {
             bytes += read(&*blobs, layer).await?;
         }
-        Ok(clock.took(bytes))
+        clock.took(bytes)
     }
 
     /// The largest layer, whole.
     pub(super) async fn largest(&self, options: &Options) -> anyhow::Result<Took> {
         options.cache.prepare()?;
-        let clock = Clock::start();
+        let clock = Clock::start()?;
         let bytes = read(&*self.blobs(), self.layer()?).await?;
-        Ok(clock.took(bytes))
+        clock.took(bytes)
     }
 
     /// From asking for a layer to its first frame, nothing being known of it before: the slowest of
@@ -101,10 +102,10 @@ impl Ours {
             let direct = way::open(&self.docker, self.way, &options.places).await?;
             let blobs = source(&self.docker, direct).blobs(&self.config_digest);
             options.cache.prepare()?;
-            let clock = Clock::start();
+            let clock = Clock::start()?;
             let mut frames = blobs.open(&layer.blob.digest, 0).await?;
             let first = frames.try_next().await?.map_or(0, |frame| frame.len() as u64);
-            let took = clock.took(first);
+            let took = clock.took(first)?;
             slowest = slowest.filter(|slowest| took.time <= slowest.time).or(Some(took));
         }
         slowest.context("the image has no layer")
@@ -132,16 +133,12 @@ struct Clock {
 }
 
 impl Clock {
-    fn start() -> Self {
-        Self { began: Instant::now(), cpu: cpu() }
+    fn start() -> anyhow::Result<Self> {
+        Ok(Self { began: Instant::now(), cpu: cpu_time()? })
     }
 
-    fn took(&self, bytes: u64) -> Took {
-        Took { bytes, time: self.began.elapsed(), cpu: cpu().saturating_sub(self.cpu) }
+    fn took(&self, bytes: u64) -> anyhow::Result<Took> {
+        let time = self.began.elapsed();
+        Ok(Took { bytes, time, cpu: cpu_time()?.saturating_sub(self.cpu) })
     }
-}
-
-fn cpu() -> Duration {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-    Duration::try_from(now).unwrap_or_default()
 }

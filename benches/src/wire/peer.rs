@@ -13,7 +13,6 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
-use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -22,6 +21,7 @@ use transfer::{Descriptor, Digest, MediaType};
 
 use super::route::{Protocol, Receiver, Route};
 use super::{grpc, raw, tonic};
+use crate::figures::cpu_time;
 
 /// What a peer is to do.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -192,11 +192,6 @@ impl Meter {
         let cpu_seconds = (cpu_time()? - self.0).as_secs_f64();
         Ok(Usage { cpu_seconds, peak_rss_bytes: peak_rss()? })
     }
-}
-
-/// User and system time of this process in nanoseconds: `getrusage` would count in ticks.
-fn cpu_time() -> anyhow::Result<Duration> {
-    Ok(Duration::try_from(clock_gettime(ClockId::ProcessCPUTime))?)
 }
 
 /// `VmHWM`, since `getrusage`'s peak is inherited from the process that started this one.
