@@ -94,60 +94,20 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
-    use async_trait::async_trait;
     use futures::future::join_all;
 
     use super::*;
-    use crate::blob::BlobSource;
-    use crate::digest::ConfigDigest;
     use crate::fixture::{self, MemorySource};
-    use crate::image::{Image, LayerForm};
-
-    /// A host that counts how often it is asked.
-    struct Counting(MemorySource, Arc<AtomicUsize>);
-
-    #[async_trait]
-    impl ImageSource for Counting {
-        async fn list(&self) -> Result<Vec<ImageSummary>, SourceError> {
-            self.0.list().await
-        }
-
-        async fn resolve(&self, reference: &Reference) -> Result<ImageSummary, SourceError> {
-            self.0.resolve(reference).await
-        }
-
-        async fn resolve_all(
-            &self,
-            references: &[Reference],
-        ) -> Vec<Result<ImageSummary, SourceError>> {
-            self.1.fetch_add(1, Ordering::Relaxed);
-            self.0.resolve_all(references).await
-        }
-
-        async fn image(
-            &self,
-            config_digest: &ConfigDigest,
-            form: LayerForm,
-        ) -> Result<Image, SourceError> {
-            self.0.image(config_digest, form).await
-        }
-
-        fn blobs(&self, config_digest: &ConfigDigest) -> Arc<dyn BlobSource> {
-            self.0.blobs(config_digest)
-        }
-    }
 
     #[tokio::test]
     async fn what_is_asked_for_at_once_is_one_question() {
-        let (host, count) = (MemorySource::default(), Arc::new(AtomicUsize::new(0)));
+        let host = MemorySource::default();
         host.insert("app:1", fixture::image(1, &[10]));
         host.insert("app:2", fixture::image(2, &[10]));
-        let resolver = Resolver::new(Arc::new(Counting(host, count.clone())));
+        let resolver = Resolver::new(Arc::new(host.clone()));
         let names = ["app:1", "app:2", "absent:1"].map(|name| name.parse::<Reference>().unwrap());
         let answers = join_all(names.iter().map(|name| resolver.resolve(name))).await;
-        assert_eq!(count.load(Ordering::Relaxed), 1);
+        assert_eq!(host.lists_resolved(), 1);
         assert!(answers[0].as_ref().unwrap().references.contains(&names[0]));
         assert!(answers[1].as_ref().unwrap().references.contains(&names[1]));
         assert!(matches!(answers[2], Err(SourceError::NotFound { .. })));
