@@ -19,7 +19,7 @@ const SOON: Duration = Duration::from_secs(180);
 #[ignore = "needs a Docker engine and ranges: cargo xtask test runs it"]
 async fn dind_many_ranges_come_up_by_one_call() {
     let mut site = Site::start().await;
-    // As the machine allows, and not as the other tests ask.
+    // Fewer places than the other tests ask for: most of the ranges wait in line for one.
     site.set(|settings| settings.concurrency = 2).await;
     let image = stack_image("tiny");
     let request = UpRequest {
