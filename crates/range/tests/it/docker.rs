@@ -98,16 +98,16 @@ impl Docker {
 
     /// Builds an image from a folder with its Dockerfile.
     pub(crate) fn build_in(&self, reference: &str, context: &Path) {
-        let status = Command::new("docker")
+        let mut command = Command::new("docker");
+        command
             .args(["--host", &self.host, "build", "--quiet", "--label", "dev.longshore=1"])
             .args(["--tag", reference])
             .arg(context)
             .env("DOCKER_BUILDKIT", "0")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .status()
-            .unwrap();
-        assert!(status.success(), "docker build of {reference} failed");
+            .stdin(Stdio::null());
+        // This builder calls itself deprecated on stderr at every build: told only of one that failed.
+        printed(&mut command)
+            .unwrap_or_else(|error| panic!("docker build of {reference} failed: {error}"));
     }
 }
 
