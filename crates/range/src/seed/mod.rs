@@ -7,7 +7,8 @@
 //! A seed belongs to a key: the range image, and what is wanted with the digest of each image. Its
 //! builder is a range of its own name, `seed-<key>-<n>`, whose folder beside the host agent its maker
 //! keeps locked. What has no card and no maker was cut off: it is removed, and never used. Who copies
-//! a seed shares that lock until its call ends: so long it is not removed.
+//! a seed shares that lock until its call ends: so long it is not removed. A key has one maker at a
+//! time: who finds no seed while another makes it waits for that, and begins with it.
 
 mod copy;
 mod job;
@@ -35,6 +36,7 @@ use crate::settings::{SeedUse, UpRequest};
 use job::{Ended, Job};
 pub(crate) use register::SEED;
 pub use register::{SeedCard, SeedStatus};
+use using::{Turn, Wait};
 
 /// What keys begin with; a new number makes all seeds from before foreign.
 const FORMAT: &str = "longshore seed 1";
@@ -44,9 +46,6 @@ const SHORT_KEY: usize = 12;
 
 /// How long a builder may take to stop: its agent drains, then its engine ends.
 const STOP: Duration = Duration::from_secs(60);
-
-/// How often somebody else's making of a seed is looked at.
-const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
 /// How many seeds a call tries, of which all but the first were made for it.
 const TRIES: usize = 2;
@@ -219,45 +218,60 @@ impl Ranges {
         range: &RangeName,
         call: &Call<'_>,
     ) -> Result<Option<(Seed, Held)>, RangeError> {
-        if let Some((seed, held)) = self.whole_seed(&seeding.key, range, call).await? {
-            self.write_card(&seed.name, &seed.key, seed.bytes).await?;
-            return Ok(Some((seed, held)));
+        let tell = |text| call.note(range, text);
+        let found = self.whole_seed(&seeding.key, &tell).await?;
+        if found.is_some() || !seeding.make {
+            return Ok(found);
         }
-        if !seeding.make {
-            return Ok(None);
-        }
-        let seed = self.make_seed(recipe, &seeding.key, call).await?;
+        let Turn { name, held } = self.turn_to_make(&seeding.key, &tell).await?;
+        // Another call may have had the turn before.
+        let made = match self.whole_seed(&seeding.key, &tell).await {
+            Ok(None) => self.make_and_use(recipe, &seeding.key, call).await.map(Some),
+            found => found,
+        };
+        self.let_go(&name, held).await;
+        made
+    }
+
+    /// A new seed, which nobody removes meanwhile.
+    async fn make_and_use(
+        &self,
+        recipe: &Recipe<'_>,
+        key: &str,
+        call: &Call<'_>,
+    ) -> Result<(Seed, Held), RangeError> {
+        let seed = self.make_seed(recipe, key, call).await?;
         let held = self.use_seed(&seed.name).await?;
         let held =
             held.ok_or_else(|| RangeError::seed("using a new seed", "another call removed it"))?;
         self.keep_seeds_within(self.settings.seed_limit).await;
-        Ok(Some((seed, held)))
+        Ok((seed, held))
     }
 
-    /// The seed of a key, once it is whole; what was cut off is removed, whatever its key.
+    /// The seed of a key, once it is whole, used now; what was cut off is removed, whatever its key.
     async fn whole_seed(
         &self,
         key: &str,
-        range: &RangeName,
-        call: &Call<'_>,
+        tell: &(dyn Fn(String) + Sync),
     ) -> Result<Option<(Seed, Held)>, RangeError> {
-        let tell = |text| call.note(range, text);
+        let mut wait = Wait::new(tell);
         loop {
             let seeds = self.seeds().await?;
             let mut open = false;
             for seed in seeds.iter().filter(|seed| seed.key == key) {
                 let Some(SeedCard { bytes, .. }) = seed.card else { continue };
                 if let Some(held) = self.use_seed(&seed.name).await? {
+                    self.write_card(&seed.name, key, bytes).await?;
                     let (name, key) = (seed.name.clone(), seed.key.clone());
                     return Ok(Some((Seed { name, key, bytes }, held)));
                 }
                 open = true;
             }
-            open |= self.clear_cut_off(&seeds, key, &tell).await?;
+            open |= self.clear_cut_off(&seeds, key, tell).await?;
             if !open {
                 return Ok(None);
             }
-            tokio::time::sleep(LOOK_AGAIN).await;
+            wait.look_again().await;
         }
     }
 
