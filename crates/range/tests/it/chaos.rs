@@ -31,6 +31,9 @@ const LAYERS: [usize; 3] = [3 << 20, 4 << 20, 3 << 20];
 /// about half a second on either way.
 const RATE: u64 = 24 << 20;
 
+/// How often harm may come when the image is whole already, before that is a failure.
+const TOO_LATE: usize = 6;
+
 /// How long a range may take until all is well again.
 const WHOLE_AGAIN: Duration = Duration::from_secs(180);
 
@@ -60,8 +63,6 @@ const RANGE: &str = "one";
 #[derive(Clone, Debug)]
 pub(crate) struct Run {
     pub(crate) target: Target,
-    /// Whether an image was under way when it happened.
-    pub(crate) in_flight: bool,
     /// What the range's agent reported last, before it happened.
     pub(crate) stage: Option<Stage>,
     /// Layer bytes that the range lacked.
@@ -122,11 +123,9 @@ impl Lane {
             next: seed,
             _folder: folder,
         };
-        let quiet = lane.undisturbed().await;
-        lane.load_time = quiet;
-        let wire = lane.wire();
-        wire.throttle(RATE);
+        lane.wire().throttle(RATE);
         lane.export.throttle(RATE);
+        lane.load_time = lane.undisturbed().await;
         lane
     }
 
@@ -151,7 +150,21 @@ impl Lane {
     }
 
     /// Brings one image in, does harm meanwhile, and waits until all is well.
+    ///
+    /// Harm that came when the image was whole says nothing of an image under way: it is done again
+    /// to another image, and earlier, since the engine is quicker than was thought.
     pub(crate) async fn run(&mut self, number: usize, target: Target, phase: Phase) -> Run {
+        for _ in 0..TOO_LATE {
+            if let Some(run) = self.attempt(number, target, phase).await {
+                return run;
+            }
+            self.load_time = self.load_time.mul_f64(0.5);
+        }
+        panic!("{}: {target} in {phase:?} came too late {TOO_LATE} times", self.path);
+    }
+
+    /// Nothing if the image was whole before the harm was done.
+    async fn attempt(&mut self, number: usize, target: Target, phase: Phase) -> Option<Run> {
         let image = self.fresh_image();
         let (exported, moved) = (self.export.moved(), self.wire().moved());
         let victim = block_in_place(|| self.victim(target));
@@ -198,16 +211,8 @@ impl Lane {
             healed.as_millis(),
             moved as f64 / image.size() as f64
         );
-        Run {
-            target,
-            phase,
-            in_flight: !ended_before,
-            stage,
-            plan: image.size(),
-            moved,
-            healed,
-            reported,
-        }
+        let plan = image.size();
+        (!ended_before).then_some(Run { target, phase, stage, plan, moved, healed, reported })
     }
 
     /// Waits for a moment of a run that began with so many bytes exported and moved.
