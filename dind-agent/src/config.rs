@@ -181,7 +181,7 @@ pub struct Run {
 
     /// Whether the engine is told to ask the registry beside it first when somebody pulls from
     /// docker.io: done by one more argument where dockerd is what is started, and left alone where
-    /// it has mirrors of its own.
+    /// it has mirrors of its own, or where somebody else listens at the registry's address.
     #[arg(
         long,
         value_name = "BOOL",
