@@ -3,7 +3,7 @@
 //! ```text
 //!   library ──► frames ──► watched ──► message ──► connection
 //!                 │         a reader     header in front
-//!                 │         that stands still loses its stream
+//!                 │         that stands still loses its connection
 //!                 └─ zstd, where the link is slower than that
 //! ```
 //! `ReadBlob` leaves by [`super::raw`]; the trait below says the same in generated words.
@@ -15,8 +15,8 @@ use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use tonic::{Request, Response, Status};
 
-use super::connection::Reach;
-use super::watched::watched;
+use super::connection::{Origin, Reach};
+use super::watched::{Watch, watched};
 use crate::convert::blob::{self, Wanted};
 use crate::convert::status::{from_blob_error, from_read_error};
 use crate::identity::Caller;
@@ -56,6 +56,13 @@ impl Piece {
     }
 }
 
+/// What is kept as long as any byte of a stream is on its way: the reader's turn, and the watch over
+/// the reader.
+pub(super) struct Kept {
+    _turn: Turn,
+    _watch: Watch,
+}
+
 pub(super) type Pieces = BoxStream<'static, Result<Piece, Status>>;
 
 impl Blobs {
@@ -63,19 +70,22 @@ impl Blobs {
         Self { caller, library, link: Arc::default(), compressing: Arc::default() }
     }
 
-    /// The pieces of what is wanted, for a caller that is so far away, and the turn to be kept as
-    /// long as any of them is.
+    /// The pieces of what is wanted, for a caller at that place, and what is to be kept as long as any
+    /// of them is.
+    ///
+    /// A reader that stands still loses its connection: where it shut its window, nobody polls the
+    /// stream any more, and nothing else takes back what HTTP/2 has queued. The other streams of that
+    /// connection go on at their offsets in a new one.
     pub(super) async fn read(
         &self,
         request: pb::ReadBlobRequest,
-        reach: Reach,
-    ) -> Result<(Pieces, Arc<Turn>), Status> {
+        origin: Origin,
+    ) -> Result<(Pieces, Arc<Kept>), Status> {
         let wanted = blob::read_request(request)?;
         let Wanted { loan, digest, offset, .. } = &wanted;
         let opened = self.library.open(&self.caller, loan, digest, *offset).await;
         let Opened { known, frames, turn } = opened.map_err(|error| from_read_error(&error))?;
-        let turn = Arc::new(turn);
-        let (encoding, frames) = match self.encoding(&wanted, known, reach) {
+        let (encoding, frames) = match self.encoding(&wanted, known, origin.reach) {
             Encoding::Unspecified => (Encoding::Unspecified, frames),
             zstd => (zstd, squeezed(frames, *digest, self.compressing.clone())),
         };
@@ -84,7 +94,13 @@ impl Blobs {
             Err(error) => Err(from_blob_error(&error)),
         });
         let head = futures::stream::iter([Ok(Piece::Head(known.size, encoding))]);
-        Ok((watched(head.chain(data).boxed(), self.link.clone()), turn))
+        let (caller, digest) = (self.caller.clone(), *digest);
+        let late = move || {
+            tracing::info!(%caller, blob.digest = %digest, "ending the connection of a late reader");
+            origin.end.cancel();
+        };
+        let (pieces, watch) = watched(head.chain(data).boxed(), self.link.clone(), late);
+        Ok((pieces, Arc::new(Kept { _turn: turn, _watch: watch })))
     }
 
     /// Compresses only what the caller takes so and what gains by it, on a link to another host
@@ -122,10 +138,10 @@ impl BlobService for Blobs {
         &self,
         request: Request<pb::ReadBlobRequest>,
     ) -> Result<Response<Self::ReadBlobStream>, Status> {
-        let reach = Reach::of(request.extensions());
-        let (pieces, turn) = self.read(request.into_inner(), reach).await?;
+        let origin = Origin::of(request.extensions());
+        let (pieces, kept) = self.read(request.into_inner(), origin).await?;
         let messages = pieces.map(move |piece| {
-            let _kept = &turn;
+            let _kept = &kept;
             piece.map(|piece| match piece {
                 Piece::Head(size, encoding) => blob::head(size, encoding),
                 Piece::Data(data) => blob::piece(data),

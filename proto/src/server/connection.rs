@@ -30,17 +30,26 @@ pub(crate) enum Reach {
     Network,
 }
 
-impl Reach {
-    /// Where a request came from; one without a connection came from here.
+/// Where a request came from.
+#[derive(Clone, Debug)]
+pub(super) struct Origin {
+    pub(super) reach: Reach,
+    /// Ends the connection with all its streams, whatever is under way in it.
+    pub(super) end: CancellationToken,
+}
+
+impl Origin {
+    /// A request without a connection came from here.
     pub(super) fn of(extensions: &http::Extensions) -> Self {
-        extensions.get().copied().unwrap_or(Self::Host)
+        let here = || Self { reach: Reach::Host, end: CancellationToken::new() };
+        extensions.get().cloned().unwrap_or_else(here)
     }
 }
 
 /// A connection with its place among the others.
 pub(super) struct Connection {
     io: Box<dyn Io>,
-    reach: Reach,
+    origin: Origin,
     _place: Place,
     ended: Pin<Box<WaitForCancellationFutureOwned>>,
     /// Bytes seen of the beginning, and the time it has; none once it is complete.
@@ -48,13 +57,15 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(accepted: Accepted, place: Place, end: CancellationToken) -> Self {
+    /// Lives until it ends by itself, or is ended as one of all by `end_all`.
+    pub(super) fn new(accepted: Accepted, place: Place, end_all: &CancellationToken) -> Self {
         let Accepted { io, reach } = accepted;
+        let end = end_all.child_token();
         Self {
             io,
-            reach,
+            ended: Box::pin(end.clone().cancelled_owned()),
+            origin: Origin { reach, end },
             _place: place,
-            ended: Box::pin(end.cancelled_owned()),
             beginning: Some((0, Box::pin(sleep(BEGIN_TIMEOUT)))),
         }
     }
@@ -62,10 +73,10 @@ impl Connection {
 
 /// The caller is known from the listener, not from the connection.
 impl Connected for Connection {
-    type ConnectInfo = Reach;
+    type ConnectInfo = Origin;
 
-    fn connect_info(&self) -> Reach {
-        self.reach
+    fn connect_info(&self) -> Origin {
+        self.origin.clone()
     }
 }
 
@@ -145,7 +156,7 @@ mod tests {
         (
             {
                 let accepted = Accepted { io: Box::new(near), reach: Reach::Host };
-                Connection::new(accepted, place, end.clone())
+                Connection::new(accepted, place, end)
             },
             far,
         )
@@ -171,10 +182,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_connection_ends_when_it_is_told_to() {
-        let end = CancellationToken::new();
-        let (mut connection, _far) = connection(&end);
-        let (read, ()) = tokio::join!(connection.read_u8(), async { end.cancel() });
-        assert_eq!(read.unwrap_err().kind(), io::ErrorKind::ConnectionAborted);
+    async fn a_connection_ends_when_it_is_told_to_alone_or_with_all() {
+        for alone in [true, false] {
+            let all = CancellationToken::new();
+            let (mut connection, _far) = connection(&all);
+            let end = if alone { connection.connect_info().end } else { all.clone() };
+            let (read, ()) = tokio::join!(connection.read_u8(), async { end.cancel() });
+            assert_eq!(read.unwrap_err().kind(), io::ErrorKind::ConnectionAborted);
+            assert_eq!(all.is_cancelled(), !alone, "the others");
+        }
     }
 }

@@ -23,9 +23,8 @@ use tonic::server::NamedService;
 use tonic_prost::ProstCodec;
 use tower::Service;
 
-use super::blobs::{Blobs, Piece, Pieces};
-use super::connection::Reach;
-use crate::library::Turn;
+use super::blobs::{Blobs, Kept, Piece, Pieces};
+use super::connection::Origin;
 use crate::raw::{self, CONTENT_TYPE, READ_BLOB};
 use crate::wire::generated as pb;
 use crate::wire::{BlobServer, MAX_REQUEST};
@@ -64,13 +63,13 @@ impl Service<Request<Body>> for RawBlobs {
         }
         let blobs = self.blobs.clone();
         Box::pin(async move {
-            let reach = Reach::of(request.extensions());
+            let origin = Origin::of(request.extensions());
             let opened = match wanted(request.into_body()).await {
-                Ok(wanted) => blobs.read(wanted, reach).await,
+                Ok(wanted) => blobs.read(wanted, origin).await,
                 Err(status) => Err(status),
             };
-            Ok(opened.map_or_else(Status::into_http, |(pieces, turn)| {
-                let messages = Messages { pieces, turn, payload: None, is_over: false };
+            Ok(opened.map_or_else(Status::into_http, |(pieces, kept)| {
+                let messages = Messages { pieces, kept, payload: None, is_over: false };
                 let mut response = Response::new(Body::new(messages));
                 response.headers_mut().insert(header::CONTENT_TYPE, CONTENT_TYPE);
                 response
@@ -90,7 +89,7 @@ async fn wanted(body: Body) -> Result<pb::ReadBlobRequest, Status> {
 /// Pieces as the body of a response: a DATA frame each, and the status behind them.
 struct Messages {
     pieces: Pieces,
-    turn: Arc<Turn>,
+    kept: Arc<Kept>,
     /// What belongs behind a header that went alone.
     payload: Option<Bytes>,
     is_over: bool,
@@ -128,11 +127,11 @@ impl http_body::Body for Messages {
     }
 }
 
-/// Bytes that are on their way, and the turn in which they are: the connection keeps them for a
-/// while after the stream has ended.
+/// Bytes that are on their way, and what is kept as long as they are: the connection keeps them for
+/// a while after the stream has ended.
 struct UnderWay {
     bytes: Bytes,
-    _turn: Arc<Turn>,
+    _kept: Arc<Kept>,
 }
 
 impl AsRef<[u8]> for UnderWay {
@@ -143,7 +142,7 @@ impl AsRef<[u8]> for UnderWay {
 
 impl Messages {
     fn counted(&self, bytes: Bytes) -> Bytes {
-        Bytes::from_owner(UnderWay { bytes, _turn: self.turn.clone() })
+        Bytes::from_owner(UnderWay { bytes, _kept: self.kept.clone() })
     }
 
     fn end(&mut self, status: &Status) -> Frame<Bytes> {

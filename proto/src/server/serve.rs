@@ -207,7 +207,7 @@ impl Accepting {
             match accepted {
                 Ok(accepted) => {
                     let place = self.connections.opened(permit);
-                    return Some(Connection::new(accepted, place, self.end.clone()));
+                    return Some(Connection::new(accepted, place, &self.end));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "a connection was not accepted");

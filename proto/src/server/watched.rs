@@ -1,7 +1,15 @@
 //! A reader that takes nothing loses its stream, and what the stream held.
 //!
+//! ```text
+//!              a piece is asked for
+//!   waiting ─────────────────────────► a piece comes about
+//!     │  ▲                                      │
+//!     │  └──────────── it is given ─────────────┘
+//!     └─ PROGRESS_TIMEOUT ─► late
+//! ```
 //! Nobody polls a stream while its reader is slow, so a task beside it looks at the clock. It is
-//! only the time between two pieces that counts, not that which a piece takes to come about.
+//! only the time between two pieces that counts, not that which a piece takes to come about; and
+//! after the last of them, that for which bytes are still on their way.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,25 +24,41 @@ use super::blobs::{Piece, Pieces};
 use crate::speed::Speed;
 use crate::wire::PROGRESS_TIMEOUT;
 
-/// The same pieces for as long as their reader takes one within [`PROGRESS_TIMEOUT`]. `link` learns
-/// how long pieces had to wait for the next to be asked for. An error is the last of them.
-pub(super) fn watched(pieces: Pieces, link: Arc<Speed>) -> Pieces {
+/// Looks at the clock until it is dropped.
+#[derive(Debug)]
+pub(super) struct Watch(
+    #[expect(dead_code, reason = "dropping it is what it is for")] AbortOnDropHandle<()>,
+);
+
+/// The same pieces for as long as their reader takes one within [`PROGRESS_TIMEOUT`], and the watch
+/// over that, to be kept as long as any piece is. `link` learns how long pieces had to wait for the
+/// next to be asked for. An error is the last of them.
+///
+/// A reader that is late loses what is left of the pieces, and `late` takes back those that it was
+/// given and did not take: these are not here any more.
+pub(super) fn watched(
+    pieces: Pieces,
+    link: Arc<Speed>,
+    late: impl FnOnce() + Send + 'static,
+) -> (Pieces, Watch) {
     let begun = Waiting { since: Instant::now(), len: 0 };
-    let watched = Arc::new(Mutex::new(State { pieces: Some(pieces), waiting: Some(begun) }));
-    let guard = AbortOnDropHandle::new(tokio::spawn(guard(watched.clone())));
-    Watched { state: watched, link, _guard: guard }.boxed()
+    let state = Arc::new(Mutex::new(State { pieces: Some(pieces), waiting: Some(begun) }));
+    let guard = tokio::spawn(guard(state.clone(), late));
+    let watched = Watched { state, link, is_over: false };
+    (watched.boxed(), Watch(AbortOnDropHandle::new(guard)))
 }
 
 struct Watched {
     state: Arc<Mutex<State>>,
     link: Arc<Speed>,
-    _guard: AbortOnDropHandle<()>,
+    /// Whether the end was told of.
+    is_over: bool,
 }
 
 struct State {
     /// None when they ended, or were taken away.
     pieces: Option<Pieces>,
-    /// For the reader to ask for more; none while a piece comes about, and after the end.
+    /// For the reader to go on; none while a piece comes about.
     waiting: Option<Waiting>,
 }
 
@@ -49,13 +73,14 @@ fn locked(state: &Mutex<State>) -> MutexGuard<'_, State> {
 }
 
 /// Takes the pieces away once the reader has waited too long.
-async fn guard(state: Arc<Mutex<State>>) {
+async fn guard(state: Arc<Mutex<State>>, late: impl FnOnce()) {
     while let Some(until) = next_look(&state) {
         sleep_until(until).await;
     }
+    late();
 }
 
-/// When to look again; `None` once the pieces were taken away.
+/// When to look again; `None` once the reader is late and the pieces were taken away.
 fn next_look(state: &Mutex<State>) -> Option<Instant> {
     let now = Instant::now();
     // Looked at and taken under one lock: a reader that comes in between would wait for ever.
@@ -76,28 +101,43 @@ impl Stream for Watched {
     type Item = Result<Piece, Status>;
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        let mut state = locked(&self.state);
+        let this = self.get_mut();
+        if this.is_over {
+            return Poll::Ready(None);
+        }
+        let mut state = locked(&this.state);
         let Some(pieces) = &mut state.pieces else {
-            let late = || Err(Status::deadline_exceeded("the reader took nothing for too long"));
-            return Poll::Ready(state.waiting.take().map(|_| late()));
+            this.is_over = true;
+            let late = Status::deadline_exceeded("the reader took nothing for too long");
+            return Poll::Ready(Some(Err(late)));
         };
         let polled = pieces.poll_next_unpin(context);
         if let Some(waiting) = state.waiting.take() {
-            self.link.note(waiting.len, waiting.since.elapsed());
+            this.link.note(waiting.len, waiting.since.elapsed());
         }
         let piece = ready!(polled);
-        match &piece {
-            Some(Ok(piece)) => {
-                state.waiting = Some(Waiting { since: Instant::now(), len: piece.len() });
-            }
-            Some(Err(_)) | None => state.pieces = None,
+        let len = piece.iter().flatten().map(Piece::len).sum();
+        state.waiting = Some(Waiting { since: Instant::now(), len });
+        if !matches!(piece, Some(Ok(_))) {
+            this.is_over = true;
+            state.pieces = None;
         }
         Poll::Ready(piece)
     }
 }
 
+impl Drop for Watched {
+    fn drop(&mut self) {
+        // The watch may live on, and nobody asks for these any more.
+        let left = locked(&self.state).pieces.take();
+        drop(left);
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use super::*;
     use crate::wire::Encoding;
 
@@ -106,13 +146,18 @@ mod tests {
         futures::stream::iter((0..count).map(head)).boxed()
     }
 
-    fn watch(pieces: Pieces) -> Pieces {
-        watched(pieces, Arc::default())
+    /// The pieces, their watch, and whether their reader was late.
+    fn watch(pieces: Pieces) -> (Pieces, Watch, Arc<AtomicBool>) {
+        let was_late = Arc::new(AtomicBool::default());
+        let late = was_late.clone();
+        let late = move || late.store(true, Ordering::Relaxed);
+        let (pieces, watch) = watched(pieces, Arc::default(), late);
+        (pieces, watch, was_late)
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_reader_that_keeps_reading_gets_everything() {
-        let mut watched = watch(pieces(10));
+        let (mut watched, _watch, was_late) = watch(pieces(10));
         let mut seen = 0;
         while let Some(piece) = watched.next().await {
             assert!(matches!(piece, Ok(Piece::Head(size, _)) if size == seen), "{piece:?}");
@@ -120,6 +165,7 @@ mod tests {
             tokio::time::sleep(PROGRESS_TIMEOUT / 2).await;
         }
         assert_eq!(seen, 10);
+        assert!(!was_late.load(Ordering::Relaxed));
     }
 
     #[tokio::test(start_paused = true)]
@@ -132,19 +178,33 @@ mod tests {
                 piece
             }
         });
-        let mut watched = watch(stream.boxed());
+        let (mut watched, _watch, was_late) = watch(stream.boxed());
         assert!(watched.next().await.unwrap().is_ok());
         tokio::time::sleep(PROGRESS_TIMEOUT * 2).await;
         assert_eq!(Arc::strong_count(&held), 1, "the stream is still held");
+        assert!(was_late.load(Ordering::Relaxed), "nobody was told");
         let rest: Vec<_> = watched.collect().await;
         let error = rest.last().unwrap().as_ref().unwrap_err();
         assert_eq!(error.code(), tonic::Code::DeadlineExceeded);
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_that_has_all_is_late_only_while_bytes_are_on_their_way() {
+        for on_their_way in [true, false] {
+            let (watched, watch, was_late) = watch(pieces(3));
+            assert_eq!(watched.count().await, 3);
+            let kept = on_their_way.then_some(watch);
+            tokio::time::sleep(PROGRESS_TIMEOUT * 2).await;
+            assert_eq!(was_late.load(Ordering::Relaxed), on_their_way);
+            drop(kept);
+        }
+    }
+
     #[tokio::test]
     async fn nothing_follows_an_error() {
         let broken = pieces(1).chain(futures::stream::iter([Err(Status::data_loss("bad"))]));
-        let seen: Vec<_> = watch(broken.chain(pieces(1)).boxed()).collect().await;
+        let (watched, ..) = watch(broken.chain(pieces(1)).boxed());
+        let seen: Vec<_> = watched.collect().await;
         assert_eq!(seen.len(), 2);
         assert!(seen[1].is_err());
     }

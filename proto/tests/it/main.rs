@@ -13,3 +13,4 @@ mod inventory;
 mod links;
 mod pipe;
 mod sockets;
+mod standing;

@@ -1,0 +1,60 @@
+//! A reader that stands still while its window is shut: what it holds goes to the others.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use proto::library::{AllImages, Terms};
+use proto::{Library, RemoteHost};
+use tokio::time::{sleep, timeout};
+use transfer::fixture::{bytes, drain};
+use transfer::limited::WINDOW;
+use transfer::store::Leases;
+use transfer::{Digest, ImageSource as _, MAX_FRAME};
+
+use crate::pipe::{LARGE, Served, manners, memory_of, range, services};
+
+/// Longer than a reader may stand still, and than another waits for its turn after that.
+const LONG: Duration = Duration::from_secs(150);
+
+/// One reads nothing of a blob of `size` bytes, which are all that may be in flight; another comes.
+async fn check(size: usize) {
+    let blob = bytes(1, size);
+    let (memory, image) = memory_of(std::slice::from_ref(&blob));
+    let in_flight = size.min(WINDOW) as u64;
+    let terms = Terms { bytes_in_flight: in_flight, ..Terms::default() };
+    let library = Library::new(Arc::new(memory), Arc::new(AllImages), Leases::default(), terms);
+    let library = Arc::new(library);
+    let standing = Served::new(services(range("a"), library.clone()).await, LARGE);
+    let moving = Served::new(services(range("b"), library).await, LARGE);
+    let open = async |served: &Served| {
+        let host = RemoteHost::new(served.endpoint(), manners());
+        let blobs = host.blobs(&image.config_digest);
+        blobs.open(&Digest::of(&blob), 0).await.unwrap()
+    };
+
+    let unread = open(&standing).await;
+    let read = async { drain(open(&moving).await).await };
+    let (read, end) = timeout(LONG, read).await.expect("the other never had its turn");
+    end.unwrap();
+    assert!(read == blob, "{size} bytes: other bytes came");
+
+    // One who reads on after all has lost nothing but time.
+    let (read, end) = drain(unread).await;
+    end.unwrap();
+    assert!(read == blob, "{size} bytes: other bytes came");
+    assert_eq!(standing.dials(), 3, "{size} bytes: one for control, two for the blob");
+
+    sleep(LONG).await;
+    assert_eq!(moving.dials(), 2, "{size} bytes: a connection that did its work was ended");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_stands_still_in_mid_blob_gives_its_turn_back() {
+    check(16 * MAX_FRAME).await;
+}
+
+/// The host has given its last frame to the connection, and nobody will ask it for another.
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_stands_still_before_the_last_bytes_gives_its_turn_back() {
+    check(2 * MAX_FRAME + 100_000).await;
+}
