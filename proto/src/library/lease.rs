@@ -1,4 +1,7 @@
-//! Who may read which image until when: one lease for each caller and image.
+//! Who may read which image until when: one lease for each caller, image and form of its layers.
+//!
+//! A range's engine and the registry in front of it may want the same image in two forms at once:
+//! neither is to lose its lease to the other, or to have what it read doubted for the other's sake.
 //!
 //! How long it lives is kept by the store's own table of leases, so that what a caller may read is
 //! what the store keeps; what it covers, and under which name, is kept here.
@@ -11,10 +14,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use transfer::store::{Arriving, Lease as KeptBlob, Leases as Kept};
-use transfer::{ConfigDigest, Digest, Image};
+use transfer::{ConfigDigest, Digest, Image, LayerForm};
 
 use super::{Known, LeaseGrant, Loan};
 use crate::identity::Caller;
+
+/// Every form, since what a caller shows when it reads names none.
+const FORMS: [LayerForm; 2] = [LayerForm::AsStored, LayerForm::Uncompressed];
 
 /// A lease that was found alive: what it covers.
 #[derive(Debug)]
@@ -55,7 +61,7 @@ pub(super) struct Leases {
     /// Sets the leases of this life apart from those of the last.
     life: u64,
     next: AtomicU64,
-    granted: Mutex<HashMap<(Caller, ConfigDigest), Arc<Granted>>>,
+    granted: Mutex<HashMap<(Caller, ConfigDigest, LayerForm), Arc<Granted>>>,
 }
 
 impl Leases {
@@ -69,21 +75,21 @@ impl Leases {
         }
     }
 
-    /// A lease on all blobs of `image`; the one that the caller has already, renewed, if it lives
-    /// and the image's documents are still the same.
+    /// A lease on all blobs of `image`, which was asked for in `form`; the one that the caller has
+    /// already, renewed, if it lives and the image's documents are still the same.
     ///
     /// Forgets the leases that ran out, so that the table is no larger than what callers use.
-    pub(super) fn grant(&self, caller: &Caller, image: &Image) -> LeaseGrant {
+    pub(super) fn grant(&self, caller: &Caller, image: &Image, form: LayerForm) -> LeaseGrant {
         let mut granted = self.granted.lock().unwrap_or_else(PoisonError::into_inner);
         let alive = self.kept.holders();
         granted.retain(|_, lease| alive.binary_search(&lease.holder).is_ok());
-        let key = (caller.clone(), image.config_digest);
+        let key = (caller.clone(), image.config_digest, form);
         let lease = match granted.get(&key) {
             Some(lease) if lease.manifest_digest == image.manifest_digest && lease.renew() => {
                 lease.clone()
             }
             _ => {
-                let lease = Arc::new(self.make(caller, image));
+                let lease = Arc::new(self.make(caller, image, form));
                 self.kept.grant(lease.holder.clone(), lease.blobs.keys().copied(), self.ttl);
                 granted.insert(key, lease.clone());
                 lease
@@ -92,10 +98,15 @@ impl Leases {
         LeaseGrant { id: lease.id.clone(), ttl: self.ttl, expires: SystemTime::now() + self.ttl }
     }
 
-    /// What the caller read of the image since it last asked for it, told once.
-    pub(super) fn take_opened(&self, caller: &Caller, image: &ConfigDigest) -> HashSet<Digest> {
+    /// What the caller read of the image in that form since it last asked for it so, told once.
+    pub(super) fn take_opened(
+        &self,
+        caller: &Caller,
+        image: &ConfigDigest,
+        form: LayerForm,
+    ) -> HashSet<Digest> {
         let granted = self.granted.lock().unwrap_or_else(PoisonError::into_inner);
-        let lease = granted.get(&(caller.clone(), *image));
+        let lease = granted.get(&(caller.clone(), *image, form));
         let opened = lease.map(|lease| lease.opened.lock().unwrap_or_else(PoisonError::into_inner));
         opened.map(|mut opened| std::mem::take(&mut *opened)).unwrap_or_default()
     }
@@ -118,14 +129,16 @@ impl Leases {
     /// The lease that the caller shows, renewed; `None` when it ran out or was never this caller's.
     pub(super) fn renew(&self, caller: &Caller, loan: &Loan) -> Option<Arc<Granted>> {
         let granted = self.granted.lock().unwrap_or_else(PoisonError::into_inner);
-        let lease = granted.get(&(caller.clone(), loan.config_digest))?;
-        (lease.id == loan.lease_id && lease.renew()).then(|| lease.clone())
+        let of_form = |form| granted.get(&(caller.clone(), loan.config_digest, form));
+        let lease =
+            FORMS.into_iter().filter_map(of_form).find(|lease| lease.id == loan.lease_id)?;
+        lease.renew().then(|| lease.clone())
     }
 
     /// Ends every lease of a caller.
     pub(super) fn forget(&self, caller: &Caller) {
         let mut granted = self.granted.lock().unwrap_or_else(PoisonError::into_inner);
-        granted.retain(|(holder, _), lease| {
+        granted.retain(|(holder, ..), lease| {
             if holder == caller {
                 self.kept.release(&lease.holder);
             }
@@ -133,7 +146,7 @@ impl Leases {
         });
     }
 
-    fn make(&self, caller: &Caller, image: &Image) -> Granted {
+    fn make(&self, caller: &Caller, image: &Image, form: LayerForm) -> Granted {
         let serial = self.next.fetch_add(1, Ordering::Relaxed);
         let document = |bytes: &[u8]| Known { size: bytes.len() as u64, compresses: false };
         let documents = [
@@ -149,7 +162,7 @@ impl Leases {
             manifest_digest: image.manifest_digest,
             blobs: documents.into_iter().chain(layers).collect(),
             opened: Mutex::default(),
-            holder: format!("{caller}/{}", image.config_digest),
+            holder: format!("{caller}/{}/{form:?}", image.config_digest),
             ttl: self.ttl,
             kept: self.kept.clone(),
         }

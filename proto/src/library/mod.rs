@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   list, resolve, image ──► granted? ──► ImageSource
-//!                                │ image: grants a lease on (caller, image)
+//!                                │ image: grants a lease on (caller, image, form)
 //!   stat, open ──► readable? ────┘──► blobs of that image   renews the lease
 //! ```
 //!
@@ -257,26 +257,27 @@ impl Library {
         if !self.access.may_read(caller, &config_digest) {
             return Err(SourceError::NotFound { image: config_digest.to_string() });
         }
-        self.doubt_what_was_read(caller, &config_digest);
+        self.doubt_what_was_read(caller, &config_digest, form);
         let removals = self.leases.removals();
         let _until_leased = self.leases.hold_arrivals();
         let asked = self.images.image(&config_digest, form).await;
-        let granted = asked.map(|image| (self.leases.grant(caller, &image), image));
+        let granted = asked.map(|image| (self.leases.grant(caller, &image, form), image));
         if removals == self.leases.removals() {
             return granted.map(|(grant, image)| (image, grant));
         }
         // A blob was removed since the source looked for it, perhaps one of these. What it finds or
         // takes in now stays: all of it is leased, or arrives while arrivals are held.
         let image = self.images.image(&config_digest, form).await?;
-        let grant = self.leases.grant(caller, &image);
+        let grant = self.leases.grant(caller, &image, form);
         Ok((image, grant))
     }
 
     /// A caller that asks again for an image that it was reading may have got other bytes than the
-    /// blobs': this is how it complains, and all that it read is looked at anew before the next read.
-    /// One that asks again for another reason costs the host one more hash of what it read.
-    fn doubt_what_was_read(&self, caller: &Caller, config_digest: &ConfigDigest) {
-        let read = self.leases.take_opened(caller, config_digest);
+    /// blobs': this is how it complains, and all that it read in that form is looked at anew before
+    /// the next read. One that asks again for another reason costs the host one more hash of what it
+    /// read.
+    fn doubt_what_was_read(&self, caller: &Caller, config_digest: &ConfigDigest, form: LayerForm) {
+        let read = self.leases.take_opened(caller, config_digest, form);
         if !read.is_empty() {
             let blobs = self.images.blobs(config_digest);
             read.iter().for_each(|digest| blobs.doubt(digest));

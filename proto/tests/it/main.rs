@@ -8,6 +8,7 @@ mod codegen;
 mod doubts;
 mod elsewhere;
 mod flight;
+mod forms;
 mod identity;
 mod inventory;
 mod links;
