@@ -69,6 +69,8 @@ pub(super) struct Lent {
     pub(super) loan: Loan,
     form: LayerForm,
     manifest_digest: Digest,
+    /// Whether something that was read under it was found to be wrong.
+    is_doubted: bool,
 }
 
 /// The host behind an endpoint. Connects when it is first asked, and again by itself.
@@ -188,7 +190,8 @@ impl Inner {
         let (image, lease) = inventory::image_given(config_digest, given)
             .map_err(|malformed| SourceError::unavailable(config_digest, malformed))?;
         let loan = Loan { config_digest: *config_digest, lease_id: lease.id };
-        self.remember(Lent { loan, form, manifest_digest: image.manifest_digest });
+        let manifest_digest = image.manifest_digest;
+        self.remember(Lent { loan, form, manifest_digest, is_doubted: false });
         Ok(image)
     }
 
@@ -222,12 +225,22 @@ impl Inner {
         self.leases.lock().unwrap_or_else(PoisonError::into_inner).get(config_digest).cloned()
     }
 
-    /// The lease on an image; asks for it where none is remembered.
-    pub(super) async fn lent(&self, config_digest: &ConfigDigest) -> Result<Lent, SourceError> {
-        if let Some(lent) = self.remembered(config_digest) {
-            return Ok(lent);
+    /// Takes note that bytes of an image were found to be wrong: it is asked for once more before
+    /// the next read, which is how a host is told to look at what it gave.
+    pub(super) fn doubt(&self, config_digest: &ConfigDigest) {
+        let mut leases = self.leases.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(lent) = leases.get_mut(config_digest) {
+            lent.is_doubted = true;
         }
-        self.image(config_digest, LayerForm::default()).await?;
+    }
+
+    /// The lease on an image; asks for it where none is remembered, or what came under it is doubted.
+    pub(super) async fn lent(&self, config_digest: &ConfigDigest) -> Result<Lent, SourceError> {
+        let form = match self.remembered(config_digest) {
+            Some(lent) if !lent.is_doubted => return Ok(lent),
+            doubted => doubted.map(|lent| lent.form).unwrap_or_default(),
+        };
+        self.image(config_digest, form).await?;
         let image = config_digest.to_string();
         self.remembered(config_digest).ok_or(SourceError::NotFound { image })
     }

@@ -108,6 +108,12 @@ impl BlobSource for RemoteBlobs {
         let media_type = MediaType::new("application/octet-stream");
         Ok(verify(joined.boxed(), &Descriptor { media_type, digest: *digest, size }))
     }
+
+    /// What came is verified here whenever it is read from the beginning; but the host gives the same
+    /// bytes again until it is told. It looks then at all that this image's lease was used for.
+    fn doubt(&self, _digest: &Digest) {
+        self.host.doubt(&self.config_digest);
+    }
 }
 
 /// A blob that is being read, over as many streams as it takes.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use transfer::fixture::{bytes, drain, keep};
 use transfer::store::FsStore;
-use transfer::{BlobError, Digest, ImageSource as _, LayerForm, MAX_FRAME};
+use transfer::{BlobError, BlobSource as _, Digest, ImageSource as _, LayerForm, MAX_FRAME};
 
 use crate::elsewhere::Elsewhere;
 use crate::pipe::{LARGE, host, image_of};
@@ -50,4 +50,27 @@ async fn a_range_that_got_wrong_bytes_asks_again_and_the_host_finds_them() {
     ask().await;
     read(&rotten).await.unwrap();
     assert_eq!(store.quarantined(), 1);
+}
+
+#[tokio::test]
+async fn a_doubt_reaches_the_host_before_the_next_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = FsStore::open(folder.path()).await.unwrap();
+    let blob = bytes(3, 2 * MAX_FRAME);
+    let digest = keep(&store, &blob).await.digest;
+    let image = image_of(std::slice::from_ref(&blob));
+    let config_digest = image.config_digest;
+    let source = Elsewhere { image, blobs: Arc::new(store.clone()) };
+    let (_served, host) = host(Arc::new(source), LARGE).await;
+    let blobs = host.blobs(&config_digest);
+    rot(&store, &digest);
+    for (doubted, quarantined) in [(false, 0), (false, 0), (true, 1)] {
+        if doubted {
+            blobs.doubt(&digest);
+        }
+        let (_, end) = drain(blobs.open(&digest, 0).await.unwrap()).await;
+        let error = end.unwrap_err();
+        assert!(matches!(error, BlobError::DigestMismatch { .. }), "{error:?}");
+        assert_eq!(store.quarantined(), quarantined, "doubted: {doubted}");
+    }
 }
