@@ -26,25 +26,26 @@ async fn check(size: usize) {
     let library = Arc::new(library);
     let standing = Served::new(services(range("a"), library.clone()).await, LARGE);
     let moving = Served::new(services(range("b"), library).await, LARGE);
-    let open = async |served: &Served| {
-        let host = RemoteHost::new(served.endpoint(), manners());
-        let blobs = host.blobs(&image.config_digest);
-        blobs.open(&Digest::of(&blob), 0).await.unwrap()
+    let [still, other] =
+        [&standing, &moving].map(|served| RemoteHost::new(served.endpoint(), manners()));
+    let open = async |host: &RemoteHost| {
+        host.blobs(&image.config_digest).open(&Digest::of(&blob), 0).await.unwrap()
+    };
+    let whole = async |stream| {
+        let (read, end) = drain(stream).await;
+        end.unwrap();
+        assert!(read == blob, "{size} bytes: other bytes came");
     };
 
-    let unread = open(&standing).await;
-    let read = async { drain(open(&moving).await).await };
-    let (read, end) = timeout(LONG, read).await.expect("the other never had its turn");
-    end.unwrap();
-    assert!(read == blob, "{size} bytes: other bytes came");
-
+    let unread = open(&still).await;
+    let read = async { whole(open(&other).await).await };
+    timeout(LONG, read).await.expect("the other never had its turn");
     // One who reads on after all has lost nothing but time.
-    let (read, end) = drain(unread).await;
-    end.unwrap();
-    assert!(read == blob, "{size} bytes: other bytes came");
+    whole(unread).await;
     assert_eq!(standing.dials(), 3, "{size} bytes: one for control, two for the blob");
 
     sleep(LONG).await;
+    whole(open(&other).await).await;
     assert_eq!(moving.dials(), 2, "{size} bytes: a connection that did its work was ended");
 }
 
