@@ -8,6 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -286,9 +287,12 @@ impl Site {
     }
 }
 
-/// `name-1` to `name-count`.
+/// `name-turn-1` to `name-turn-count`, another turn at each call: on ext4 a volume's place comes from
+/// its name, and where one was just removed, files are slow to make.
 pub(super) fn names(prefix: &str, count: usize) -> Result<Vec<RangeName>> {
-    range::numbered(prefix, count).context("naming ranges")
+    static TURN: AtomicUsize = AtomicUsize::new(1);
+    let turn = TURN.fetch_add(1, Ordering::Relaxed);
+    range::numbered(&format!("{prefix}-{turn}"), count).context("naming ranges")
 }
 
 /// Waits until all that was written is on disk.

@@ -18,6 +18,7 @@ use anyhow::{Context as _, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
+use super::apart;
 use super::command::{command, find, log_tail};
 use super::docker::Docker;
 use super::network::{self, Network};
@@ -185,6 +186,7 @@ fn start(state: &State) -> Result<Engine> {
     let host = private_host(state);
     if running(state).is_none() {
         clear_stale(state)?;
+        apart::keep(&state.engine_data().join("volumes"))?;
         let network = network::ensure(state)?;
         write_whole(&config_file(state), &serde_json::to_vec_pretty(&config(state, &network))?)?;
         spawn(state)?;

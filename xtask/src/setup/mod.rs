@@ -13,6 +13,7 @@
 //! one stopped.
 
 mod agents;
+mod apart;
 mod command;
 mod docker;
 mod engine;
