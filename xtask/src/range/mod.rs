@@ -250,7 +250,7 @@ fn run_up(up: &Up) -> Result<Exit> {
     let report = until_interrupted(async {
         let ranges = Ranges::connect(settings).await.map_err(|error| told(&error))?;
         eprintln!("{}", ranges.isolation().map_err(|error| told(&error))?.sentence());
-        let progress = Arc::new(Progress::start(request.names.len()));
+        let progress = Arc::new(Progress::of(&request.names));
         let started = Instant::now();
         let report = ranges.up(&request, progress).await.map_err(|error| told(&error))?;
         Ok((report, started.elapsed()))

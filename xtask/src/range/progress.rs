@@ -37,7 +37,10 @@ struct Lines {
     images: HashMap<(RangeName, Reference), ProgressBar>,
     /// Where each range is that is under way.
     stages: BTreeMap<RangeName, RangeStage>,
-    /// Ranges that are done.
+    /// Ranges that were asked for, where they are known: a seed that is made on the way is not
+    /// among them.
+    asked: Vec<RangeName>,
+    /// Those that are done.
     done: usize,
     /// How many there are; 0 when that is not known.
     all: usize,
@@ -46,6 +49,14 @@ struct Lines {
 }
 
 impl Progress {
+    /// Begins with the ranges of these names.
+    pub(crate) fn of(asked: &[RangeName]) -> Self {
+        let mut progress = Self::start(asked.len());
+        let lines = progress.lines.get_mut().unwrap_or_else(PoisonError::into_inner);
+        lines.asked = asked.to_vec();
+        progress
+    }
+
     /// Begins with `ranges` of them, 0 when it is not known how many.
     pub(crate) fn start(ranges: usize) -> Self {
         let is_terminal = std::io::stderr().is_terminal();
@@ -88,7 +99,8 @@ impl Lines {
             }
             RangeEventKind::Done(_) => {
                 self.stages.remove(&event.range);
-                self.done += 1;
+                let counts = self.asked.is_empty() || self.asked.contains(&event.range);
+                self.done += usize::from(counts);
             }
             RangeEventKind::Image(_) | RangeEventKind::Noted(_) => {}
         }
@@ -238,6 +250,9 @@ mod tests {
         assert_eq!((lines.stages.len(), lines.so_far().as_str()), (1, "[0/50] "));
         lines.count(&event(RangeEventKind::Done(report.clone())));
         assert_eq!((lines.stages.len(), lines.so_far().as_str()), (0, "[1/50] "));
+        lines.asked = vec!["b".parse().unwrap()];
+        lines.count(&event(RangeEventKind::Done(report.clone())));
+        assert_eq!(lines.so_far(), "[1/50] ", "a seed is none of those that were asked for");
         let failed = RangeReport { error: Some("no space".to_owned()), ..report };
         assert_eq!(summary(&failed), "a: failed: no space");
     }
