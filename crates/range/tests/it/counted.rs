@@ -1,6 +1,7 @@
 //! What is read from the host's engine, counted at its socket: a layer once, and nothing else.
 
 use std::path::Path;
+use std::time::Duration;
 
 use range::StoreKind;
 use tokio::task::block_in_place;
@@ -23,6 +24,9 @@ const TOP: usize = 1 << 20;
 const DOCUMENTS: u64 = 64 << 10;
 const QUESTIONS: u64 = 64 << 10;
 
+/// An engine that gave nothing for so long has nothing more to give.
+const SETTLED: Duration = Duration::from_secs(1);
+
 /// A way of reading the host's engine.
 #[derive(Clone, Copy, Debug)]
 struct Way {
@@ -42,7 +46,7 @@ const WAYS: [Way; 4] = [
 ];
 
 /// Bytes that came out of the engine for one image.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Taken {
     /// At its socket, and from its files.
     all: u64,
@@ -119,16 +123,10 @@ fn put(docker: &Docker, store: StoreKind, image: &Made) {
 
 /// Brings an image into ranges; the bytes that came out of the host's engine for it.
 async fn taken(site: &Site, engine: &Proxy, image: &Made, ranges: &[&str]) -> Taken {
-    let now = async || {
-        let stats = site.admin().stats().await.unwrap();
-        // Files are not read through the socket.
-        let beside = if stats.export_way == "files" { stats.engine_bytes_read } else { 0 };
-        Taken { all: engine.moved() + beside, layers: stats.engine_bytes_read }
-    };
-    let before = now().await;
+    let before = settled(site, engine).await;
     let report = site.sync(ranges, &[&image.reference]).await;
     assert!(report.is_whole(), "{report:#?}");
-    let after = now().await;
+    let after = settled(site, engine).await;
     block_in_place(|| {
         image.check(&site.inside(ranges[0])).unwrap();
         for range in ranges {
@@ -137,6 +135,23 @@ async fn taken(site: &Site, engine: &Proxy, image: &Made, ranges: &[&str]) -> Ta
         }
     });
     Taken { all: after.all - before.all, layers: after.layers - before.layers }
+}
+
+/// What was taken so far, once nothing more comes: a range has its image as soon as all of it is in
+/// the host's store, and what an export has behind that is still on its way then.
+async fn settled(site: &Site, engine: &Proxy) -> Taken {
+    let mut seen = None;
+    loop {
+        let stats = site.admin().stats().await.unwrap();
+        // Files are not read through the socket.
+        let beside = if stats.export_way == "files" { stats.engine_bytes_read } else { 0 };
+        let taken = Taken { all: engine.moved() + beside, layers: stats.engine_bytes_read };
+        if seen == Some(taken) {
+            return taken;
+        }
+        seen = Some(taken);
+        tokio::time::sleep(SETTLED).await;
+    }
 }
 
 /// Leaves the ranges without the images, so that they are cold again.
