@@ -7,8 +7,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use aws_lc_rs::digest::{self, Context, SHA256};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use sha2::{Digest as _, Sha256};
 
 /// The SHA-256 of a blob's bytes, written `sha256:` and 64 lower-case hex digits.
 ///
@@ -32,7 +32,7 @@ impl Digest {
     /// The digest of `bytes`, all at once.
     #[must_use]
     pub fn of(bytes: &[u8]) -> Self {
-        Self(Sha256::digest(bytes).into())
+        from_output(&digest::digest(&SHA256, bytes))
     }
 
     /// The 64 hex digits without the algorithm: a file's name in an OCI layout.
@@ -92,9 +92,19 @@ impl<'de> Deserialize<'de> for Digest {
     }
 }
 
+fn from_output(output: &digest::Digest) -> Digest {
+    Digest(output.as_ref().try_into().expect("invariant: a SHA-256 has 32 bytes"))
+}
+
 /// Hashes bytes as they pass by; [`Hasher::digest`] may be asked at any point.
-#[derive(Clone, Default)]
-pub struct Hasher(Sha256);
+#[derive(Clone)]
+pub struct Hasher(Context);
+
+impl Default for Hasher {
+    fn default() -> Self {
+        Self(Context::new(&SHA256))
+    }
+}
 
 impl Hasher {
     /// Takes the next bytes.
@@ -105,7 +115,7 @@ impl Hasher {
     /// The digest of everything taken so far.
     #[must_use]
     pub fn digest(&self) -> Digest {
-        Digest(self.0.clone().finalize().into())
+        from_output(&self.0.clone().finish())
     }
 }
 

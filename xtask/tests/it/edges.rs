@@ -21,7 +21,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
 /// Libraries that only the named crates may depend on, and why.
 const RESERVED: &[(&str, &[&str], &str)] = &[
     ("bollard", &["engine"], "only engine::docker talks to a Docker engine"),
-    ("sha2", &["transfer"], "only transfer::digest hashes"),
+    ("aws-lc-rs", &["transfer"], "only transfer::digest hashes"),
     (
         "tonic",
         // engine: containerd's own API, behind an engine's socket.
@@ -85,6 +85,7 @@ fn the_core_knows_nobody() {
     let crates = dependencies(&workspace());
     let known = [
         "async-trait",
+        "aws-lc-rs",
         "bytes",
         // Layers are decompressed once on the host, for every range: transfer::decompress.
         "flate2",
@@ -94,7 +95,6 @@ fn the_core_knows_nobody() {
         "rustix",
         "serde",
         "serde_json",
-        "sha2",
         "tempfile",
         "thiserror",
         "tokio",

@@ -61,7 +61,7 @@ fn check_named_only_in(word: &str, homes: &[&str], reason: &str) {
 #[test]
 fn names_stay_in_their_rooms() {
     check_named_only_in("bollard::", &["crates/engine/src/docker"], "invariant 4");
-    check_named_only_in("sha2::", &["crates/transfer/src/digest.rs"], "invariant 4");
+    check_named_only_in("aws_lc_rs::", &["crates/transfer/src/digest.rs"], "invariant 4");
     check_named_only_in(
         "prost::",
         // containerd's own API, whose messages are declared by hand.
