@@ -15,6 +15,9 @@ struct Arguments {
     /// How often each route is taken; the figures are medians.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
+    /// Only routes whose name has this in it: `unix`, `x 16`, `raw tcp`.
+    #[arg(long, default_value = "")]
+    only: String,
     /// One round of 64 MiB: shows that it works, measures little.
     #[arg(long, conflicts_with_all = ["size", "rounds"])]
     quick: bool,
@@ -44,6 +47,7 @@ fn main() -> anyhow::Result<()> {
         folder: arguments.folder.unwrap_or_else(std::env::temp_dir),
         size,
         rounds,
+        only: arguments.only,
     };
     let mut stderr = std::io::stderr();
     let report = wire::run(&options, |progress| {

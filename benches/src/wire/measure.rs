@@ -117,9 +117,11 @@ impl Figure {
     }
 }
 
-/// Every goal beside what was reached.
+/// Every goal beside what was reached, where both of its routes were taken.
 pub(super) fn measures(samples: &[(u32, Sample)]) -> Vec<Measure> {
-    goals().iter().map(|goal| measure(goal, samples)).collect()
+    let taken = |route| samples.iter().any(|(_, sample)| sample.route == route);
+    let goals = goals().into_iter().filter(|goal| taken(goal.ours) && taken(goal.peer));
+    goals.map(|goal| measure(&goal, samples)).collect()
 }
 
 fn measure(goal: &Goal, samples: &[(u32, Sample)]) -> Measure {
@@ -133,7 +135,8 @@ fn measure(goal: &Goal, samples: &[(u32, Sample)]) -> Measure {
     let ratios = our_figures.iter().zip(&peer_figures).map(|(ours, peer)| ours / peer);
     let ratio = median(&ratios.collect::<Vec<_>>());
     let beside = Route::all().into_iter().filter(|route| {
-        *route != ours && (route.receiver, route.receivers) == (ours.receiver, ours.receivers)
+        let same_work = (route.receiver, route.receivers) == (ours.receiver, ours.receivers);
+        *route != ours && same_work && !figures(*route).is_empty()
     });
     let bound = figure.bound();
     Measure {

@@ -87,10 +87,12 @@ pub struct Report {
 }
 
 impl Report {
-    /// Sums up samples, each with its round; a round holds every route once.
+    /// Sums up samples, each with its round; a round holds every route once that is taken at all.
     #[must_use]
     pub fn new(machine: Machine, size: u64, samples: Vec<(u32, Sample)>) -> Self {
-        let rows = Route::all().into_iter().map(|route| row(route, size, &samples)).collect();
+        let taken = |route: &Route| samples.iter().any(|(_, sample)| sample.route == *route);
+        let rows = Route::all().into_iter().filter(taken);
+        let rows = rows.map(|route| row(route, size, &samples)).collect();
         Self { machine, rows, measures: measures(&samples) }
     }
 

@@ -12,6 +12,7 @@ fn every_route_moves_the_blob_and_is_measured() {
         // Not a multiple of the frame, so that the last one is short.
         size: (8 << 20) + 12_345,
         rounds: 1,
+        only: String::new(),
     };
     let mut seen = Vec::new();
     let report = run(&options, |progress| seen.push(progress.route)).unwrap();
