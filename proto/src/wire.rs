@@ -51,6 +51,10 @@ pub(crate) const STREAM_WINDOW: u32 = 2 * MAX_HTTP2_FRAME;
 /// Bytes that may be under way to a client in one connection.
 pub(crate) const CONNECTION_WINDOW: u32 = 6 * MAX_HTTP2_FRAME;
 
+/// Bytes of a Unix socket's send buffer: memory of the kernel's, for each connection in which more is
+/// sent than is read. The kernel doubles it for its own book-keeping.
+pub(crate) const SEND_BUFFER: usize = 2 * MAX_MESSAGE;
+
 /// Either end asks after this long without a word whether the other still lives, so that a
 /// half-open connection is found within [`KEEPALIVE_INTERVAL`] + [`KEEPALIVE_TIMEOUT`].
 pub(crate) const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
