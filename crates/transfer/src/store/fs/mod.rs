@@ -26,6 +26,7 @@ mod collect;
 mod documents;
 mod ingest;
 mod read;
+mod recent;
 #[cfg(test)]
 mod tests;
 mod trust;
@@ -35,7 +36,7 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -48,6 +49,7 @@ use self::arrivals::Arrivals;
 pub use self::check::CheckReport;
 pub use self::collect::{Collected, Goal, Mark, Policy, Space, Usage};
 use self::ingest::Hashed;
+use self::recent::Recent;
 use self::trust::Trust;
 use super::lease::Leases;
 use crate::blob::{BlobError, BlobSource, BlobStore, BlobStream, Ingest};
@@ -75,6 +77,10 @@ struct Inner {
     trust: Trust,
     /// What frames are read into.
     pool: Pool,
+    /// Streams that were opened and not dropped yet.
+    reading: AtomicUsize,
+    /// What many at once read last.
+    recent: Recent,
     /// Held for its lock.
     _lock: File,
 }
@@ -139,6 +145,8 @@ impl FsStore {
             committed: Notify::new(),
             trust: Trust::default(),
             pool: Pool::default(),
+            reading: AtomicUsize::new(0),
+            recent: Recent::default(),
             _lock: lock,
         };
         for folder in [inner.blobs(), inner.ingest(), inner.quarantine(), inner.documents()] {
@@ -204,6 +212,7 @@ impl BlobSource for FsStore {
 
     fn doubt(&self, digest: &Digest) {
         self.0.trust.doubt(digest);
+        self.0.recent.clear();
     }
 }
 

@@ -7,17 +7,23 @@
 //! ```
 //! One job reads on as long as its reader keeps up, so a frame costs no hop between threads; a
 //! reader that is slow holds no thread, only [`AHEAD`] frames.
+//!
+//! Where as many streams are read as there are cores, nobody is idle who could read ahead. What
+//! another has just read, or the page cache has, is taken in the reader's own turn then
+//! ([`Reader::cached`]); what would wait for the disk is left to the job.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, IoSliceMut};
+use std::num::NonZero;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
 use futures::{StreamExt, stream};
 use rustix::fs::{Advice, fadvise};
+use rustix::io::{Errno, ReadWriteFlags, preadv2};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -30,6 +36,11 @@ use crate::frame::Pool;
 /// Frames that are read before they are asked for: one that waits, and one being read. Each is
 /// memory of every stream; more gained nothing in benches/wire.
 const AHEAD: usize = 2;
+
+/// From so many streams on, each reads in its own turn what it need not wait for: one a core, and
+/// always two.
+static MANY: LazyLock<usize> =
+    LazyLock::new(|| std::thread::available_parallelism().map_or(1, NonZero::get).max(2));
 
 pub(super) async fn open(
     inner: Arc<Inner>,
@@ -124,7 +135,12 @@ impl Ahead {
     async fn next(&mut self) -> Option<Result<Bytes, BlobError>> {
         loop {
             if let Some(job) = self.idle.take() {
-                self.running = Some(tokio::task::spawn_blocking(move || job.run()));
+                match self.at_once(job) {
+                    Ok(frame) => return Some(frame),
+                    Err(job) => {
+                        self.running = Some(tokio::task::spawn_blocking(move || job.run()));
+                    }
+                }
             }
             let Some(running) = &mut self.running else {
                 // What was read before the end.
@@ -140,6 +156,25 @@ impl Ahead {
                 },
             };
             (self.running, self.idle) = (None, paused);
+        }
+    }
+
+    /// The next frame where it need not be waited for and reading ahead is no gain; else gives back
+    /// the job, which is to go on.
+    fn at_once(&mut self, mut job: Job) -> Result<Result<Bytes, BlobError>, Job> {
+        if !job.reader.is_one_of_many() {
+            return Err(job);
+        }
+        let frame = match self.frames.try_recv() {
+            Ok(read_before) => Some(read_before),
+            Err(_) => job.reader.cached().map(Ok),
+        };
+        match frame {
+            Some(frame) => {
+                self.idle = Some(job);
+                Ok(frame)
+            }
+            None => Err(job),
         }
     }
 }
@@ -170,7 +205,36 @@ impl Reader {
         let good = inner.trust.touch(&digest, &file).map_err(storage(digest, &path))?;
         // Twice the read-ahead; a file system that knows no advice reads all the same.
         let _advised = fadvise(&file, 0, None, Advice::Sequential);
+        inner.reading.fetch_add(1, Ordering::Relaxed);
         Ok((Self { inner, file: Arc::new(file), digest, size, offset }, good))
+    }
+
+    /// Whether as many are reading as there are cores, or more.
+    fn is_one_of_many(&self) -> bool {
+        *MANY <= self.inner.reading.load(Ordering::Relaxed)
+    }
+
+    /// The next frame, as far as it is in memory already; `None` where that is not to be had, and
+    /// [`next`](Self::next) says why.
+    fn cached(&mut self) -> Option<Bytes> {
+        if let Some(frame) = self.inner.recent.get(&self.digest, self.offset) {
+            return Some(self.passed(frame));
+        }
+        let left = usize::try_from(self.size - self.offset).unwrap_or(usize::MAX);
+        let read = |room: &mut [u8]| -> Result<usize, Errno> {
+            let mut room = [IoSliceMut::new(room)];
+            preadv2(&self.file, &mut room, self.offset, ReadWriteFlags::NOWAIT)
+        };
+        let frame = self.inner.pool.frame(left.min(MAX_FRAME), read).ok();
+        let frame = frame.filter(|frame| !frame.is_empty())?;
+        self.inner.recent.put(self.digest, self.offset, &frame);
+        Some(self.passed(frame))
+    }
+
+    /// The same frame, which the next one comes behind.
+    fn passed(&mut self, frame: Bytes) -> Bytes {
+        self.offset += frame.len() as u64;
+        frame
     }
 
     /// The next frame, until all were read.
@@ -187,8 +251,18 @@ impl Reader {
             self.inner.quarantine_if_same(&digest, &self.file);
             return Err(BlobError::SizeMismatch { digest, expected: size, actual: offset });
         }
-        self.offset += frame.len() as u64;
-        Ok(Some(frame))
+        if self.is_one_of_many() {
+            self.inner.recent.put(digest, offset, &frame);
+        }
+        Ok(Some(self.passed(frame)))
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        if self.inner.reading.fetch_sub(1, Ordering::Relaxed) <= *MANY {
+            self.inner.recent.clear();
+        }
     }
 }
 
@@ -231,6 +305,7 @@ impl Inner {
             return;
         }
         self.trust.forget(digest);
+        self.recent.clear();
         self.quarantined.fetch_add(1, Ordering::Relaxed);
         let shelf = self.quarantine().join(digest.hex());
         // On a disk without room for a folder entry the blob must still not be served again.

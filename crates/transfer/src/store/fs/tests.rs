@@ -1,8 +1,11 @@
 //! What survives: kills, rot, a second process, a full or read-only disk.
 
+use std::collections::HashSet;
+use std::num::NonZero;
 use std::os::unix::fs::PermissionsExt;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt as _;
 use tempfile::TempDir;
 
 use super::*;
@@ -173,4 +176,33 @@ async fn documents_are_replaced_as_a_whole() {
         let error = store.put_document(name, "x").await.unwrap_err();
         assert!(matches!(error, StoreError::InvalidName { .. }), "{name:?}: {error:?}");
     }
+}
+
+#[tokio::test]
+async fn many_who_read_one_blob_share_what_one_of_them_read() {
+    let (store, _folder) = store().await;
+    let blob = bytes(1, 2 * MAX_FRAME + 100);
+    let digest = keep(&store, &blob).await.digest;
+    let many = std::thread::available_parallelism().map_or(1, NonZero::get).max(2);
+    let mut streams = Vec::new();
+    for _ in 0..=many {
+        streams.push(store.open(&digest, 0).await.unwrap());
+    }
+    let mut shared = vec![BytesMut::new(); streams.len()];
+    for _ in 0..3 {
+        let mut places = HashSet::new();
+        for (stream, seen) in streams.iter_mut().zip(&mut shared) {
+            let frame = stream.next().await.unwrap().unwrap();
+            places.insert(frame.as_ptr());
+            seen.extend_from_slice(&frame);
+        }
+        assert_eq!(places.len(), 1, "each read for itself");
+    }
+    for (stream, seen) in streams.iter_mut().zip(&shared) {
+        assert!(stream.next().await.is_none());
+        assert_eq!(seen, &blob);
+    }
+    drop(streams);
+    let out = store.0.pool.out();
+    assert_eq!(out, 0, "nobody reads, and {out} bytes are still held");
 }
