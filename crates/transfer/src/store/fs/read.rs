@@ -209,24 +209,29 @@ impl Reader {
         Ok((Self { inner, file: Arc::new(file), digest, size, offset }, good))
     }
 
+    /// How many bytes the next frame is to have; 0 when all were read.
+    fn next_len(&self) -> usize {
+        usize::try_from(self.size - self.offset).unwrap_or(usize::MAX).min(MAX_FRAME)
+    }
+
     /// Whether as many are reading as there are cores, or more.
     fn is_one_of_many(&self) -> bool {
         *MANY <= self.inner.reading.load(Ordering::Relaxed)
     }
 
-    /// The next frame, as far as it is in memory already; `None` where that is not to be had, and
-    /// [`next`](Self::next) says why.
+    /// The next frame, where it is in memory already; `None` where it is not, or not whole: a short
+    /// one would hold a whole buffer. [`next`](Self::next) says why.
     fn cached(&mut self) -> Option<Bytes> {
         if let Some(frame) = self.inner.recent.get(&self.digest, self.offset) {
             return Some(self.passed(frame));
         }
-        let left = usize::try_from(self.size - self.offset).unwrap_or(usize::MAX);
+        let len = self.next_len();
         let read = |room: &mut [u8]| -> Result<usize, Errno> {
             let mut room = [IoSliceMut::new(room)];
             preadv2(&self.file, &mut room, self.offset, ReadWriteFlags::NOWAIT)
         };
-        let frame = self.inner.pool.frame(left.min(MAX_FRAME), read).ok();
-        let frame = frame.filter(|frame| !frame.is_empty())?;
+        let frame = self.inner.pool.frame(len, read).ok();
+        let frame = frame.filter(|frame| 0 < len && frame.len() == len)?;
         self.inner.recent.put(self.digest, self.offset, &frame);
         Some(self.passed(frame))
     }
@@ -240,11 +245,11 @@ impl Reader {
     /// The next frame, until all were read.
     fn next(&mut self) -> Result<Option<Bytes>, BlobError> {
         let Self { digest, size, offset, .. } = *self;
-        let left = usize::try_from(size - offset).unwrap_or(usize::MAX);
-        if left == 0 {
+        let len = self.next_len();
+        if len == 0 {
             return Ok(None);
         }
-        let frame = frame_at(&self.inner.pool, &self.file, offset, left.min(MAX_FRAME));
+        let frame = frame_at(&self.inner.pool, &self.file, offset, len);
         let frame = frame.map_err(|e| storage(digest, &self.inner.blob(&digest))(e))?;
         if frame.is_empty() {
             // The file was cut while we read it.
