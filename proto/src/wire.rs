@@ -51,9 +51,13 @@ pub(crate) const STREAM_WINDOW: u32 = 2 * MAX_HTTP2_FRAME;
 /// Bytes that may be under way to a client in one connection.
 pub(crate) const CONNECTION_WINDOW: u32 = 6 * MAX_HTTP2_FRAME;
 
-/// Bytes of a Unix socket's send buffer: memory of the kernel's, for each connection in which more is
-/// sent than is read. The kernel doubles it for its own book-keeping.
-pub(crate) const SEND_BUFFER: usize = 2 * MAX_MESSAGE;
+/// Bytes of a Unix socket's send buffer, which the kernel doubles for its own book-keeping: its memory,
+/// for each connection in which more is sent than is read.
+pub(crate) const SEND_BUFFER: usize = MAX_MESSAGE;
+
+/// Connections of one listener that have such a buffer: as many as a caller reads by. Further ones
+/// have what the system gives, so that nobody takes more of the kernel's memory by connecting often.
+pub(crate) const WIDE_CONNECTIONS: usize = 8;
 
 /// Either end asks after this long without a word whether the other still lives, so that a
 /// half-open connection is found within [`KEEPALIVE_INTERVAL`] + [`KEEPALIVE_TIMEOUT`].

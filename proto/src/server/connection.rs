@@ -6,6 +6,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Sleep, sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::Connected;
@@ -17,6 +18,9 @@ use crate::channel::Io;
 /// How long a connection has to show that it speaks HTTP/2. From then on keepalive finds out
 /// whether it still lives; before, nothing else would.
 const BEGIN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long the other end has to read what was sent last, and to close.
+const LINGER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Bytes of a client's preface and the header of its first frame.
 const BEGINNING: usize = 24 + 9;
@@ -51,22 +55,27 @@ pub(super) struct Connection {
     io: Box<dyn Io>,
     origin: Origin,
     _place: Place,
+    _wide: Option<OwnedSemaphorePermit>,
     ended: Pin<Box<WaitForCancellationFutureOwned>>,
     /// Bytes seen of the beginning, and the time it has; none once it is complete.
     beginning: Option<(usize, Pin<Box<Sleep>>)>,
+    /// The time that the other end has to read what is queued, once nothing more will be.
+    lingering: Option<Pin<Box<Sleep>>>,
 }
 
 impl Connection {
     /// Lives until it ends by itself, or is ended as one of all by `end_all`.
     pub(super) fn new(accepted: Accepted, place: Place, end_all: &CancellationToken) -> Self {
-        let Accepted { io, reach } = accepted;
+        let Accepted { io, reach, wide } = accepted;
         let end = end_all.child_token();
         Self {
             io,
             ended: Box::pin(end.clone().cancelled_owned()),
             origin: Origin { reach, end },
             _place: place,
+            _wide: wide,
             beginning: Some((0, Box::pin(sleep(BEGIN_TIMEOUT)))),
+            lingering: None,
         }
     }
 }
@@ -134,8 +143,28 @@ impl AsyncWrite for Connection {
         Pin::new(&mut self.io).poll_flush(context)
     }
 
+    // Closed while the other end still reads what is queued, a socket would fail that end's next write,
+    // and with it all that was queued: so our direction ends first, and theirs is waited for.
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(context)
+        let Self { io, ended, lingering, .. } = &mut *self;
+        let time = match lingering {
+            Some(time) => time,
+            None => {
+                ready!(Pin::new(&mut *io).poll_shutdown(context))?;
+                lingering.insert(Box::pin(sleep(LINGER_TIMEOUT)))
+            }
+        };
+        if ended.as_mut().poll(context).is_ready() || time.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Ok(()));
+        }
+        loop {
+            let mut discarded = [0; 1024];
+            let mut buffer = ReadBuf::new(&mut discarded);
+            let read = ready!(Pin::new(&mut *io).poll_read(context, &mut buffer));
+            if read.is_err() || buffer.filled().is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+        }
     }
 }
 
@@ -155,7 +184,7 @@ mod tests {
         let place = Connections::default().opened(permit);
         (
             {
-                let accepted = Accepted { io: Box::new(near), reach: Reach::Host };
+                let accepted = Accepted { io: Box::new(near), reach: Reach::Host, wide: None };
                 Connection::new(accepted, place, end)
             },
             far,
@@ -179,6 +208,32 @@ mod tests {
         connection.read_exact(&mut [0; BEGINNING]).await.unwrap();
         let waiting = tokio::time::timeout(BEGIN_TIMEOUT * 100, connection.read_u8());
         assert!(waiting.await.is_err(), "it was ended");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_end_waits_until_the_other_end_has_closed_or_had_its_time() {
+        for closes in [true, false] {
+            let (mut connection, mut far) = connection(&CancellationToken::new());
+            connection.write_all(b"last").await.unwrap();
+            let begun = tokio::time::Instant::now();
+            let reader = async {
+                tokio::time::sleep(LINGER_TIMEOUT / 2).await;
+                let mut seen = Vec::new();
+                far.read_to_end(&mut seen).await.unwrap();
+                // What a socket that is closed would refuse.
+                far.write_all(b"a window").await.unwrap();
+                if closes {
+                    drop(far);
+                } else {
+                    tokio::time::sleep(LINGER_TIMEOUT).await;
+                }
+                seen
+            };
+            let (ended, seen) = tokio::join!(connection.shutdown(), reader);
+            ended.unwrap();
+            assert_eq!(seen, b"last");
+            assert_eq!(begun.elapsed() < LINGER_TIMEOUT, closes);
+        }
     }
 
     #[tokio::test]

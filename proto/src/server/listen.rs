@@ -5,14 +5,18 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use rustix::net::sockopt::{set_socket_send_buffer_size, set_socket_send_buffer_size_force};
+use rustix::net::sockopt::{
+    set_socket_send_buffer_size, set_socket_send_buffer_size_force, socket_send_buffer_size,
+};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::connection::Reach;
 use crate::channel::Io;
 use crate::identity::Caller;
-use crate::wire::SEND_BUFFER;
+use crate::wire::{SEND_BUFFER, WIDE_CONNECTIONS};
 
 /// A bound socket. A Unix socket's file is removed with it, unless another took its place.
 #[derive(Debug)]
@@ -21,7 +25,7 @@ pub struct Listener {
 }
 
 enum Kind {
-    Unix { listener: UnixListener, file: SocketFile },
+    Unix { listener: UnixListener, file: SocketFile, wide: Arc<Semaphore> },
     Tcp(TcpListener),
 }
 
@@ -35,6 +39,8 @@ struct SocketFile {
 pub(super) struct Accepted {
     pub(super) io: Box<dyn Io>,
     pub(super) reach: Reach,
+    /// Its right to a large send buffer, until it ends.
+    pub(super) wide: Option<OwnedSemaphorePermit>,
 }
 
 impl Listener {
@@ -61,7 +67,8 @@ impl Listener {
         })?;
         let identity = (metadata.dev(), metadata.ino());
         let file = SocketFile { path: path.to_owned(), identity };
-        Ok(Self { kind: Kind::Unix { listener, file } })
+        let wide = Arc::new(Semaphore::new(WIDE_CONNECTIONS));
+        Ok(Self { kind: Kind::Unix { listener, file, wide } })
     }
 
     /// Listens on a TCP address; port 0 takes a free one.
@@ -94,28 +101,31 @@ impl Listener {
     /// The next connection.
     pub(super) async fn accept(&self) -> io::Result<Accepted> {
         match &self.kind {
-            Kind::Unix { listener, .. } => {
+            Kind::Unix { listener, wide, .. } => {
                 let (stream, _) = listener.accept().await?;
-                widen(&stream);
-                Ok(Accepted { io: Box::new(stream), reach: Reach::Host })
+                let wide = wide.clone().try_acquire_owned().ok();
+                wide.iter().for_each(|_| widen(&stream));
+                Ok(Accepted { io: Box::new(stream), reach: Reach::Host, wide })
             }
             Kind::Tcp(listener) => {
                 let (stream, peer) = listener.accept().await?;
                 stream.set_nodelay(true)?;
                 let is_here = peer.ip().to_canonical().is_loopback();
                 let reach = if is_here { Reach::Host } else { Reach::Network };
-                Ok(Accepted { io: Box::new(stream), reach })
+                Ok(Accepted { io: Box::new(stream), reach, wide: None })
             }
         }
     }
 }
 
-/// Lets a whole message into the socket at once. The system's usual 208 KiB has sender and receiver take
-/// turns several times for each: a fifth of the throughput. More than `net.core.wmem_max` is for
-/// who may administer the network; with less the socket works all the same.
+/// Lets a whole message into the socket at once, if it does not yet. The system's usual 208 KiB has
+/// sender and receiver take turns several times for each. More than `net.core.wmem_max` is for who
+/// may administer the network; the socket works with any.
 fn widen(stream: &UnixStream) {
-    let _as_it_was = set_socket_send_buffer_size_force(stream, SEND_BUFFER)
-        .or_else(|_| set_socket_send_buffer_size(stream, SEND_BUFFER));
+    if socket_send_buffer_size(stream).is_ok_and(|usual| usual < SEND_BUFFER) {
+        let _as_it_was = set_socket_send_buffer_size_force(stream, SEND_BUFFER)
+            .or_else(|_| set_socket_send_buffer_size(stream, SEND_BUFFER));
+    }
 }
 
 /// Shown as the endpoint that a client takes.
@@ -170,8 +180,6 @@ fn refuse_living(path: &Path) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use rustix::net::sockopt::socket_send_buffer_size;
-
     use super::*;
 
     #[tokio::test]
@@ -195,7 +203,25 @@ mod tests {
         let usual = socket_send_buffer_size(&stream).unwrap();
         widen(&stream);
         let wide = socket_send_buffer_size(&stream).unwrap();
-        assert!(usual < wide || SEND_BUFFER < usual, "{usual} bytes became {wide}");
+        assert!(usual < wide || SEND_BUFFER <= usual, "{usual} bytes became {wide}");
+    }
+
+    #[tokio::test]
+    async fn no_more_connections_are_wide_than_a_caller_reads_by() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.sock");
+        let listener = Listener::unix(&path, 0o600).unwrap();
+        let mut accepted = Vec::new();
+        for _ in 0..=WIDE_CONNECTIONS {
+            let _client = UnixStream::connect(&path).await.unwrap();
+            accepted.push(listener.accept().await.unwrap());
+        }
+        let wide = |accepted: &[Accepted]| accepted.iter().filter(|it| it.wide.is_some()).count();
+        assert_eq!(wide(&accepted), WIDE_CONNECTIONS);
+        accepted.clear();
+        let _client = UnixStream::connect(&path).await.unwrap();
+        accepted.push(listener.accept().await.unwrap());
+        assert_eq!(wide(&accepted), 1, "a connection that ended makes room");
     }
 
     #[tokio::test]

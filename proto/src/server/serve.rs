@@ -97,7 +97,7 @@ impl Incoming {
             Self::Listener(listener) => Some(listener.accept().await),
             Self::Pipes(pipes) => {
                 let io = pipes.lock().await.recv().await?;
-                Some(Ok(Accepted { io, reach: Reach::Network }))
+                Some(Ok(Accepted { io, reach: Reach::Network, wide: None }))
             }
         }
     }
