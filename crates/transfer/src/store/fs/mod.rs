@@ -36,7 +36,7 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -77,9 +77,7 @@ struct Inner {
     trust: Trust,
     /// What frames are read into.
     pool: Pool,
-    /// Streams that were opened and not dropped yet.
-    reading: AtomicUsize,
-    /// What many at once read last.
+    /// Who reads what, and what several of them share.
     recent: Recent,
     /// Held for its lock.
     _lock: File,
@@ -145,7 +143,6 @@ impl FsStore {
             committed: Notify::new(),
             trust: Trust::default(),
             pool: Pool::default(),
-            reading: AtomicUsize::new(0),
             recent: Recent::default(),
             _lock: lock,
         };
@@ -212,7 +209,6 @@ impl BlobSource for FsStore {
 
     fn doubt(&self, digest: &Digest) {
         self.0.trust.doubt(digest);
-        self.0.recent.clear();
     }
 }
 

@@ -27,6 +27,7 @@ use rustix::io::{Errno, ReadWriteFlags, preadv2};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use super::recent::Version;
 use super::trust::Hashing;
 use super::{Inner, blocking, join, storage};
 use crate::blob::{BlobError, BlobStream, MAX_FRAME};
@@ -183,7 +184,7 @@ impl Ahead {
 struct Reader {
     inner: Arc<Inner>,
     file: Arc<File>,
-    digest: Digest,
+    version: Version,
     size: u64,
     offset: u64,
 }
@@ -202,11 +203,13 @@ impl Reader {
         if size < offset {
             return Err(BlobError::OffsetBeyondEnd { digest, size, offset });
         }
-        let good = inner.trust.touch(&digest, &file).map_err(storage(digest, &path))?;
+        let touched = inner.trust.touch(&digest, &file);
+        let (good, round) = touched.map_err(storage(digest, &path))?;
         // Twice the read-ahead; a file system that knows no advice reads all the same.
         let _advised = fadvise(&file, 0, None, Advice::Sequential);
-        inner.reading.fetch_add(1, Ordering::Relaxed);
-        Ok((Self { inner, file: Arc::new(file), digest, size, offset }, good))
+        let version = Version { digest, round };
+        inner.recent.begin(version);
+        Ok((Self { inner, file: Arc::new(file), version, size, offset }, good))
     }
 
     /// How many bytes the next frame is to have; 0 when all were read.
@@ -216,14 +219,14 @@ impl Reader {
 
     /// Whether as many are reading as there are cores, or more.
     fn is_one_of_many(&self) -> bool {
-        *MANY <= self.inner.reading.load(Ordering::Relaxed)
+        *MANY <= self.inner.recent.readers()
     }
 
     /// The next frame, where it is in memory already; `None` where it is not, or not whole: a short
     /// one would hold a whole buffer. [`next`](Self::next) says why.
     fn cached(&mut self) -> Option<Bytes> {
-        if let Some(frame) = self.inner.recent.get(&self.digest, self.offset) {
-            return Some(self.passed(frame));
+        if let Some(frame) = self.shared() {
+            return Some(frame);
         }
         let len = self.next_len();
         let read = |room: &mut [u8]| -> Result<usize, Errno> {
@@ -232,22 +235,33 @@ impl Reader {
         };
         let frame = self.inner.pool.frame(len, read).ok();
         let frame = frame.filter(|frame| 0 < len && frame.len() == len)?;
-        self.inner.recent.put(self.digest, self.offset, &frame);
         Some(self.passed(frame))
     }
 
-    /// The same frame, which the next one comes behind.
+    /// The next frame, as another has read it.
+    fn shared(&mut self) -> Option<Bytes> {
+        let frame = self.inner.recent.get(self.version, self.offset);
+        let frame = frame.filter(|frame| frame.len() == self.next_len())?;
+        self.offset += frame.len() as u64;
+        Some(frame)
+    }
+
+    /// A frame that was read here, for others too; the next one comes behind it.
     fn passed(&mut self, frame: Bytes) -> Bytes {
+        self.inner.recent.put(self.version, self.offset, &frame);
         self.offset += frame.len() as u64;
         frame
     }
 
     /// The next frame, until all were read.
     fn next(&mut self) -> Result<Option<Bytes>, BlobError> {
-        let Self { digest, size, offset, .. } = *self;
+        let Self { version: Version { digest, .. }, size, offset, .. } = *self;
         let len = self.next_len();
         if len == 0 {
             return Ok(None);
+        }
+        if let Some(frame) = self.shared() {
+            return Ok(Some(frame));
         }
         let frame = frame_at(&self.inner.pool, &self.file, offset, len);
         let frame = frame.map_err(|e| storage(digest, &self.inner.blob(&digest))(e))?;
@@ -256,18 +270,13 @@ impl Reader {
             self.inner.quarantine_if_same(&digest, &self.file);
             return Err(BlobError::SizeMismatch { digest, expected: size, actual: offset });
         }
-        if self.is_one_of_many() {
-            self.inner.recent.put(digest, offset, &frame);
-        }
         Ok(Some(self.passed(frame)))
     }
 }
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        if self.inner.reading.fetch_sub(1, Ordering::Relaxed) <= *MANY {
-            self.inner.recent.clear();
-        }
+        self.inner.recent.end(self.version);
     }
 }
 
@@ -310,7 +319,6 @@ impl Inner {
             return;
         }
         self.trust.forget(digest);
-        self.recent.clear();
         self.quarantined.fetch_add(1, Ordering::Relaxed);
         let shelf = self.quarantine().join(digest.hex());
         // On a disk without room for a folder entry the blob must still not be served again.

@@ -85,8 +85,9 @@ enum Verdict {
 }
 
 impl Trust {
-    /// Sets the file's time to now, and says whether its bytes are known to be the blob's.
-    pub(super) fn touch(&self, digest: &Digest, file: &File) -> io::Result<bool> {
+    /// Sets the file's time to now, and says whether its bytes are known to be the blob's, and in
+    /// which round of reasons to hash it that is.
+    pub(super) fn touch(&self, digest: &Digest, file: &File) -> io::Result<(bool, u64)> {
         let mut table = self.table();
         let found = Stamp::of(&file.metadata()?);
         // A store that cannot take the note is read all the same.
@@ -96,11 +97,11 @@ impl Trust {
         match table.known.get_mut(digest) {
             Some(known) if known.stamp == found => {
                 known.stamp = stamp;
-                Ok(known.good)
+                Ok((known.good, known.round))
             }
             _ => {
                 table.known.insert(*digest, Known::unhashed(stamp, round));
-                Ok(false)
+                Ok((false, round))
             }
         }
     }
