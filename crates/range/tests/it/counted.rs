@@ -24,7 +24,7 @@ const TOP: usize = 1 << 20;
 const DOCUMENTS: u64 = 64 << 10;
 const QUESTIONS: u64 = 64 << 10;
 
-/// An engine that gave nothing for so long has nothing more to give.
+/// An engine that gave nothing of a layer for so long has nothing more to give.
 const SETTLED: Duration = Duration::from_secs(1);
 
 /// A way of reading the host's engine.
@@ -46,7 +46,7 @@ const WAYS: [Way; 4] = [
 ];
 
 /// Bytes that came out of the engine for one image.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Taken {
     /// At its socket, and from its files.
     all: u64,
@@ -137,19 +137,19 @@ async fn taken(site: &Site, engine: &Proxy, image: &Made, ranges: &[&str]) -> Ta
     Taken { all: after.all - before.all, layers: after.layers - before.layers }
 }
 
-/// What was taken so far, once nothing more comes: a range has its image as soon as all of it is in
+/// What was taken so far, once no more of a layer comes: a range has its image as soon as all of it is in
 /// the host's store, and what an export has behind that is still on its way then.
 async fn settled(site: &Site, engine: &Proxy) -> Taken {
     let mut seen = None;
     loop {
         let stats = site.admin().stats().await.unwrap();
-        // Files are not read through the socket.
-        let beside = if stats.export_way == "files" { stats.engine_bytes_read } else { 0 };
-        let taken = Taken { all: engine.moved() + beside, layers: stats.engine_bytes_read };
-        if seen == Some(taken) {
-            return taken;
+        let layers = stats.engine_bytes_read;
+        if seen == Some(layers) {
+            // Files are not read through the socket.
+            let beside = if stats.export_way == "files" { layers } else { 0 };
+            return Taken { all: engine.moved() + beside, layers };
         }
-        seen = Some(taken);
+        seen = Some(layers);
         tokio::time::sleep(SETTLED).await;
     }
 }
