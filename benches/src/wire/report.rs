@@ -61,10 +61,11 @@ pub struct Row {
     pub rounds: usize,
     /// 1e9 bytes per second.
     pub gigabytes_per_second: f64,
-    /// Speed by raw TCP's of the same round whose receiver discards.
-    pub of_raw_tcp: f64,
-    /// Speed by that of what does the same work in the same round: [`Route::same_work`].
-    pub of_same_work: f64,
+    /// Speed by raw TCP's of the same round whose receiver discards; absent where that was not taken.
+    pub of_raw_tcp: Option<f64>,
+    /// Speed by that of what does the same work in the same round, [`Route::same_work`]; absent where
+    /// that was not taken.
+    pub of_same_work: Option<f64>,
     /// User and system seconds of the sender per 1e9 bytes.
     pub server_cpu_seconds_per_gigabyte: f64,
     /// User and system seconds of the receiver per 1e9 bytes.
@@ -122,7 +123,8 @@ fn row(route: Route, size: u64, samples: &[(u32, Sample)]) -> Row {
     let ratio_to = |baseline: Route| {
         let beside = |round| samples.iter().find(|(r, s)| *r == round && s.route == baseline);
         let ratios = own().filter_map(|(round, s)| Some(s.speed() / beside(*round)?.1.speed()));
-        median(&ratios.collect::<Vec<_>>())
+        let ratios: Vec<_> = ratios.collect();
+        (!ratios.is_empty()).then(|| median(&ratios))
     };
     Row {
         route: route.to_string(),
@@ -188,10 +190,12 @@ impl fmt::Display for Row {
         );
         let peak =
             format!("{} / {}", self.server_peak_rss_bytes >> 20, self.client_peak_rss_bytes >> 20);
-        let Self { route, gigabytes_per_second, of_raw_tcp, of_same_work, .. } = self;
+        let Self { route, gigabytes_per_second, .. } = self;
+        let ratio = |of: Option<f64>| of.map_or_else(|| "-".to_owned(), |of| format!("{of:.2}"));
+        let (of_raw_tcp, of_same_work) = (ratio(self.of_raw_tcp), ratio(self.of_same_work));
         write!(
             f,
-            "{route:<20} {gigabytes_per_second:>6.2} {of_raw_tcp:>8.2} {of_same_work:>10.2} {cpu:>16} {peak:>14}"
+            "{route:<20} {gigabytes_per_second:>6.2} {of_raw_tcp:>8} {of_same_work:>10} {cpu:>16} {peak:>14}"
         )
     }
 }
@@ -212,8 +216,8 @@ mod tests {
             [(round, sample(Route::RAW_TCP, seconds)), (round, sample(grpc, 2.0 * seconds))]
         });
         let row = row(grpc, 2_000_000_000, &samples.collect::<Vec<_>>());
-        assert!((row.of_raw_tcp - 0.5).abs() < 1e-9, "{row:?}");
-        assert!((row.of_same_work - 0.5).abs() < 1e-9, "{row:?}");
+        assert!((row.of_raw_tcp.unwrap() - 0.5).abs() < 1e-9, "{row:?}");
+        assert!((row.of_same_work.unwrap() - 0.5).abs() < 1e-9, "{row:?}");
         assert!((row.server_cpu_seconds_per_gigabyte - 1.0).abs() < 1e-9, "{row:?}");
         assert_eq!((row.rounds, row.client_peak_rss_bytes), (2, 3 << 20));
     }
