@@ -44,6 +44,8 @@ struct Inner {
     cores: Semaphore,
     flights: Mutex<HashMap<DiffId, WeakShared<Flight>>>,
     forms: Mutex<HashMap<ConfigDigest, Arc<Form>>>,
+    /// Held by whoever keeps a made-up manifest, so that callers at once keep it once.
+    keeping: tokio::sync::Mutex<()>,
 }
 
 /// A layer on its way into the store: its size in bytes, or why it does not come.
@@ -80,6 +82,7 @@ impl Uncompressed {
             cores: Semaphore::new(cores),
             flights: Mutex::default(),
             forms: Mutex::default(),
+            keeping: tokio::sync::Mutex::default(),
         }))
     }
 }
@@ -217,6 +220,7 @@ impl Inner {
 
     /// The made-up manifest is a blob of the image like any other.
     async fn keep_manifest(&self, image: &Image) -> Result<(), BlobError> {
+        let _alone = self.keeping.lock().await;
         if self.store.stat(&image.manifest_digest).await?.is_some() {
             return Ok(());
         }

@@ -9,7 +9,7 @@ use crate::decompress::tests::{gzip, zstd};
 use crate::fixture::{self, MemorySource, contract, drain};
 use crate::image::Manifest;
 use crate::metered::{Metered, MeteredStore};
-use crate::store::MemoryStore;
+use crate::store::{FsStore, MemoryStore};
 
 /// The image with each layer compressed in turn by gzip, by zstd, and not at all.
 fn compressed(image: &Image, blobs: &[(Descriptor, Bytes)]) -> (Image, Vec<(Descriptor, Bytes)>) {
@@ -117,6 +117,22 @@ async fn callers_at_once_share_each_decompression() {
         assert_eq!(read, blobs[0].1[7..]);
     }
     assert_eq!(host.read.snapshot().opens, 4);
+}
+
+#[tokio::test]
+async fn callers_at_once_keep_the_manifest_once() {
+    let (plain, blobs) = fixture::image(1, &[1000, 2000]);
+    let (far, folder) = (MemorySource::default(), tempfile::tempdir().unwrap());
+    far.insert("app:1", compressed(&plain, &blobs));
+    // One that takes its time.
+    let store = FsStore::open(folder.path().join("store")).await.unwrap();
+    let store = Arc::new(MeteredStore::new(store));
+    let source = Uncompressed::new(Arc::new(far), store.clone());
+    let asks = (0..8).map(|_| source.image(&plain.config_digest, LayerForm::Uncompressed));
+    for given in join_all(asks).await {
+        assert_eq!(given.unwrap(), plain);
+    }
+    assert_eq!(store.ingests().committed(&plain.manifest_digest), 1);
 }
 
 #[tokio::test]
