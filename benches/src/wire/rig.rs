@@ -48,8 +48,8 @@ const SEED: u64 = 0x0010_5105;
 /// That the blob could not be stored, or that a peer failed: nothing is reported then.
 pub fn run(options: &Options, mut observe: impl FnMut(Progress)) -> anyhow::Result<Report> {
     ensure!(0 < options.rounds, "no round, no result");
-    let taken = Route::all().iter().any(|route| route.to_string().contains(&options.only));
-    ensure!(taken, "no route has {:?} in its name", options.only);
+    let wanted = |route: &Route| route.to_string().contains(&options.only);
+    ensure!(Route::all().iter().any(wanted), "no route has {:?} in its name", options.only);
     let folder = tempfile::tempdir_in(&options.folder)
         .with_context(|| format!("making a folder in {}", options.folder.display()))?;
     let store = folder.path().join("store");
@@ -58,7 +58,6 @@ pub fn run(options: &Options, mut observe: impl FnMut(Progress)) -> anyhow::Resu
     let blob = prepare(&store, options.size).context("storing the blob")?;
     let mut samples = Vec::new();
     for round in 1..=options.rounds {
-        let wanted = |route: &Route| route.to_string().contains(&options.only);
         for route in shuffled(round).into_iter().filter(wanted) {
             observe(Progress { round, route });
             let socket = folder.path().join(format!("{}.sock", samples.len()));
