@@ -10,6 +10,9 @@
 //! bytes in a piece of its own costs whoever sends it another round through its queues. So a frame
 //! is a plain [`Bytes`] that remembers its buffer: [`with_header`] takes the buffer back from the
 //! only one who holds the frame, and writes the header where there is room for it.
+//!
+//! A frame that several hold cannot be written to. But whole frames have the same header, each like
+//! the one before; so from the first that was refused on, buffers have it before they are filled.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -51,6 +54,8 @@ struct Shelf {
     keep: usize,
     /// Bytes of the buffers that are out.
     out: AtomicUsize,
+    /// The header that a whole frame in several hands was to have last, at the end of the headroom.
+    usual: Mutex<[u8; HEADROOM]>,
 }
 
 /// A buffer that is out. Dropping it puts it back on its shelf.
@@ -80,8 +85,8 @@ impl Pool {
     /// are out is up to whoever holds frames.
     #[must_use]
     pub fn new(keep: usize) -> Self {
-        let shelf = Shelf { free: Mutex::default(), keep, out: AtomicUsize::new(0) };
-        Self { shelf: Arc::new(shelf) }
+        let (free, out, usual) = (Mutex::default(), AtomicUsize::new(0), Mutex::default());
+        Self { shelf: Arc::new(Shelf { free, keep, out, usual }) }
     }
 
     /// A frame of up to `len` bytes, at most [`MAX_FRAME`], that `fill` writes; it says how many
@@ -108,11 +113,12 @@ impl Pool {
 
     fn buffer(&self, len: usize) -> Buffer {
         let shelf = self.shelf.clone();
-        let bytes = if len < LARGE {
+        let mut bytes = if len < LARGE {
             vec![0; HEADROOM + len]
         } else {
             shelf.free().pop().unwrap_or_else(|| vec![0; WHOLE])
         };
+        bytes[..HEADROOM].copy_from_slice(&*shelf.usual());
         shelf.out.fetch_add(bytes.len(), Ordering::Relaxed);
         Buffer { bytes, shelf }
     }
@@ -130,6 +136,10 @@ impl fmt::Debug for Pool {
 impl Shelf {
     fn free(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
         self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn usual(&self) -> MutexGuard<'_, [u8; HEADROOM]> {
+        self.usual.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -161,7 +171,7 @@ fn lend(buffer: Arc<Buffer>, len: usize) -> Bytes {
 ///
 /// # Errors
 /// The payload as it was: when no [`Pool`] made it or its beginning was cut off, when somebody else
-/// holds it too, and when the header is longer than [`HEADROOM`].
+/// holds it too and it has another header or none, and when the header is longer than [`HEADROOM`].
 pub fn with_header(payload: Bytes, header: &[u8]) -> Result<Bytes, Bytes> {
     let (len, address) = (payload.len(), payload.as_ptr().addr());
     if len == 0 || HEADROOM < header.len() {
@@ -173,13 +183,22 @@ pub fn with_header(payload: Bytes, header: &[u8]) -> Result<Bytes, Bytes> {
         return Err(payload);
     };
     drop(payload);
+    let start = HEADROOM - header.len();
+    let whole = |buffer| Bytes::from_owner(Held(buffer)).slice(start..HEADROOM + len);
+    if buffer.bytes[start..HEADROOM] == *header {
+        return Ok(whole(buffer));
+    }
     match Arc::try_unwrap(buffer) {
         Ok(mut buffer) => {
-            let start = HEADROOM - header.len();
             buffer.bytes[start..HEADROOM].copy_from_slice(header);
-            Ok(Bytes::from_owner(Held(Arc::new(buffer))).slice(start..HEADROOM + len))
+            Ok(whole(Arc::new(buffer)))
         }
-        Err(shared) => Err(lend(shared, len)),
+        Err(shared) => {
+            if len == MAX_FRAME {
+                shared.shelf.usual()[start..].copy_from_slice(header);
+            }
+            Err(lend(shared, len))
+        }
     }
 }
 
@@ -223,6 +242,27 @@ mod tests {
         assert_eq!((&payload[..], &other[..]), (&b"payload"[..], &b"payload"[..]));
         drop(other);
         assert_eq!(with_header(payload, b"head").unwrap(), b"headpayload"[..]);
+    }
+
+    #[test]
+    fn whole_frames_in_several_hands_have_the_usual_header() {
+        let pool = Pool::default();
+        let bytes = vec![7; MAX_FRAME];
+        let first = frame(&pool, &bytes);
+        with_header(first.clone(), b"head").unwrap_err();
+        // Neither another length nor another header for one frame changes what is usual.
+        let short = frame(&pool, b"short");
+        with_header(short.clone(), b"other").unwrap_err();
+        with_header(frame(&pool, &bytes), b"other").unwrap();
+        let payload = frame(&pool, &bytes);
+        for _ in 0..2 {
+            let whole = with_header(payload.clone(), b"head").unwrap();
+            assert_eq!(whole, [b"head", &bytes[..]].concat());
+            assert_eq!(whole[4..].as_ptr(), payload.as_ptr());
+        }
+        assert_eq!(with_header(payload.clone(), b"HEAD").unwrap_err(), payload);
+        drop((first, short, payload));
+        assert_eq!(pool.out(), 0);
     }
 
     #[test]

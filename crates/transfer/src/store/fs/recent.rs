@@ -12,8 +12,9 @@ use bytes::Bytes;
 
 use crate::digest::Digest;
 
-/// How many frames are kept: bounds memory, and how far behind one may be.
-const KEPT: usize = 8;
+/// How many frames are kept: bounds memory, and how far behind one may be. When 16 read at
+/// full speed (benches/wire), 8 spared half of their reads, 16 85 %, 24 93 %; 15 of 16 is all.
+const KEPT: usize = 24;
 
 /// A blob as one state of its file has it, by the rounds that [`super::trust`] counts: after a reason
 /// to hash it anew, nobody gets what was read before.
