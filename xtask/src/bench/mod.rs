@@ -192,11 +192,12 @@ pub(crate) fn run(options: &Options) -> Result<Exit> {
     let Some(machine) = machine else { return Ok(Exit::Interrupted) };
     // What a run that was killed left is in this one's way.
     let Some(()) = until_interrupted(bench.cleared())? else { return Ok(Exit::Interrupted) };
-    let rows = until_interrupted(bench.measured(options.format));
-    // What was measured is kept before anything else can go wrong.
-    let told = rows.and_then(|rows| match rows {
-        Some(rows) => tell(options, &bench, &machine, &rows, &readme),
-        None => Ok(Exit::Interrupted),
+    let mut rows = Vec::new();
+    let ended = until_interrupted(bench.measured(options.format, &mut rows));
+    // What was measured is kept before anything else can go wrong, an interrupt included.
+    let told = ended.and_then(|ended| match ended {
+        Some(()) => tell(options, &bench, &machine, &rows, &readme),
+        None => tell_interrupted(options, &bench, &machine, &rows),
     });
     let cleared = until_interrupted(bench.cleared()).and_then(|_| site::remove(&bench.folder));
     let told = told?;
@@ -225,6 +226,24 @@ fn tell(
         output::write_readme(readme, machine, rows)?;
     }
     Ok(Exit::whole(rows.iter().all(|row| row.ours.is_some())))
+}
+
+/// The same of what was measured before an interrupt; results of a whole run stay what they are.
+fn tell_interrupted(
+    options: &Options,
+    bench: &Bench,
+    machine: &machine::Machine,
+    rows: &[Row],
+) -> Result<Exit> {
+    bench.say("the next bench begins from the start; what was measured until now:");
+    if options.format == Format::Text {
+        println!("{}", output::table(rows));
+    }
+    if let Some(folder) = &options.out {
+        output::write(folder, machine, rows)?;
+        bench.say(&format!("written to {}", folder.display()));
+    }
+    Ok(Exit::Interrupted)
 }
 
 impl Bench {
@@ -264,9 +283,8 @@ impl Bench {
         })
     }
 
-    /// All rows that are wanted. One that fails does not stop the others.
-    async fn measured(&self, format: Format) -> Result<Vec<Row>> {
-        let mut rows = Vec::new();
+    /// Adds all rows that are wanted. One that fails does not stop the others.
+    async fn measured(&self, format: Format, rows: &mut Vec<Row>) -> Result<()> {
         for group in GROUPS {
             if !group.measures.iter().any(|measure| self.wants(*measure)) {
                 continue;
@@ -290,7 +308,7 @@ impl Bench {
         {
             self.say(&format!("the registry did not end: {error:#}"));
         }
-        Ok(rows)
+        Ok(())
     }
 
     /// Fails where the disk has no room for a group: full, it would stop everybody on this machine.
