@@ -118,7 +118,9 @@ impl Pool {
         } else {
             shelf.free().pop().unwrap_or_else(|| vec![0; WHOLE])
         };
-        bytes[..HEADROOM].copy_from_slice(&*shelf.usual());
+        if len == MAX_FRAME {
+            bytes[..HEADROOM].copy_from_slice(&*shelf.usual());
+        }
         shelf.out.fetch_add(bytes.len(), Ordering::Relaxed);
         Buffer { bytes, shelf }
     }
