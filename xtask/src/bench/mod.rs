@@ -205,7 +205,7 @@ pub(crate) fn run(options: &Options) -> Result<Exit> {
     Ok(told)
 }
 
-/// Prints and writes what was measured.
+/// Prints and writes what a whole run measured.
 fn tell(
     options: &Options,
     bench: &Bench,
@@ -213,15 +213,9 @@ fn tell(
     rows: &[Row],
     readme: &Path,
 ) -> Result<Exit> {
-    if options.format == Format::Text {
-        println!("{}", output::table(rows));
-    }
     let default =
         (options.only.is_empty() && !options.quick).then(|| crate::root().join("benches/results"));
-    if let Some(folder) = options.out.clone().or(default) {
-        output::write(&folder, machine, rows)?;
-        bench.say(&format!("written to {}", folder.display()));
-    }
+    leave(options, bench, machine, rows, options.out.clone().or(default))?;
     if options.write_readme {
         output::write_readme(readme, machine, rows)?;
     }
@@ -236,14 +230,26 @@ fn tell_interrupted(
     rows: &[Row],
 ) -> Result<Exit> {
     bench.say("the next bench begins from the start; what was measured until now:");
+    leave(options, bench, machine, rows, options.out.clone())?;
+    Ok(Exit::Interrupted)
+}
+
+/// Prints the rows, unless each was printed as it came, and writes them to a folder.
+fn leave(
+    options: &Options,
+    bench: &Bench,
+    machine: &machine::Machine,
+    rows: &[Row],
+    folder: Option<PathBuf>,
+) -> Result<()> {
     if options.format == Format::Text {
         println!("{}", output::table(rows));
     }
-    if let Some(folder) = &options.out {
-        output::write(folder, machine, rows)?;
+    if let Some(folder) = folder {
+        output::write(&folder, machine, rows)?;
         bench.say(&format!("written to {}", folder.display()));
     }
-    Ok(Exit::Interrupted)
+    Ok(())
 }
 
 impl Bench {
