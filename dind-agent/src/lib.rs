@@ -16,6 +16,7 @@ mod flights;
 mod once;
 mod parts;
 mod plan;
+mod processors;
 pub mod registry;
 mod report;
 mod serve;
@@ -95,6 +96,7 @@ fn children(run: Run) -> anyhow::Result<Vec<Child>> {
     let engine = Child {
         name: "engine",
         command,
+        environment: processors::environment(),
         stop_limit: run.engine_stop_timeout,
         reloads: true,
         pid_files: run.pid_files,
@@ -105,6 +107,7 @@ fn children(run: Run) -> anyhow::Result<Vec<Child>> {
     let agent = Child {
         name: "agent",
         command: agent,
+        environment: Vec::new(),
         stop_limit: run.serve.drain_timeout + AGENT_END,
         reloads: false,
         pid_files: Vec::new(),

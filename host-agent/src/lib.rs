@@ -90,6 +90,7 @@ fn child(run: &Run) -> anyhow::Result<Child> {
     Ok(Child {
         name: "agent",
         command: std::iter::once(program.into_os_string()).chain(arguments).collect(),
+        environment: Vec::new(),
         stop_limit: run.serve.drain_timeout + AGENT_END,
         reloads: false,
         pid_files: Vec::new(),

@@ -41,6 +41,8 @@ pub struct Child {
     pub name: &'static str,
     /// The program with its arguments; never empty.
     pub command: Vec<OsString>,
+    /// What is in its environment besides ours.
+    pub environment: Vec<(&'static str, OsString)>,
     /// How long it and its process group have to end once asked; then the group is killed.
     pub stop_limit: Duration,
     /// Whether SIGHUP is passed on to it: it reads its configuration again, and does not end.
@@ -200,7 +202,8 @@ impl Family {
 
 impl Member {
     fn new(child: Child) -> Self {
-        Self { service: Service::new(child.name, child.command.clone()), child }
+        let (command, environment) = (child.command.clone(), child.environment.clone());
+        Self { service: Service::new(child.name, command, environment), child }
     }
 
     fn start_again(&mut self) {

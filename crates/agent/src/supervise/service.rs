@@ -31,6 +31,7 @@ const STEADY: Duration = Duration::from_secs(5);
 pub(super) struct Service {
     name: &'static str,
     command: Vec<OsString>,
+    environment: Vec<(&'static str, OsString)>,
     state: State,
     /// The process group of the run before, while something may still be left of it.
     leftovers: Option<Pid>,
@@ -50,9 +51,21 @@ enum State {
 
 impl Service {
     /// A child to be started at once.
-    pub(super) fn new(name: &'static str, command: Vec<OsString>) -> Self {
-        let state = State::Waiting { due: Instant::now() };
-        Self { name, command, state, leftovers: None, failures: 0, restarts: 0, stopping: false }
+    pub(super) fn new(
+        name: &'static str,
+        command: Vec<OsString>,
+        environment: Vec<(&'static str, OsString)>,
+    ) -> Self {
+        Self {
+            name,
+            command,
+            environment,
+            state: State::Waiting { due: Instant::now() },
+            leftovers: None,
+            failures: 0,
+            restarts: 0,
+            stopping: false,
+        }
     }
 
     pub(super) fn name(&self) -> &'static str {
@@ -90,8 +103,12 @@ impl Service {
         let (program, arguments) =
             self.command.split_first().expect("invariant: a command names a program");
         // The handle is dropped on purpose: the supervisor reaps every child by itself.
-        let child =
-            Command::new(program).args(arguments).process_group(0).spawn().with_context(|| {
+        let child = Command::new(program)
+            .args(arguments)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .process_group(0)
+            .spawn()
+            .with_context(|| {
                 format!("starting the {} as {}", self.name, program.to_string_lossy())
             })?;
         let pid = Pid::from_child(&child);
@@ -210,7 +227,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_child_that_ran_well_begins_with_a_short_pause_again() {
-        let mut service = Service::new("engine", vec!["true".into()]);
+        let mut service = Service::new("engine", vec!["true".into()], Vec::new());
         for _ in 0..4 {
             service.not_started();
         }

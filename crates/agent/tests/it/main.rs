@@ -11,7 +11,7 @@ use agent::supervise::{Child, supervise};
 /// A shell around an engine that takes `stopping` seconds to end.
 fn wrapped(folder: &Path, stopping: &str, stop_limit: Duration) -> Child {
     let engine = format!(
-        "trap 'sleep {stopping}; echo > {folder}/stopped; exit' TERM; echo $$ > {folder}/up; \
+        "trap 'sleep {stopping}; echo > {folder}/stopped; exit' TERM; echo $TOLD > {folder}/told; echo $$ > {folder}/up; \
          while :; do sleep 0.05; done",
         folder = folder.display()
     );
@@ -20,6 +20,7 @@ fn wrapped(folder: &Path, stopping: &str, stop_limit: Duration) -> Child {
     Child {
         name: "engine",
         command: shell.map(Into::into).into(),
+        environment: vec![("TOLD", "so".into())],
         stop_limit,
         reloads: false,
         pid_files: Vec::new(),
@@ -49,6 +50,7 @@ async fn an_engine_behind_a_shell_has_its_time_to_stop_and_no_more() {
     let patient = wrapped(folder.path(), "0.5", Duration::from_secs(60));
     let took = stopped(folder.path(), patient).await;
     assert!(folder.path().join("stopped").exists(), "it was killed after {took:?}");
+    assert_eq!(std::fs::read_to_string(folder.path().join("told")).unwrap(), "so\n");
     assert!(took < Duration::from_secs(30), "the empty group was waited for: {took:?}");
 
     let (folder, asked) = (tempfile::tempdir().unwrap(), Instant::now());
