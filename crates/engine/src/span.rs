@@ -129,17 +129,32 @@ impl Span {
         path: &Path,
     ) -> Result<BlobStream, BlobError> {
         let size = self.size;
+        Ok(from_start(offset, self.frames(digest, offset, path)?, digest, size))
+    }
+
+    /// The same bytes, which nobody verified.
+    pub(crate) fn frames(
+        self,
+        digest: Digest,
+        offset: u64,
+        path: &Path,
+    ) -> Result<BlobStream, BlobError> {
+        let size = self.size;
         if size < offset {
             return Err(BlobError::OffsetBeyondEnd { digest, size, offset });
         }
         let blob = Arc::new(Blob { span: self, digest, path: path.display().to_string() });
-        let frames = ahead::frames(Cut { blob, offset });
-        if offset != 0 {
-            return Ok(frames);
-        }
-        let media_type = MediaType::new("application/octet-stream");
-        Ok(verify(frames, &Descriptor { media_type, digest, size }))
+        Ok(ahead::frames(Cut { blob, offset }))
     }
+}
+
+/// A blob's frames from `offset` on, verified if that is its start.
+pub(crate) fn from_start(offset: u64, frames: BlobStream, digest: Digest, size: u64) -> BlobStream {
+    if offset != 0 {
+        return frames;
+    }
+    let media_type = MediaType::new("application/octet-stream");
+    verify(frames, &Descriptor { media_type, digest, size })
 }
 
 fn frame_size(left: u64) -> usize {

@@ -185,6 +185,16 @@ pub trait BlobSource: Send + Sync {
     /// [`BlobError::NotFound`], [`BlobError::OffsetBeyondEnd`], or that the source failed.
     async fn open(&self, digest: &Digest, offset: u64) -> Result<BlobStream, BlobError>;
 
+    /// The same for a reader that verifies the whole by itself, as a range does, which trusts no
+    /// host: a source that would have to hash for it need not, and its stream may end well although
+    /// the bytes are others. Their number is right, as ever.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    async fn open_unverified(&self, digest: &Digest, offset: u64) -> Result<BlobStream, BlobError> {
+        self.open(digest, offset).await
+    }
+
     /// Takes note that a reader asks again for what it was given: the bytes that it got may not have
     /// been the blob's. Whoever keeps bytes looks at them anew before it gives them out again; a
     /// source that verifies each read, or has nothing of its own, has nothing to do.
@@ -280,6 +290,10 @@ impl<S: BlobSource + ?Sized> BlobSource for Arc<S> {
 
     async fn open(&self, digest: &Digest, offset: u64) -> Result<BlobStream, BlobError> {
         (**self).open(digest, offset).await
+    }
+
+    async fn open_unverified(&self, digest: &Digest, offset: u64) -> Result<BlobStream, BlobError> {
+        (**self).open_unverified(digest, offset).await
     }
 
     fn doubt(&self, digest: &Digest) {

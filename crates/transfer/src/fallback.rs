@@ -217,14 +217,17 @@ impl BlobSource for Blobs {
     }
 
     async fn open(&self, digest: &Digest, offset: u64) -> Result<BlobStream, BlobError> {
-        if !self.given_up.has(&self.config_digest) {
-            match self.first.open(digest, offset).await {
-                Ok(stream) => return Ok(self.watched(stream)),
-                Err(error) if self.given_up.blamed(&self.config_digest, &error) => {}
-                Err(error) => return Err(error),
-            }
+        match self.by_first(self.first.open(digest, offset)).await? {
+            Some(stream) => Ok(stream),
+            None => self.second.open(digest, offset).await,
         }
-        self.second.open(digest, offset).await
+    }
+
+    async fn open_unverified(&self, digest: &Digest, offset: u64) -> Result<BlobStream, BlobError> {
+        match self.by_first(self.first.open_unverified(digest, offset)).await? {
+            Some(stream) => Ok(stream),
+            None => self.second.open_unverified(digest, offset).await,
+        }
     }
 
     fn doubt(&self, digest: &Digest) {
@@ -234,6 +237,21 @@ impl BlobSource for Blobs {
 }
 
 impl Blobs {
+    /// The stream that `opening` it the first way comes to; `None` where the second is to be gone.
+    async fn by_first(
+        &self,
+        opening: impl Future<Output = Result<BlobStream, BlobError>>,
+    ) -> Result<Option<BlobStream>, BlobError> {
+        if self.given_up.has(&self.config_digest) {
+            return Ok(None);
+        }
+        match opening.await {
+            Ok(stream) => Ok(Some(self.watched(stream))),
+            Err(error) if self.given_up.blamed(&self.config_digest, &error) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     fn watched(&self, stream: BlobStream) -> BlobStream {
         let (given_up, config_digest) = (self.given_up.clone(), self.config_digest);
         let watch = move |frame: &Result<_, BlobError>| {
@@ -273,6 +291,14 @@ mod tests {
             let media_type = MediaType::new(MediaType::LAYER);
             let descriptor = Descriptor { media_type, digest: *digest, size };
             Ok(verify(self.0.open(digest, offset).await?, &descriptor))
+        }
+
+        async fn open_unverified(
+            &self,
+            digest: &Digest,
+            offset: u64,
+        ) -> Result<BlobStream, BlobError> {
+            self.0.open(digest, offset).await
         }
     }
 
@@ -351,6 +377,31 @@ mod tests {
         assert_eq!(source.image(&image.config_digest, LayerForm::AsStored).await.unwrap(), image);
         let (_, end) = drain(blobs.open(&digest, 0).await.unwrap()).await;
         end.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_a_reader_doubts_is_verified_here_and_then_read_the_second_way() {
+        let (image, good) = hosts();
+        let fallback = Fallback::new(Rotten(good.clone()), good);
+        let source = Stored::new(fallback.clone(), Arc::new(MemoryStore::default()));
+        let source = source.passing(Arc::new(|| true));
+        let layer = &image.layers[0].blob;
+        let blobs = source.blobs(&image.config_digest);
+        let read = async || drain(blobs.open_unverified(&layer.digest, 0).await.unwrap()).await;
+
+        let (bytes, end) = read().await;
+        end.unwrap();
+        assert_ne!(Digest::of(&bytes), layer.digest, "nobody but the reader looked at them");
+        assert_eq!(fallback.given_up(), 0);
+
+        blobs.doubt(&layer.digest);
+        let (_, end) = read().await;
+        assert!(matches!(end, Err(BlobError::DigestMismatch { .. })), "{end:?}");
+        assert_eq!(fallback.given_up(), 1);
+
+        let (bytes, end) = read().await;
+        end.unwrap();
+        assert_eq!(Digest::of(&bytes), layer.digest);
     }
 
     #[tokio::test]

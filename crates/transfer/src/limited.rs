@@ -93,6 +93,15 @@ impl<S> fmt::Debug for Limited<S> {
     }
 }
 
+impl<S: BlobSource> Limited<S> {
+    /// Room for the rest of a blob.
+    async fn turn(&self, digest: &Digest, offset: u64) -> Result<Reserved, BlobError> {
+        let size = self.source.stat(digest).await?;
+        let left = size.map_or(0, |size| size.saturating_sub(offset));
+        Ok(self.limits.reserve(left).await)
+    }
+}
+
 #[async_trait]
 impl<S: BlobSource> BlobSource for Limited<S> {
     async fn stat(&self, digest: &Digest) -> Result<Option<u64>, BlobError> {
@@ -100,10 +109,14 @@ impl<S: BlobSource> BlobSource for Limited<S> {
     }
 
     async fn open(&self, digest: &Digest, offset: u64) -> Result<BlobStream, BlobError> {
-        let size = self.source.stat(digest).await?;
-        let left = size.map_or(0, |size| size.saturating_sub(offset));
-        let reserved = self.limits.reserve(left).await;
+        let reserved = self.turn(digest, offset).await?;
         let stream = self.source.open(digest, offset).await?;
+        Ok(Permitted { stream, _reserved: reserved }.boxed())
+    }
+
+    async fn open_unverified(&self, digest: &Digest, offset: u64) -> Result<BlobStream, BlobError> {
+        let reserved = self.turn(digest, offset).await?;
+        let stream = self.source.open_unverified(digest, offset).await?;
         Ok(Permitted { stream, _reserved: reserved }.boxed())
     }
 

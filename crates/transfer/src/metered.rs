@@ -78,13 +78,14 @@ impl<S> fmt::Debug for Metered<S> {
     }
 }
 
-#[async_trait]
-impl<S: BlobSource> BlobSource for Metered<S> {
-    async fn stat(&self, digest: &Digest) -> Result<Option<u64>, BlobError> {
-        self.source.stat(digest).await
-    }
-
-    async fn open(&self, digest: &Digest, offset: u64) -> Result<BlobStream, BlobError> {
+impl<S> Metered<S> {
+    /// The stream that `opening` comes to, counted.
+    async fn observed(
+        &self,
+        digest: &Digest,
+        offset: u64,
+        opening: impl Future<Output = Result<BlobStream, BlobError>>,
+    ) -> Result<BlobStream, BlobError> {
         let span = tracing::debug_span!(
             "blob",
             blob.digest = %digest,
@@ -92,12 +93,26 @@ impl<S: BlobSource> BlobSource for Metered<S> {
             blob.size = tracing::field::Empty,
         );
         self.counters.opens.fetch_add(1, Ordering::Relaxed);
-        let opened =
-            tracing::Instrument::instrument(self.source.open(digest, offset), span.clone());
+        let opened = tracing::Instrument::instrument(opening, span.clone());
         let stream = opened.await.inspect_err(|_| {
             self.counters.errors.fetch_add(1, Ordering::Relaxed);
         })?;
         Ok(Counted { stream, span, counters: self.counters.clone(), offset }.boxed())
+    }
+}
+
+#[async_trait]
+impl<S: BlobSource> BlobSource for Metered<S> {
+    async fn stat(&self, digest: &Digest) -> Result<Option<u64>, BlobError> {
+        self.source.stat(digest).await
+    }
+
+    async fn open(&self, digest: &Digest, offset: u64) -> Result<BlobStream, BlobError> {
+        self.observed(digest, offset, self.source.open(digest, offset)).await
+    }
+
+    async fn open_unverified(&self, digest: &Digest, offset: u64) -> Result<BlobStream, BlobError> {
+        self.observed(digest, offset, self.source.open_unverified(digest, offset)).await
     }
 
     fn doubt(&self, digest: &Digest) {

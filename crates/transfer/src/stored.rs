@@ -54,7 +54,8 @@ impl<S: ImageSource> Stored<S> {
     /// The same, but nothing is kept of what is read while `alone` says so.
     #[must_use]
     pub fn passing(self, alone: Alone) -> Self {
-        Self { passing: Some(Passing { alone, now: Arc::default() }), ..self }
+        let passing = Passing { alone, now: Arc::default(), doubted: Arc::default() };
+        Self { passing: Some(passing), ..self }
     }
 
     /// What was read of `inner`'s blobs.
@@ -115,7 +116,26 @@ struct Blobs {
     passing: Passing,
 }
 
+/// How a blob is read.
+enum Way {
+    /// From the source straight to its reader.
+    Passed(Pass),
+    /// From the store, which had it.
+    Stored(BlobStream),
+    /// From the source for all who ask, and into the store.
+    Kept,
+}
+
 impl Blobs {
+    /// How the blob is to be read.
+    async fn way(&self, digest: &Digest, offset: u64) -> Result<Way, BlobError> {
+        let Some(pass) = self.pass(digest) else { return Ok(Way::Kept) };
+        match self.store.open(digest, offset).await {
+            Err(BlobError::NotFound { .. }) => Ok(Way::Passed(pass)),
+            opened => Ok(Way::Stored(opened?)),
+        }
+    }
+
     /// The right to pass the blob on; none where it is to be kept, or is coming in already.
     fn pass(&self, digest: &Digest) -> Option<Pass> {
         let alone = (self.passing.alone)() && !self.shared.in_progress(digest);
@@ -130,23 +150,28 @@ impl BlobSource for Blobs {
     }
 
     async fn open(&self, digest: &Digest, offset: u64) -> Result<BlobStream, BlobError> {
-        let Some(pass) = self.pass(digest) else {
-            return self.shared.open(digest, offset).await;
-        };
-        match self.store.open(digest, offset).await {
-            Err(BlobError::NotFound { .. }) => {}
-            opened => return opened,
+        match self.way(digest, offset).await? {
+            Way::Kept => self.shared.open(digest, offset).await,
+            Way::Stored(stream) => Ok(stream),
+            Way::Passed(pass) => Ok(pass.along(self.far.open(digest, offset).await?)),
         }
-        let stream = self.far.open(digest, offset).await?;
-        let passed = stream.map(move |frame| {
-            let _until_the_end = &pass;
-            frame
-        });
-        Ok(passed.boxed())
+    }
+
+    async fn open_unverified(&self, digest: &Digest, offset: u64) -> Result<BlobStream, BlobError> {
+        match self.way(digest, offset).await? {
+            // What was doubted is verified here: its reader can only say that it is wrong.
+            Way::Passed(pass) if offset != 0 || !self.passing.was_doubted(digest) => {
+                Ok(pass.along(self.far.open_unverified(digest, offset).await?))
+            }
+            Way::Passed(pass) => Ok(pass.along(self.far.open(digest, offset).await?)),
+            Way::Stored(stream) => Ok(stream),
+            Way::Kept => self.shared.open(digest, offset).await,
+        }
     }
 
     fn doubt(&self, digest: &Digest) {
         self.shared.doubt(digest);
+        self.passing.doubt(*digest);
     }
 }
 
@@ -155,6 +180,8 @@ impl BlobSource for Blobs {
 struct Passing {
     alone: Alone,
     now: Arc<Mutex<HashSet<Digest>>>,
+    /// Those whose bytes a reader doubted, until they are read again.
+    doubted: Arc<Mutex<HashSet<Digest>>>,
 }
 
 /// One of them; dropping it ends the passing.
@@ -163,14 +190,34 @@ struct Pass {
     now: Arc<Mutex<HashSet<Digest>>>,
 }
 
-fn lock(now: &Mutex<HashSet<Digest>>) -> MutexGuard<'_, HashSet<Digest>> {
-    now.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(blobs: &Mutex<HashSet<Digest>>) -> MutexGuard<'_, HashSet<Digest>> {
+    blobs.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Passing {
     /// `None` while another reader has it.
     fn begin(&self, digest: Digest) -> Option<Pass> {
         lock(&self.now).insert(digest).then(|| Pass { digest, now: self.now.clone() })
+    }
+
+    fn doubt(&self, digest: Digest) {
+        lock(&self.doubted).insert(digest);
+    }
+
+    /// Whether it was, until now.
+    fn was_doubted(&self, digest: &Digest) -> bool {
+        lock(&self.doubted).remove(digest)
+    }
+}
+
+impl Pass {
+    /// The stream, with the right held until it ends.
+    fn along(self, stream: BlobStream) -> BlobStream {
+        let passed = stream.map(move |frame| {
+            let _until_the_end = &self;
+            frame
+        });
+        passed.boxed()
     }
 }
 

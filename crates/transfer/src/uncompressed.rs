@@ -306,6 +306,13 @@ impl BlobSource for Blobs {
         }
     }
 
+    async fn open_unverified(&self, digest: &Digest, offset: u64) -> Result<BlobStream, BlobError> {
+        match self.made(digest).await? {
+            true => self.inner.store.open_unverified(digest, offset).await,
+            false => self.source.open_unverified(digest, offset).await,
+        }
+    }
+
     fn doubt(&self, digest: &Digest) {
         self.inner.store.doubt(digest);
         self.source.doubt(digest);

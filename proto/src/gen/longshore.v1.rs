@@ -1121,8 +1121,8 @@ pub mod blob_service_client {
         /// The bytes of one blob from an offset on.
         ///
         /// The stream has no deadline; one that makes no progress for 60 s is ended. A stream that breaks
-        /// can be asked for again at the offset where it broke. What was read from offset 0 to the end was
-        /// verified by the host; who joins pieces, or does not trust the host, verifies the whole.
+        /// can be asked for again at the offset where it broke. The reader verifies the whole: the host does
+        /// so for what it keeps, and for what a reader complained of by asking for the image again.
         ///
         /// OUT_OF_RANGE: the offset lies beyond the end of the blob.
         /// DATA_LOSS: the host found the blob corrupted, and will not serve it again before it was taken
@@ -1183,8 +1183,8 @@ pub mod blob_service_server {
         /// The bytes of one blob from an offset on.
         ///
         /// The stream has no deadline; one that makes no progress for 60 s is ended. A stream that breaks
-        /// can be asked for again at the offset where it broke. What was read from offset 0 to the end was
-        /// verified by the host; who joins pieces, or does not trust the host, verifies the whole.
+        /// can be asked for again at the offset where it broke. The reader verifies the whole: the host does
+        /// so for what it keeps, and for what a reader complained of by asking for the image again.
         ///
         /// OUT_OF_RANGE: the offset lies beyond the end of the blob.
         /// DATA_LOSS: the host found the blob corrupted, and will not serve it again before it was taken

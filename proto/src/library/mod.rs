@@ -324,7 +324,9 @@ impl Library {
         // open, its removal does not matter any more.
         let until_open = self.leases.hold(caller, digest);
         let turn = self.turnstile.enter(caller, size - offset).await?;
-        let stream = self.images.blobs(&loan.config_digest).open(digest, offset).await?;
+        let blobs = self.images.blobs(&loan.config_digest);
+        // Whoever calls does not trust this host, and verifies: no need to do it twice.
+        let stream = blobs.open_unverified(digest, offset).await?;
         drop(until_open);
         lease.opened(digest);
         self.meter.reads.fetch_add(1, Ordering::Relaxed);

@@ -378,10 +378,20 @@ impl BlobSource for Archive {
     }
 
     async fn open(&self, digest: &Digest, offset: u64) -> Result<BlobStream, BlobError> {
+        self.span(digest).await?.stream(*digest, offset, &self.0.path)
+    }
+
+    async fn open_unverified(&self, digest: &Digest, offset: u64) -> Result<BlobStream, BlobError> {
+        self.span(digest).await?.frames(*digest, offset, &self.0.path)
+    }
+}
+
+impl Archive {
+    /// Where the blob lies in the file, if that is still the file that was opened.
+    async fn span(&self, digest: &Digest) -> Result<Span, BlobError> {
         let inner = self.0.clone();
         let checked = blocking(move || inner.check()).await;
         checked.map_err(|error| BlobError::unavailable(*digest, error))?;
-        let span = self.0.span(digest).ok_or(BlobError::NotFound { digest: *digest })?;
-        span.stream(*digest, offset, &self.0.path)
+        self.0.span(digest).ok_or(BlobError::NotFound { digest: *digest })
     }
 }

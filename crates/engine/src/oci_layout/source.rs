@@ -210,8 +210,7 @@ impl ImageSource for OciLayout {
 #[async_trait]
 impl BlobSource for OciLayout {
     async fn stat(&self, digest: &Digest) -> Result<Option<u64>, BlobError> {
-        let (inner, digest) = (self.0.clone(), *digest);
-        match blocking(move || inner.span(&digest)).await {
+        match self.span(digest).await {
             Ok(span) => Ok(Some(span.size)),
             Err(BlobError::NotFound { .. }) => Ok(None),
             Err(error) => Err(error),
@@ -219,8 +218,19 @@ impl BlobSource for OciLayout {
     }
 
     async fn open(&self, digest: &Digest, offset: u64) -> Result<BlobStream, BlobError> {
+        let path = blob_path(&self.0.root, digest);
+        self.span(digest).await?.stream(*digest, offset, &path)
+    }
+
+    async fn open_unverified(&self, digest: &Digest, offset: u64) -> Result<BlobStream, BlobError> {
+        let path = blob_path(&self.0.root, digest);
+        self.span(digest).await?.frames(*digest, offset, &path)
+    }
+}
+
+impl OciLayout {
+    async fn span(&self, digest: &Digest) -> Result<Span, BlobError> {
         let (inner, digest) = (self.0.clone(), *digest);
-        let span = blocking(move || inner.span(&digest)).await?;
-        span.stream(digest, offset, &blob_path(&self.0.root, &digest))
+        blocking(move || inner.span(&digest)).await
     }
 }

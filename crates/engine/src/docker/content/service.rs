@@ -29,11 +29,11 @@ use tonic::codegen::http::{Request, Response, Uri};
 use tonic::{Code, Status};
 use tonic_prost::ProstCodec;
 use transfer::blob::Cause;
-use transfer::verify::verify;
-use transfer::{BlobError, BlobSource, BlobStream, Descriptor, Digest, MAX_FRAME, MediaType};
+use transfer::{BlobError, BlobSource, BlobStream, Digest, MAX_FRAME};
 
 use super::super::UNARY_DEADLINE;
 use super::super::http::Http;
+use crate::span::from_start;
 
 const UPGRADING: &str = "asking for its content service";
 
@@ -172,6 +172,18 @@ impl BlobSource for Service {
     }
 
     async fn open(&self, digest: &Digest, offset: u64) -> Result<BlobStream, BlobError> {
+        let (size, frames) = self.frames(digest, offset).await?;
+        Ok(from_start(offset, frames, *digest, size))
+    }
+
+    async fn open_unverified(&self, digest: &Digest, offset: u64) -> Result<BlobStream, BlobError> {
+        Ok(self.frames(digest, offset).await?.1)
+    }
+}
+
+impl Service {
+    /// The blob's size, and its bytes from `offset` on, which nobody verified.
+    async fn frames(&self, digest: &Digest, offset: u64) -> Result<(u64, BlobStream), BlobError> {
         let digest = *digest;
         let size = self.stat(&digest).await?.ok_or(BlobError::NotFound { digest })?;
         if size < offset {
@@ -187,11 +199,7 @@ impl BlobSource for Service {
                 }
             })?,
         };
-        if offset != 0 {
-            return Ok(frames);
-        }
-        let media_type = MediaType::new("application/octet-stream");
-        Ok(verify(frames, &Descriptor { media_type, digest, size }))
+        Ok((size, frames))
     }
 }
 
