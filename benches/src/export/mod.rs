@@ -2,7 +2,9 @@
 //!
 //! ```text
 //!  measure              ours                                    peer
-//!  export-layer         the image's largest layer, verified     save of an image of that layer alone
+//!  export-layer         the image's largest layer, as it is     save of an image of that layer alone
+//!                       passed on to a range, which verifies
+//!  export-layer-hashed  the same, verified here, as it is kept  the same
 //!  export-image         every layer of it, one after another    save of the image
 //!  export-first-byte    open a layer → its first frame, of the  save of the largest layer alone →
 //!                       layer that takes longest                its first byte
@@ -23,7 +25,7 @@ use engine::docker::way::{Places, Way};
 use transfer::{Reference, StoreKind};
 
 pub use self::line::Line;
-use self::ours::Ours;
+use self::ours::{Ours, Verified};
 use self::save::{OneLayer, Save};
 
 /// What the page cache has before each read.
@@ -143,14 +145,22 @@ async fn measure(
         return Ok(());
     }
     let alone = OneLayer::import(&save, ours).await?;
-    let mut layer = about("export-layer", "MB/s", goals.then_some(3.0));
-    for round in 0..=options.rounds {
-        let mine = async |line: &mut Line| line.add_ours(round, ours.largest(options).await?);
-        let theirs =
-            async |line: &mut Line| line.add_peer(round, save.whole(&alone.name, options)?);
-        in_turn(round, &mut layer, mine, theirs).await?;
+    let layers = [
+        ("export-layer", goals.then_some(3.0), Verified::ByReader),
+        ("export-layer-hashed", None, Verified::BySource),
+    ];
+    for (measure, goal, verified) in layers {
+        let mut layer = about(measure, "MB/s", goal);
+        for round in 0..=options.rounds {
+            let mine = async |line: &mut Line| {
+                line.add_ours(round, ours.largest(options, verified).await?)
+            };
+            let theirs =
+                async |line: &mut Line| line.add_peer(round, save.whole(&alone.name, options)?);
+            in_turn(round, &mut layer, mine, theirs).await?;
+        }
+        tell(&layer);
     }
-    tell(&layer);
 
     let mut first = about("export-first-byte", "s", goals.then_some(0.2));
     for round in 0..=options.rounds {
