@@ -37,6 +37,7 @@ impl<S: BlobSource + 'static> ImageSource for OneImage<S> {
     async fn list(&self) -> Result<Vec<ImageSummary>, SourceError> {
         Ok(vec![ImageSummary {
             config_digest: self.image.config_digest,
+            target_digest: Some(self.image.target_digest()),
             references: Vec::new(),
             diff_ids: self.image.diff_ids().collect(),
             unpacked_size: 0,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::blob::{BlobError, BlobSource, Cause};
-use crate::digest::{ConfigDigest, DiffId};
+use crate::digest::{ConfigDigest, DiffId, Digest};
 use crate::image::{Image, LayerForm, Platform};
 use crate::reference::Reference;
 
@@ -14,6 +14,9 @@ use crate::reference::Reference;
 pub struct ImageSummary {
     /// The image's name across engines.
     pub config_digest: ConfigDigest,
+    /// What a registry calls it, the digest of its index or else of its manifest; absent where the
+    /// source does not know that without reading the image.
+    pub target_digest: Option<Digest>,
     /// What it is called; empty for an image without a tag. Sorted.
     pub references: Vec<Reference>,
     /// Its layers, the base first.

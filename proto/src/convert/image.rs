@@ -33,6 +33,7 @@ impl From<&ImageSummary> for pb::ImageSummary {
             diff_ids: texts(&image.diff_ids),
             unpacked_size: image.unpacked_size,
             platform: Some((&image.platform).into()),
+            target_digest: image.target_digest.map(|it| it.to_string()).unwrap_or_default(),
         }
     }
 }
@@ -41,8 +42,10 @@ impl TryFrom<pb::ImageSummary> for ImageSummary {
     type Error = Malformed;
 
     fn try_from(image: pb::ImageSummary) -> Result<Self, Malformed> {
+        let target_digest = Some(image.target_digest).filter(|digest| !digest.is_empty());
         Ok(Self {
             config_digest: parse("config_digest", &image.config_digest)?,
+            target_digest: target_digest.map(|it| parse("target_digest", &it)).transpose()?,
             references: parse_all("references", &image.references)?,
             diff_ids: parse_all("diff_ids", &image.diff_ids)?,
             unpacked_size: image.unpacked_size,

@@ -32,6 +32,10 @@ pub struct ImageSummary {
     /// What the image runs on. Never absent.
     #[prost(message, optional, tag = "5")]
     pub platform: ::core::option::Option<Platform>,
+    /// What a registry calls the image: the digest of its index, else of its manifest. Empty when the
+    /// host does not know it without reading the image, as from an engine with a graphdriver.
+    #[prost(string, tag = "6")]
+    pub target_digest: ::prost::alloc::string::String,
 }
 /// One layer of an image.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -297,6 +297,8 @@ impl SavedImage {
     fn summary(&self) -> ImageSummary {
         ImageSummary {
             config_digest: self.config_digest(),
+            // Its manifest is made up once the layers were looked at.
+            target_digest: None,
             references: Vec::new(),
             diff_ids: self.file.diff_ids.clone(),
             unpacked_size: self.unpacked_size(),

@@ -50,6 +50,8 @@ async fn supported(docker: &Docker) -> Result<(), EngineError> {
 fn summary(inspected: &Inspected) -> ImageSummary {
     ImageSummary {
         config_digest: ConfigDigest(inspected.id.0),
+        // A graphdriver keeps no manifest.
+        target_digest: None,
         references: inspected.references(),
         diff_ids: inspected.diff_ids().to_vec(),
         unpacked_size: inspected.size(),

@@ -97,6 +97,7 @@ pub(super) async fn config(
 pub(super) fn summary(target: &Inspected, image: &Image) -> ImageSummary {
     ImageSummary {
         config_digest: image.config_digest,
+        target_digest: Some(image.target_digest()),
         references: target.references(),
         diff_ids: image.diff_ids().collect(),
         unpacked_size: target.unpacked_size(&image.manifest_digest),

@@ -14,7 +14,9 @@ use std::sync::{Arc, Mutex};
 use futures::{StreamExt as _, TryStreamExt as _};
 use transfer::plan::{missing_above_prefix, missing_blobs};
 use transfer::pull::BASE_LABEL;
-use transfer::{ChainId, Digest, EngineImageId, Image, ImageSummary, Missing, Proof, StoreKind};
+use transfer::{
+    ChainId, ConfigDigest, Digest, EngineImageId, Image, ImageSummary, Missing, Proof, StoreKind,
+};
 
 use super::images::{Inspected, Listed};
 use super::journal::Journal;
@@ -24,11 +26,26 @@ use super::{Docker, EngineError};
 /// Images inspected at once: each opens a connection, and an engine serves all its clients.
 pub(super) const INSPECTIONS: usize = 8;
 
+/// How many proven images are remembered, about 200 bytes each. Beyond them all are learnt anew.
+const MAX_PROVEN: usize = 1 << 12;
+
 /// What is known of an engine's layers beyond what it says in one answer.
 #[derive(Debug, Default)]
 pub(super) struct Presence {
     journal: Journal,
     chains: Mutex<Arc<Chains>>,
+    proven: Mutex<HashMap<ConfigDigest, Proven>>,
+}
+
+/// What a containerd store calls an image that was proven: so it is asked again by what a host tells
+/// of the image at once. That the image is still there, only the engine can say.
+#[derive(Clone, Copy, Debug)]
+struct Proven {
+    /// What a registry calls it.
+    published: Digest,
+    /// What the engine does: another, where only one manifest of an index was loaded.
+    target: Digest,
+    manifest: Digest,
 }
 
 /// The chains of graphdriver images. An ID is the digest of the document that they come from, so an
@@ -94,6 +111,7 @@ impl Presence {
                 return Ok(None);
             }
             self.journal.learn(image).await;
+            self.remember(image, target);
         }
         let references = inspected.references();
         Ok(Some(Proof { engine_image_id: inspected.id, references }))
@@ -101,23 +119,45 @@ impl Presence {
 
     /// The same by what the host tells of an image at once: enough for a graphdriver, where an
     /// image's ID is its config digest and so stands for its diff IDs. The containerd store calls an
-    /// image by a manifest that is not told there.
+    /// image by its manifest, which is known from an earlier proof or not at all.
     pub(super) async fn confirm(
         &self,
         docker: &Docker,
         summary: &ImageSummary,
     ) -> Result<Option<Proof>, EngineError> {
-        if docker.store_kind().await? != StoreKind::Graphdriver {
-            return Ok(None);
-        }
-        let inspected = docker.inspect(&summary.config_digest.to_string()).await?;
-        let proven = inspected.filter(|inspected| {
-            inspected.id.0 == summary.config_digest.0 && inspected.diff_ids() == summary.diff_ids
-        });
+        let inspected = match docker.store_kind().await? {
+            StoreKind::Graphdriver => {
+                let inspected = docker.inspect(&summary.config_digest.to_string()).await?;
+                inspected.filter(|inspected| inspected.id.0 == summary.config_digest.0)
+            }
+            StoreKind::Containerd => {
+                let Some(known) = self.recall(summary) else { return Ok(None) };
+                let inspected = docker.inspect_manifests(&known.target).await?;
+                inspected.filter(|inspected| inspected.is_unpacked(&known.manifest) == Some(true))
+            }
+        };
+        let proven = inspected.filter(|inspected| inspected.diff_ids() == summary.diff_ids);
         Ok(proven.map(|inspected| {
             let references = inspected.references();
             Proof { engine_image_id: inspected.id, references }
         }))
+    }
+
+    fn remember(&self, image: &Image, target: Digest) {
+        let (published, manifest) = (image.target_digest(), image.manifest_digest);
+        let mut proven = self.proven.lock().expect("invariant: no one panics while holding it");
+        if MAX_PROVEN <= proven.len() {
+            proven.clear();
+        }
+        proven.insert(image.config_digest, Proven { published, target, manifest });
+    }
+
+    /// What the image that the host has now was proven as: one that was published anew, of the same
+    /// config, is another.
+    fn recall(&self, summary: &ImageSummary) -> Option<Proven> {
+        let proven = self.proven.lock().expect("invariant: no one panics while holding it");
+        let known = proven.get(&summary.config_digest).copied();
+        known.filter(|known| summary.target_digest.is_none_or(|told| told == known.published))
     }
 
     /// Removes what was made up to bring in shared layers.

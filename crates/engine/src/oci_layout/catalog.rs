@@ -87,6 +87,7 @@ impl Catalog {
     fn add(&mut self, image: Image, reference: Option<&Reference>) -> ConfigDigest {
         let summary = ImageSummary {
             config_digest: image.config_digest,
+            target_digest: Some(image.target_digest()),
             references: Vec::new(),
             diff_ids: image.diff_ids().collect(),
             unpacked_size: unpacked_size(&image),

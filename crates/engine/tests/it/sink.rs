@@ -4,8 +4,8 @@ use engine::DockerSink;
 use engine::fixture::{FakeDocker, Fault};
 use transfer::store::MemoryStore;
 use transfer::{
-    BlobSource, Digest, Image, ImageSink, LoadError, MediaType, Missing, Platform, StoreKind,
-    fixture,
+    BlobSource, Digest, Image, ImageSink, ImageSource as _, ImageSummary, LoadError, MediaType,
+    Missing, Platform, StoreKind, fixture,
 };
 
 use crate::{before_and_after, name, shared, store_of};
@@ -46,6 +46,31 @@ async fn an_image_is_loaded_proven_and_named() {
         assert_eq!(docker.named(&name("app:1")), Some(proof.engine_image_id.0), "{kind}");
         assert!(docker.runs(&proof.engine_image_id.0), "{kind}");
         assert_eq!(sink.missing(&image).await.unwrap().0, [false; 3], "{kind}");
+    }
+}
+
+#[tokio::test]
+async fn what_was_proven_is_confirmed_by_what_a_host_tells_of_it_at_once() {
+    for kind in STORES {
+        let (docker, sink) = engine(kind).await;
+        let (image, _, blobs) = before_and_after();
+        let host = fixture::MemorySource::default();
+        host.insert("app:1", (image.clone(), blobs.clone()));
+        let summary = host.resolve(&name("app:1")).await.unwrap();
+        assert_eq!(sink.confirm(&summary).await.unwrap(), None, "{kind}");
+        bring(&sink, &image, &store_of(&blobs).await, "app:1").await;
+        let proof = sink.prove(&image).await.unwrap();
+        assert!(proof.is_some(), "{kind}");
+        assert_eq!(sink.confirm(&summary).await.unwrap(), proof, "{kind}");
+        let untold = ImageSummary { target_digest: None, ..summary.clone() };
+        assert_eq!(sink.confirm(&untold).await.unwrap(), proof, "{kind}");
+
+        // The same config under another manifest is another image where manifests are kept.
+        let anew = ImageSummary { target_digest: Some(fixture::unknown()), ..summary.clone() };
+        let same = (kind == StoreKind::Graphdriver).then(|| proof.clone()).flatten();
+        assert_eq!(sink.confirm(&anew).await.unwrap(), same, "{kind}");
+        docker.remove(&name("app:1"));
+        assert_eq!(sink.confirm(&summary).await.unwrap(), None, "{kind}: it is gone");
     }
 }
 
