@@ -8,9 +8,9 @@ use crate::chaos::{Lane, Run};
 use crate::moments::{Dice, Phase, Target};
 use crate::path::Path;
 
-/// How often each is killed on each path, unless the variable says otherwise: more than 25 times in
-/// all, and on each path three times in each phase.
-const KILLS: u64 = 9;
+/// How often each is killed on each path, unless the variable says otherwise: 30 times in all, and on
+/// each path twice in each phase.
+const KILLS: u64 = 6;
 
 /// Paths at a time: most of a run is waiting for a restart.
 const LANES: usize = 3;
