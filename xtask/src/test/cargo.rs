@@ -29,13 +29,17 @@ pub(super) fn command() -> Command {
     command
 }
 
-/// Runs `cargo test` with these arguments and this added environment, and counts the results.
+/// Runs `cargo test` for the whole workspace with these further arguments and this added
+/// environment, and counts the results.
+///
+/// Always the whole: a choice of packages unites the features of fewer dependencies, and cargo then
+/// builds most of them once more.
 ///
 /// # Errors
 /// When cargo cannot be started; a failing test is counted.
 pub(super) fn test(arguments: &[&str], environment: &[(&str, String)]) -> Result<Counts> {
     let mut child = command()
-        .arg("test")
+        .args(["test", "--workspace", "--all-features", "--no-fail-fast"])
         .args(arguments)
         .envs(environment.iter().map(|(name, value)| (name, value)))
         .stdout(Stdio::piped())

@@ -47,13 +47,12 @@ pub(crate) fn run(options: Options) -> Result<ExitCode> {
     };
     let failed_checks = if options.engines_only { Vec::new() } else { checks::run()? };
     if !options.engines_only {
-        counts += cargo::test(&["--workspace", "--all-features", "--no-fail-fast"], &[])?;
+        counts += cargo::test(&[], &[])?;
     }
     if let Some((machine, agents)) = &machine {
         let image = range_image(machine, "26.1-overlay2");
         let compose = tools::compose(&machine.docker_host, &image)?.display().to_string();
         counts += on_real_engines(machine, agents, &compose)?;
-        counts += against_compose(&compose)?;
     }
     for check in &failed_checks {
         println!("check failed: {check}");
@@ -75,15 +74,8 @@ fn range_image(machine: &Machine, tag: &str) -> String {
     found.map(|image| image.reference.clone()).unwrap_or_default()
 }
 
-/// The tests that ask Docker's compose what it makes of the same files.
-fn against_compose(compose: &str) -> Result<Counts> {
-    let environment = [("LONGSHORE_TEST_COMPOSE", compose.to_owned())];
-    let arguments = ["--package", "stack", "--no-fail-fast", "--", "--ignored", "--show-output"];
-    cargo::test(&arguments, &environment)
-}
-
-/// The tests that are marked as ignored where no engine is at hand: one at a time, since each
-/// starts engines of its own and some measure memory.
+/// The tests that are marked as ignored where no engine, or no Docker's compose to compare with, is
+/// at hand: one at a time, since each starts engines of its own and some measure memory.
 fn on_real_engines(machine: &Machine, agents: &Agents, compose: &str) -> Result<Counts> {
     setup::ensure_skopeo()?;
     let binaries = [agents.host_agent.as_path(), agents.dind_agent.as_path()];
@@ -99,8 +91,7 @@ fn on_real_engines(machine: &Machine, agents: &Agents, compose: &str) -> Result<
         ("LONGSHORE_TEST_AGENTS_IMAGE", setup::agents_image(&binaries)?),
         ("LONGSHORE_TEST_COMPOSE", compose.to_owned()),
     ];
-    let selection = ["--package", "engine", "--package", "range", "--all-features"];
-    let how = ["--no-fail-fast", "--", "--ignored", "--test-threads=1", "--show-output"];
-    let arguments = [&selection[..], &how];
-    cargo::test(&arguments.concat(), &environment)
+    // Examples in documentation, which `--tests` leaves out, are among the plain tests.
+    let arguments = ["--tests", "--", "--ignored", "--test-threads=1", "--show-output"];
+    cargo::test(&arguments, &environment)
 }

@@ -21,7 +21,11 @@ pub(super) fn cargo_deny() -> Result<PathBuf> {
     }
     eprintln!("         cargo-deny is not on this machine: building it once (some minutes)");
     let mut install = cargo::command();
-    install.args(["install", "cargo-deny", "--locked", "--quiet", "--root"]).arg(&folder);
+    // It runs for a second or two: to optimise it would take longer than it ever saves.
+    install
+        .args(["install", "cargo-deny", "--locked", "--quiet", "--debug", "--root"])
+        .arg(&folder);
+    install.args(["--config", "profile.dev.debug=false"]);
     let status = install.status().context("starting cargo install cargo-deny")?;
     if !status.success() {
         bail!("cargo install cargo-deny failed ({status}): install it by hand and try again");
