@@ -221,12 +221,8 @@ impl Inner {
     /// The made-up manifest is a blob of the image like any other.
     async fn keep_manifest(&self, image: &Image) -> Result<(), BlobError> {
         let _alone = self.keeping.lock().await;
-        if self.store.stat(&image.manifest_digest).await?.is_some() {
-            return Ok(());
-        }
-        let mut ingest = self.store.ingest().await?;
-        ingest.write(image.manifest.clone()).await?;
-        ingest.commit(&Descriptor::of(MediaType::MANIFEST, &image.manifest)).await
+        let manifest = Descriptor::of(MediaType::MANIFEST, &image.manifest);
+        self.store.keep(&manifest, image.manifest.clone()).await
     }
 
     fn remember(&self, stored: &Image, manifest: Option<Digest>) -> Arc<Form> {

@@ -46,17 +46,9 @@ async fn from_config(
         }
     }
     let image = Image::from_layers(config, &sizes).map_err(malformed)?;
-    keep_manifest(store, &image).await.map_err(blob)?;
+    let manifest = Descriptor::of(MediaType::MANIFEST, &image.manifest);
+    store.keep(&manifest, image.manifest.clone()).await.map_err(blob)?;
     Ok(Some(image))
-}
-
-async fn keep_manifest(store: &dyn BlobStore, image: &Image) -> Result<(), BlobError> {
-    if store.stat(&image.manifest_digest).await?.is_some() {
-        return Ok(());
-    }
-    let mut ingest = store.ingest().await?;
-    ingest.write(image.manifest.clone()).await?;
-    ingest.commit(&Descriptor::of(MediaType::MANIFEST, &image.manifest)).await
 }
 
 async fn from_target(
