@@ -39,7 +39,7 @@ use self::row::Row;
 use self::site::{PROJECT, Site};
 use crate::build::{self, Agents};
 use crate::exit::Exit;
-use crate::range::until_interrupted;
+use crate::range::interruptible;
 use crate::setup::{self, Machine, Needs, Ranges, State, Store};
 
 /// The images of the demo stack that everybody moves, by words of their names: the small one is
@@ -188,18 +188,24 @@ pub(crate) fn run(options: &Options) -> Result<Exit> {
         output::check_readme(&readme)?;
     }
     let bench = Bench::prepared(options)?;
-    let machine = until_interrupted(machine::Machine::here(&bench))?;
-    let Some(machine) = machine else { return Ok(Exit::Interrupted) };
-    // What a run that was killed left is in this one's way.
-    let Some(()) = until_interrupted(bench.cleared())? else { return Ok(Exit::Interrupted) };
+    let machine = interruptible(async {
+        let machine = machine::Machine::here(&bench).await?;
+        // What a run that was killed left is in this one's way.
+        bench.cleared().await?;
+        Ok(machine)
+    })?;
+    let Some(machine) = machine else {
+        bench.say("interrupted before anything was measured");
+        return Ok(Exit::Interrupted);
+    };
     let mut rows = Vec::new();
-    let ended = until_interrupted(bench.measured(options.format, &mut rows));
+    let ended = interruptible(bench.measured(options.format, &mut rows));
     // What was measured is kept before anything else can go wrong, an interrupt included.
     let told = ended.and_then(|ended| match ended {
         Some(()) => tell(options, &bench, &machine, &rows, &readme),
         None => tell_interrupted(options, &bench, &machine, &rows),
     });
-    let cleared = until_interrupted(bench.cleared()).and_then(|_| site::remove(&bench.folder));
+    let cleared = interruptible(bench.cleared()).and_then(|_| site::remove(&bench.folder));
     let told = told?;
     cleared.context("clearing up; what was measured is told and written")?;
     Ok(told)
@@ -229,7 +235,7 @@ fn tell_interrupted(
     machine: &machine::Machine,
     rows: &[Row],
 ) -> Result<Exit> {
-    bench.say("the next bench begins from the start; what was measured until now:");
+    bench.say("interrupted; the next bench begins from the start; what was measured until now:");
     leave(options, bench, machine, rows, options.out.clone())?;
     Ok(Exit::Interrupted)
 }

@@ -204,8 +204,17 @@ pub(crate) fn run(command: &Command) -> Result<Exit> {
     }
 }
 
-/// Runs `work` to its end, or until the person ends it.
+/// Runs `work` to its end, or until the person ends it: work that the same command takes up again.
 pub(crate) fn until_interrupted<T>(work: impl Future<Output = Result<T>>) -> Result<Option<T>> {
+    let done = interruptible(work)?;
+    if done.is_none() {
+        eprintln!("interrupted; the same command goes on from here");
+    }
+    Ok(done)
+}
+
+/// Runs `work` to its end, or until the person ends it, which is the caller's to tell.
+pub(crate) fn interruptible<T>(work: impl Future<Output = Result<T>>) -> Result<Option<T>> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -216,7 +225,6 @@ pub(crate) fn until_interrupted<T>(work: impl Future<Output = Result<T>>) -> Res
             done = work => done.map(Some),
             signal = tokio::signal::ctrl_c() => {
                 signal.context("listening for an interrupt")?;
-                eprintln!("interrupted; the same command goes on from here");
                 Ok(None)
             }
         }
