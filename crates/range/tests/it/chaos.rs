@@ -245,8 +245,6 @@ impl Lane {
     async fn whole_again(&self, image: &Made, since: Instant) -> Duration {
         let name = references(&[&image.reference]).remove(0);
         loop {
-            let checked = block_in_place(|| image.check(&self.inside()));
-            let healed = since.elapsed();
             let proven = match self.site.ranges.list().await {
                 Ok(ranges) => ranges
                     .iter()
@@ -254,14 +252,16 @@ impl Lane {
                     .any(|held| held.proven && held.reference.as_ref() == Some(&name)),
                 Err(_) => false,
             };
-            if checked.is_ok() && proven {
+            // To ask its engine starts several programs, which others wait for: not at every turn.
+            let checked = match proven {
+                true => block_in_place(|| image.check(&self.inside())),
+                false => Err("its agent has not proven it".to_owned()),
+            };
+            let healed = since.elapsed();
+            if checked.is_ok() {
                 return healed;
             }
-            assert!(
-                healed < WHOLE_AGAIN,
-                "{} is not whole again, proven {proven}: {checked:?}",
-                image.reference
-            );
+            assert!(healed < WHOLE_AGAIN, "{} is not whole again: {checked:?}", image.reference);
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
