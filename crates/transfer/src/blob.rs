@@ -229,18 +229,18 @@ pub trait BlobStore: BlobSource {
         self.ingest_of(expected).await
     }
 
-    /// Keeps a blob that is in memory as a whole, such as a manifest. One that is there already stays
-    /// as it is.
+    /// Keeps a document, such as a manifest, as a blob. One that is there already stays as it is.
     ///
     /// # Errors
     /// As [`ingest_of`](Self::ingest_of) and [`Ingest::commit`].
-    async fn keep(&self, blob: &Descriptor, content: Bytes) -> Result<(), BlobError> {
+    async fn keep(&self, media_type: &str, document: &Bytes) -> Result<(), BlobError> {
+        let blob = Descriptor::of(media_type, document);
         if self.stat(&blob.digest).await?.is_some() {
             return Ok(());
         }
-        let mut ingest = self.ingest_of(blob).await?;
-        ingest.write(content).await?;
-        ingest.commit(blob).await
+        let mut ingest = self.ingest_of(&blob).await?;
+        ingest.write(document.clone()).await?;
+        ingest.commit(&blob).await
     }
 
     /// Forgets a blob. Forgetting what is not there is not an error; a leased blob stays.

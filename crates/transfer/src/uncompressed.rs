@@ -221,8 +221,7 @@ impl Inner {
     /// The made-up manifest is a blob of the image like any other.
     async fn keep_manifest(&self, image: &Image) -> Result<(), BlobError> {
         let _alone = self.keeping.lock().await;
-        let manifest = Descriptor::of(MediaType::MANIFEST, &image.manifest);
-        self.store.keep(&manifest, image.manifest.clone()).await
+        self.store.keep(MediaType::MANIFEST, &image.manifest).await
     }
 
     fn remember(&self, stored: &Image, manifest: Option<Digest>) -> Arc<Form> {

@@ -3,9 +3,7 @@
 use std::sync::Arc;
 
 use transfer::image::{ConfigFile, InvalidImage};
-use transfer::{
-    BlobError, BlobStore, ConfigDigest, Descriptor, Digest, Image, MediaType, Platform,
-};
+use transfer::{BlobError, BlobStore, ConfigDigest, Digest, Image, MediaType, Platform};
 
 use super::documents::{self, Documents};
 use super::flight::Failure;
@@ -46,8 +44,7 @@ async fn from_config(
         }
     }
     let image = Image::from_layers(config, &sizes).map_err(malformed)?;
-    let manifest = Descriptor::of(MediaType::MANIFEST, &image.manifest);
-    store.keep(&manifest, image.manifest.clone()).await.map_err(blob)?;
+    store.keep(MediaType::MANIFEST, &image.manifest).await.map_err(blob)?;
     Ok(Some(image))
 }
 
