@@ -33,7 +33,7 @@ pub(super) fn command() -> Command {
 /// environment, and counts the results.
 ///
 /// Always the whole: a choice of packages unites the features of fewer dependencies, and cargo then
-/// builds most of them once more.
+/// builds many of them once more.
 ///
 /// # Errors
 /// When cargo cannot be started; a failing test is counted.

@@ -21,7 +21,7 @@ pub(super) fn cargo_deny() -> Result<PathBuf> {
     }
     eprintln!("         cargo-deny is not on this machine: building it once (some minutes)");
     let mut install = cargo::command();
-    // It runs for a second or two: to optimise it would take longer than it ever saves.
+    // It runs for seconds: to optimise it would take longer than it ever saves.
     install
         .args(["install", "cargo-deny", "--locked", "--quiet", "--debug", "--root"])
         .arg(&folder);
