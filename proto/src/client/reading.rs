@@ -10,7 +10,8 @@
 //!    offset   └───────┘  no new byte for `patience`, or an error that stays: gives up
 //! ```
 //!
-//! The pieces are joined before they are verified, so a reader sees one stream or one error.
+//! The pieces are joined before they are verified, here or by the reader, who sees one stream or one
+//! error.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,6 +52,28 @@ impl RemoteBlobs {
         Self { host, config_digest }
     }
 
+    /// The size of the blob, and its bytes from `offset` on, of however many streams it takes.
+    async fn joined(&self, digest: &Digest, offset: u64) -> Result<(u64, BlobStream), BlobError> {
+        let lent = self.host.lent(&self.config_digest).await;
+        let lent = lent.map_err(|error| lending_failed(*digest, error))?;
+        let mut reading = Reading {
+            host: self.host.clone(),
+            lent,
+            digest: *digest,
+            offset,
+            size: None,
+            flowing: None,
+            may_ask_anew: true,
+            progressed: Instant::now(),
+            pauses: pauses().build(),
+        };
+        let size = reading.reopen().await?;
+        let joined = stream::try_unfold(reading, async |mut reading| {
+            Ok(reading.next().await?.map(|frame| (frame, reading)))
+        });
+        Ok((size, joined.boxed()))
+    }
+
     async fn ask(&self, lent: &Lent, digest: &Digest) -> Result<Option<u64>, Status> {
         let answer = until_answered(BRIEFLY, || async {
             let mut request = Request::new(blob::stat_wanted(&lent.loan, digest));
@@ -85,32 +108,20 @@ impl BlobSource for RemoteBlobs {
     }
 
     async fn open(&self, digest: &Digest, offset: u64) -> Result<BlobStream, BlobError> {
-        let lent = self.host.lent(&self.config_digest).await;
-        let lent = lent.map_err(|error| lending_failed(*digest, error))?;
-        let mut reading = Reading {
-            host: self.host.clone(),
-            lent,
-            digest: *digest,
-            offset,
-            size: None,
-            flowing: None,
-            may_ask_anew: true,
-            progressed: Instant::now(),
-            pauses: pauses().build(),
-        };
-        let size = reading.reopen().await?;
-        let joined = stream::try_unfold(reading, async |mut reading| {
-            Ok(reading.next().await?.map(|frame| (frame, reading)))
-        });
+        let (size, joined) = self.joined(digest, offset).await?;
         if offset != 0 {
-            return Ok(joined.boxed());
+            return Ok(joined);
         }
         let media_type = MediaType::new("application/octet-stream");
-        Ok(verify(joined.boxed(), &Descriptor { media_type, digest: *digest, size }))
+        Ok(verify(joined, &Descriptor { media_type, digest: *digest, size }))
     }
 
-    /// What came is verified here whenever it is read from the beginning; but the host gives the same
-    /// bytes again until it is told. It looks then at all that this image's lease was used for.
+    async fn open_unverified(&self, digest: &Digest, offset: u64) -> Result<BlobStream, BlobError> {
+        Ok(self.joined(digest, offset).await?.1)
+    }
+
+    /// What came is never kept here; but the host gives the same bytes again until it is told. It looks
+    /// then at all that this image's lease was used for.
     fn doubt(&self, _digest: &Digest) {
         self.host.doubt(&self.config_digest);
     }

@@ -11,11 +11,17 @@ mod real;
 mod registry;
 mod sink;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
+use async_trait::async_trait;
 use bytes::Bytes;
+use engine::DockerSink;
+use transfer::fixture::Faulty;
 use transfer::store::MemoryStore;
-use transfer::{BlobSource, BlobStore, Descriptor, Image, Layer, Reference, fixture};
+use transfer::{
+    BlobError, BlobSource, BlobStore, BlobStream, Descriptor, Digest, Image, ImageSink as _, Layer,
+    LoadError, Missing, Reference, fixture,
+};
 
 type Blobs = Vec<(Descriptor, Bytes)>;
 
@@ -56,4 +62,59 @@ fn image_of(layers: &[Layer]) -> Image {
 /// A source as a sink takes it.
 fn shared(source: &(impl BlobSource + Clone + 'static)) -> Arc<dyn BlobSource> {
     Arc::new(source.clone())
+}
+
+/// A source whose bytes are wrong for whoever verifies them by itself.
+#[derive(Clone)]
+struct Mistaken {
+    blobs: MemoryStore,
+    /// Whether they are right for whoever has them verified.
+    mends: bool,
+    doubted: Arc<Mutex<Vec<Digest>>>,
+}
+
+#[async_trait]
+impl BlobSource for Mistaken {
+    async fn stat(&self, digest: &Digest) -> Result<Option<u64>, BlobError> {
+        self.blobs.stat(digest).await
+    }
+
+    async fn open(&self, digest: &Digest, offset: u64) -> Result<BlobStream, BlobError> {
+        assert!(self.doubted.lock().unwrap().contains(digest), "hashed before it was doubted");
+        if self.mends {
+            return self.blobs.open(digest, offset).await;
+        }
+        Err(BlobError::DigestMismatch { expected: *digest, actual: Digest::of(b"other") })
+    }
+
+    async fn open_unverified(&self, digest: &Digest, offset: u64) -> Result<BlobStream, BlobError> {
+        Faulty::corrupt_at(self.blobs.clone(), 1).open(digest, offset).await
+    }
+
+    fn doubt(&self, digest: &Digest) {
+        self.doubted.lock().unwrap().push(*digest);
+    }
+}
+
+/// An engine that verifies by itself is given layers unhashed; what it refuses is read again, hashed.
+async fn what_the_engine_refuses_is_read_again_verified(sink: &DockerSink) {
+    let (image, _, blobs) = before_and_after();
+    let blobs = store_of(&blobs).await;
+    let missing = Missing::all(&image);
+    for mends in [false, true] {
+        let source = Mistaken { blobs: blobs.clone(), mends, doubted: Arc::default() };
+        let loaded = sink.load(&image, &missing, &shared(&source)).await;
+        let proof = sink.prove(&image).await.unwrap();
+        if mends {
+            loaded.unwrap();
+            assert!(proof.is_some(), "the right bytes are in");
+        } else {
+            let mismatch =
+                |error: &_| matches!(error, LoadError::Source(BlobError::DigestMismatch { .. }));
+            assert!(loaded.as_ref().is_err_and(mismatch), "{loaded:?}");
+            assert_eq!(proof, None);
+            sink.discard(&image).await.unwrap();
+            assert_eq!(sink.missing(&image).await.unwrap(), missing, "wrong bytes were kept");
+        }
+    }
 }

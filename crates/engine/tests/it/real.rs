@@ -4,13 +4,15 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use engine::docker::{Bind, ContainerSpec, Powers};
+use engine::docker::{Bind, ContainerSpec, LoadWay, Powers};
 use engine::{Docker, DockerSink, EngineError, Export};
 use transfer::store::MemoryStore;
 use transfer::{BlobStore, ImageSink, ImageSource, LayerForm, Missing, StoreKind};
 
 use crate::sink::bring;
-use crate::{before_and_after, name, shared, store_of};
+use crate::{
+    before_and_after, name, shared, store_of, what_the_engine_refuses_is_read_again_verified,
+};
 
 /// Where `cargo xtask test` says that the host's engine is.
 const HOST: &str = "LONGSHORE_TEST_DOCKER";
@@ -146,6 +148,24 @@ async fn docker_overlay2_takes_thin_archives_and_survives_a_lost_base() {
 #[ignore = "needs a Docker engine: cargo xtask test runs it"]
 async fn docker_containerd_takes_thin_archives_and_survives_a_lost_base() {
     takes_thin_archives_and_survives_a_lost_base(CONTAINERD).await;
+}
+
+#[tokio::test]
+#[ignore = "needs a Docker engine: cargo xtask test runs it"]
+async fn docker_overlay2_keeps_no_layer_that_it_does_not_verify() {
+    let range = Range::start(OVERLAY2).await;
+    let sink = DockerSink::new(range.docker.clone());
+    what_the_engine_refuses_is_read_again_verified(&sink).await;
+    range.remove().await;
+}
+
+#[tokio::test]
+#[ignore = "needs a Docker engine: cargo xtask test runs it"]
+async fn docker_containerd_commits_no_layer_that_it_does_not_verify() {
+    let range = Range::start(CONTAINERD).await;
+    let sink = DockerSink::new(range.docker.clone()).with_way(LoadWay::Containerd, None);
+    what_the_engine_refuses_is_read_again_verified(&sink).await;
+    range.remove().await;
 }
 
 async fn takes_thin_archives_and_survives_a_lost_base(image: (&str, StoreKind)) {

@@ -8,7 +8,9 @@ use transfer::{
     Missing, Platform, StoreKind, fixture,
 };
 
-use crate::{before_and_after, name, shared, store_of};
+use crate::{
+    before_and_after, name, shared, store_of, what_the_engine_refuses_is_read_again_verified,
+};
 
 const STORES: [StoreKind; 2] = [StoreKind::Graphdriver, StoreKind::Containerd];
 
@@ -233,6 +235,14 @@ async fn failures_of_a_load_are_told_apart() {
         assert!(matches!(error, LoadError::Source(_)), "{kind}: {error:?}");
         assert_eq!(docker.loads().len(), 1, "{kind}: a half archive was taken for a whole one");
     }
+}
+
+#[tokio::test]
+async fn a_graphdriver_hashes_by_itself() {
+    let (docker, sink) = engine(StoreKind::Graphdriver).await;
+    what_the_engine_refuses_is_read_again_verified(&sink).await;
+    // One that it refused each time, and the good one; what broke off is none.
+    assert_eq!(docker.loads().len(), 3);
 }
 
 #[tokio::test]

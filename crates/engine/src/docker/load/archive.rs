@@ -1,4 +1,7 @@
 //! Thin archives into the engine's socket as their frames arrive: works on every engine.
+//!
+//! A graphdriver hashes each layer as it unpacks it, and throws away what is not the diff ID that the
+//! image's config names: nobody hashes it here besides, until it refuses something.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -8,11 +11,11 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use transfer::blob::Cause;
-use transfer::{BlobSource, Image, LoadError, Missing};
+use transfer::{BlobSource, Image, LoadError, Missing, StoreKind};
 
 use super::Loader;
 use super::watch::{MAX_SILENCE, Progress, Verdict, watched};
-use crate::docker::thin::ThinArchive;
+use crate::docker::thin::{ThinArchive, sent};
 use crate::docker::{Docker, EngineError};
 
 const ACTION: &str = "loading an image";
@@ -52,20 +55,13 @@ impl ArchiveLoader {
             progress.made();
         }
     }
-}
 
-#[async_trait]
-impl Loader for ArchiveLoader {
-    async fn load(
-        &self,
-        image: &Image,
-        missing: &Missing,
-        blobs: &Arc<dyn BlobSource>,
-    ) -> Result<(), LoadError> {
+    /// Pumps the archive into the engine, and waits for what it says.
+    async fn send(&self, archive: ThinArchive<'_>) -> Result<(), LoadError> {
         let progress = Progress::default();
         // Two frames: one that the engine takes, one that is being read meanwhile.
         let (sender, receiver) = mpsc::channel(2);
-        let mut pump = pin!(pump(ThinArchive::new(image, missing, blobs), sender, &progress));
+        let mut pump = pin!(pump(archive, sender, &progress));
         let mut load =
             pin!(watched(&self.docker, ACTION, &progress, self.post(receiver, &progress)));
         tokio::select! {
@@ -77,6 +73,32 @@ impl Loader for ArchiveLoader {
                 Err(error) => Err(error),
                 Ok(()) => load.await,
             },
+        }
+    }
+}
+
+#[async_trait]
+impl Loader for ArchiveLoader {
+    async fn load(
+        &self,
+        image: &Image,
+        missing: &Missing,
+        blobs: &Arc<dyn BlobSource>,
+    ) -> Result<(), LoadError> {
+        let archive = ThinArchive::new(image, missing, blobs);
+        if self.docker.store_kind().await? != StoreKind::Graphdriver {
+            // It keeps whatever blob is in an archive under the digest that the bytes have.
+            return self.send(archive).await;
+        }
+        match self.send(archive.unverified()).await {
+            // It does not always say so when a layer is not what it should be: the bytes of a broken
+            // one may be no archive at all. Verified, they are told apart from all else.
+            Err(LoadError::Refused { message }) => {
+                tracing::info!(image = %image.config_digest, message, "loading again, verified");
+                sent(image, missing).for_each(|layer| blobs.doubt(&layer.digest));
+                self.send(ThinArchive::new(image, missing, blobs)).await
+            }
+            ended => ended,
         }
     }
 }

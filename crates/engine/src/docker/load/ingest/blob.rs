@@ -5,8 +5,8 @@
 //!   ─► STAT ◄─ offset ─► WRITE, WRITE, … ─► COMMIT(digest, size, labels)
 //!        └► it is there: held by our lease, and done
 //! ```
-//! containerd hashes what it takes, and what was there before when it goes on in mid-blob: so each
-//! byte is hashed by the source, which trusts no host, by containerd, and by nobody else here.
+//! containerd hashes what it takes, and what was there before when it goes on in mid-blob, and commits
+//! nothing that is not what its name says: nobody hashes it here besides, until it refuses a commit.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic_prost::ProstCodec;
-use transfer::{BlobError, BlobSource, Descriptor, Digest};
+use transfer::{BlobError, BlobSource, BlobStream, Descriptor, Digest};
 
 use super::IngestError;
 use super::api::{self, Labels, WriteAction, WriteRequest, WriteResponse};
@@ -90,19 +90,17 @@ impl Content<'_> {
     ) -> Result<(), IngestError> {
         let Some(opened) = self.open(layer).await? else { return Ok(()) };
         let Some(blobs) = blobs else { return Err(IngestError::Gone(layer.digest)) };
-        if opened.offset == 0 {
-            return self.receive(opened, layer, blobs, labels).await;
-        }
         let offset = opened.offset;
-        match self.receive(opened, layer, blobs, labels).await {
-            // Its beginning is from another time, and from offset 0 on the source verifies.
+        let read = blobs.open_unverified(&layer.digest, offset);
+        match self.receive(opened, layer, read, labels).await {
+            // Its beginning is from another time, or the source was mistaken. Verified, the one is
+            // told from the other.
             Err(error) if error.is_about_bytes() => {
                 tracing::info!(blob.digest = %layer.digest, offset, %error, "beginning again");
                 blobs.doubt(&layer.digest);
-                match self.open(layer).await? {
-                    Some(opened) => self.receive(opened, layer, blobs, labels).await,
-                    None => Ok(()),
-                }
+                let Some(opened) = self.open(layer).await? else { return Ok(()) };
+                let read = blobs.open(&layer.digest, opened.offset);
+                self.receive(opened, layer, read, labels).await
             }
             received => received,
         }
@@ -155,18 +153,18 @@ impl Content<'_> {
         Ok(Opened { offset, sender, answers, _line: line })
     }
 
-    /// Reads the rest of a blob from its source into an ingest, and commits it.
+    /// Takes the rest of a blob into an ingest as it is `read` from the source, and commits it.
     async fn receive(
         &self,
         opened: Opened,
         layer: &Descriptor,
-        blobs: &dyn BlobSource,
+        read: impl Future<Output = Result<BlobStream, BlobError>>,
         labels: &Labels,
     ) -> Result<(), IngestError> {
         let Opened { offset, sender, mut answers, _line } = opened;
         let pump = async {
             let mut at = offset;
-            let mut frames = blobs.open(&layer.digest, at).await?;
+            let mut frames = read.await?;
             while let Some(frame) = frames.next().await.transpose()? {
                 let mut write = message(WriteAction::Write, layer, at);
                 at += frame.len() as u64;
