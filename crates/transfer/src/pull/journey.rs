@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _};
 use tokio::time::Instant;
 
@@ -159,6 +160,20 @@ pub(super) struct MeteredBlobs {
     reference: Reference,
 }
 
+impl MeteredBlobs {
+    fn counted(&self, stream: BlobStream) -> BlobStream {
+        let (moved, observer) = (self.moved.clone(), self.observer.clone());
+        let reference = self.reference.clone();
+        let count = move |frame: &Bytes| {
+            if let Some(bytes_moved) = moved.add(frame.len() as u64) {
+                let kind = EventKind::Moved { bytes_moved };
+                observer.observe(Event { reference: reference.clone(), kind });
+            }
+        };
+        stream.inspect_ok(count).boxed()
+    }
+}
+
 #[async_trait]
 impl BlobSource for MeteredBlobs {
     async fn stat(&self, digest: &Digest) -> Result<Option<u64>, BlobError> {
@@ -166,17 +181,11 @@ impl BlobSource for MeteredBlobs {
     }
 
     async fn open(&self, digest: &Digest, offset: u64) -> Result<BlobStream, BlobError> {
-        let stream = self.blobs.open(digest, offset).await?;
-        let (moved, observer) = (self.moved.clone(), self.observer.clone());
-        let reference = self.reference.clone();
-        Ok(stream
-            .inspect_ok(move |frame| {
-                if let Some(bytes_moved) = moved.add(frame.len() as u64) {
-                    let kind = EventKind::Moved { bytes_moved };
-                    observer.observe(Event { reference: reference.clone(), kind });
-                }
-            })
-            .boxed())
+        Ok(self.counted(self.blobs.open(digest, offset).await?))
+    }
+
+    async fn open_unverified(&self, digest: &Digest, offset: u64) -> Result<BlobStream, BlobError> {
+        Ok(self.counted(self.blobs.open_unverified(digest, offset).await?))
     }
 
     fn doubt(&self, digest: &Digest) {

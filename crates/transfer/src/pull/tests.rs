@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 
 use super::*;
 use crate::blob::{BlobError, BlobSource, BlobStream};
@@ -192,6 +193,34 @@ async fn every_image_is_told_from_its_first_stage_to_its_report() {
     assert_eq!(events[events.len() - 1].kind, EventKind::Done(report));
     let moved = |event: &&Event| matches!(event.kind, EventKind::Moved { .. });
     assert_eq!(events.iter().filter(moved).count(), 1);
+}
+
+/// Blobs that nobody is to hash.
+struct Unhashed(Bytes);
+
+#[async_trait]
+impl BlobSource for Unhashed {
+    async fn stat(&self, _: &Digest) -> Result<Option<u64>, BlobError> {
+        Ok(Some(self.0.len() as u64))
+    }
+
+    async fn open(&self, digest: &Digest, _: u64) -> Result<BlobStream, BlobError> {
+        panic!("{digest} was hashed on its way to a sink that does so itself")
+    }
+
+    async fn open_unverified(&self, _: &Digest, _: u64) -> Result<BlobStream, BlobError> {
+        Ok(fixture::scripted([Ok(self.0.clone())]))
+    }
+}
+
+#[tokio::test]
+async fn nothing_hashes_for_a_sink_that_verifies_by_itself() {
+    let journey = Journey::begin(name("app:1"), quiet());
+    let blobs = journey.metered(Arc::new(Unhashed(Bytes::from_static(b"other"))));
+    let stream = blobs.open_unverified(&Digest::of(b"bytes"), 0).await.unwrap();
+    let (bytes, end) = fixture::drain(stream).await;
+    assert_eq!(bytes, b"other");
+    end.unwrap();
 }
 
 /// A host that forgets its lease some times before it gives a blob.
