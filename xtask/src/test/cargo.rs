@@ -1,5 +1,6 @@
 //! Cargo as a child: what it prints goes on to the person, and its results are counted.
 
+use std::ffi::{OsStr, OsString};
 use std::io::{BufRead as _, BufReader};
 use std::ops::AddAssign;
 use std::process::{Command, Stdio};
@@ -22,10 +23,20 @@ impl AddAssign for Counts {
     }
 }
 
-/// The cargo that runs us, at the workspace's root.
-pub(super) fn command() -> Command {
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.current_dir(crate::root()).stdin(Stdio::null());
+/// The cargo that runs us.
+fn program() -> OsString {
+    std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
+}
+
+/// The same at the workspace's root, with what all others leave of the cores.
+pub(super) fn behind() -> Command {
+    program_behind(program())
+}
+
+/// As [`behind`], any program.
+pub(super) fn program_behind(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new("nice");
+    command.args(["-n", "19"]).arg(program).current_dir(crate::root()).stdin(Stdio::null());
     command
 }
 
@@ -38,9 +49,11 @@ pub(super) fn command() -> Command {
 /// # Errors
 /// When cargo cannot be started; a failing test is counted.
 pub(super) fn test(arguments: &[&str], environment: &[(&str, String)]) -> Result<Counts> {
-    let mut child = command()
+    let mut child = Command::new(program())
         .args(["test", "--workspace", "--all-features", "--no-fail-fast"])
         .args(arguments)
+        .current_dir(crate::root())
+        .stdin(Stdio::null())
         .envs(environment.iter().map(|(name, value)| (name, value)))
         .stdout(Stdio::piped())
         .spawn()

@@ -1,47 +1,51 @@
 //! The checks beside the tests: format, lints, documentation, dependencies, the schema.
 
-use std::process::Command;
+use std::io::Write as _;
+use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 
 use super::{cargo, tools};
 
-/// Runs every check, and answers the names of those that failed.
+/// Runs every check behind all that the machine does besides, and answers the names of those that
+/// failed. What a check says is printed in one piece.
 ///
 /// # Errors
 /// When a tool that a check needs cannot be had.
-pub(super) fn run() -> Result<Vec<&'static str>> {
+pub(super) fn run(buf: PathBuf) -> Result<Vec<&'static str>> {
     let deny = tools::cargo_deny()?;
-    let buf = tools::buf()?;
-    let mut fmt = cargo::command();
+    let mut fmt = cargo::behind();
     fmt.args(["fmt", "--all", "--check"]);
-    let mut clippy = cargo::command();
+    let mut clippy = cargo::behind();
     clippy.args(["clippy", "--workspace", "--all-targets", "--all-features", "--quiet"]);
     clippy.args(["--", "-D", "warnings"]);
-    let mut doc = cargo::command();
+    let mut doc = cargo::behind();
     doc.args(["doc", "--workspace", "--no-deps", "--all-features", "--quiet"]);
     doc.args(["--document-private-items"]).env("RUSTDOCFLAGS", "-D warnings");
-    let mut licenses = Command::new(deny);
+    let mut licenses = cargo::program_behind(deny);
     licenses.args(["--log-level", "error", "check", "bans", "licenses", "sources"]);
-    licenses.current_dir(crate::root());
-    let mut schema = Command::new(buf);
+    let mut schema = cargo::program_behind(buf);
     schema.arg("lint").current_dir(crate::root().join("proto"));
 
     let checks = [
         ("cargo fmt", fmt),
-        ("cargo clippy", clippy),
-        ("cargo doc", doc),
         ("cargo deny", licenses),
         ("buf lint", schema),
+        // These keep every other cargo from its target folder while they run.
+        ("cargo clippy", clippy),
+        ("cargo doc", doc),
     ];
     let mut failed = Vec::new();
     for (name, mut command) in checks {
         let started = Instant::now();
-        let status = command.status().with_context(|| format!("starting {name}"))?;
-        let outcome = if status.success() { "ok" } else { "FAILED" };
-        eprintln!("{:6.1} s  check {name}: {outcome}", started.elapsed().as_secs_f64());
-        if !status.success() {
+        let ended = command.output().with_context(|| format!("starting {name}"))?;
+        let outcome = if ended.status.success() { "ok" } else { "FAILED" };
+        let seconds = started.elapsed().as_secs_f64();
+        let line = format!("{seconds:6.1} s  check {name}: {outcome}\n");
+        let said = [ended.stdout, ended.stderr, line.into_bytes()].concat();
+        std::io::stderr().lock().write_all(&said).context("telling of a check")?;
+        if !ended.status.success() {
             failed.push(name);
         }
     }

@@ -1,16 +1,20 @@
 //! `cargo xtask test`: all set-up, every check, every test, and a last line that counts them.
 //!
 //! ```text
-//! setup ► tools ► checks (fmt, clippy, doc, deny, buf) ► plain tests ► agents ► tests on real engines
+//! setup, agents ► plain tests ► tests on real engines ► results
+//!                           └─► checks (fmt, deny, buf, clippy, doc) ──┘
 //! ```
-//! A check that fails does not stop the others, so that one run tells everything. Nothing is
-//! skipped: what cannot run is a failure that names what it lacks.
+//! Tests on engines leave a third of two cores idle, waiting for engines to start: that is where the
+//! checks are made, at the lowest priority. A check that fails does not stop the others, so that one
+//! run tells everything. Nothing is skipped: what cannot run is a failure that names what it lacks.
 
 mod cargo;
 mod checks;
 mod tools;
 
+use std::panic::resume_unwind;
 use std::process::ExitCode;
+use std::thread;
 use std::time::Instant;
 
 use anyhow::Result;
@@ -45,15 +49,23 @@ pub(crate) fn run(options: Options) -> Result<ExitCode> {
         let machine = setup::ensure(&Needs { ranges: Ranges::Usual, stack: true })?;
         Some((machine, build.finish()?))
     };
-    let failed_checks = if options.engines_only { Vec::new() } else { checks::run()? };
     if !options.engines_only {
         counts += cargo::test(&[], &[])?;
     }
-    if let Some((machine, agents)) = &machine {
-        let image = range_image(machine, "26.1-overlay2");
-        let compose = tools::compose(&machine.docker_host, &image)?.display().to_string();
-        counts += on_real_engines(machine, agents, &compose)?;
+    // Packages are installed by one at a time.
+    let buf = if options.engines_only { None } else { Some(tools::buf()?) };
+    if machine.is_some() {
+        setup::ensure_skopeo()?;
     }
+    let (on_engines, failed_checks) = thread::scope(|scope| {
+        let checks = buf.map(|buf| scope.spawn(|| checks::run(buf)));
+        let on_engines = machine.as_ref().map(|(machine, agents)| on_real_engines(machine, agents));
+        let failed =
+            checks.map(|checks| checks.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        (on_engines.transpose(), failed.transpose())
+    });
+    counts += on_engines?.unwrap_or_default();
+    let failed_checks = failed_checks?.unwrap_or_default();
     for check in &failed_checks {
         println!("check failed: {check}");
     }
@@ -76,8 +88,8 @@ fn range_image(machine: &Machine, tag: &str) -> String {
 
 /// The tests that are marked as ignored where no engine, or no Docker's compose to compare with, is
 /// at hand: one at a time, since each starts engines of its own and some measure memory.
-fn on_real_engines(machine: &Machine, agents: &Agents, compose: &str) -> Result<Counts> {
-    setup::ensure_skopeo()?;
+fn on_real_engines(machine: &Machine, agents: &Agents) -> Result<Counts> {
+    let compose = tools::compose(&machine.docker_host, &range_image(machine, "26.1-overlay2"))?;
     let binaries = [agents.host_agent.as_path(), agents.dind_agent.as_path()];
     let image = |name| range_image(machine, name);
     let environment = [
@@ -89,7 +101,7 @@ fn on_real_engines(machine: &Machine, agents: &Agents, compose: &str) -> Result<
         ("LONGSHORE_TEST_HOST_AGENT", agents.host_agent.display().to_string()),
         ("LONGSHORE_TEST_DIND_AGENT", agents.dind_agent.display().to_string()),
         ("LONGSHORE_TEST_AGENTS_IMAGE", setup::agents_image(&binaries)?),
-        ("LONGSHORE_TEST_COMPOSE", compose.to_owned()),
+        ("LONGSHORE_TEST_COMPOSE", compose.display().to_string()),
     ];
     // Examples in documentation, which `--tests` leaves out, are among the plain tests.
     let arguments = ["--tests", "--", "--ignored", "--test-threads=1", "--show-output"];

@@ -20,7 +20,7 @@ pub(super) fn cargo_deny() -> Result<PathBuf> {
         return Ok(found);
     }
     eprintln!("         cargo-deny is not on this machine: building it once (some minutes)");
-    let mut install = cargo::command();
+    let mut install = cargo::behind();
     // It runs for seconds: to optimise it would take longer than it ever saves.
     install
         .args(["install", "cargo-deny", "--locked", "--quiet", "--debug", "--root"])
