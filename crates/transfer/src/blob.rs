@@ -185,8 +185,8 @@ pub trait BlobSource: Send + Sync {
     /// [`BlobError::NotFound`], [`BlobError::OffsetBeyondEnd`], or that the source failed.
     async fn open(&self, digest: &Digest, offset: u64) -> Result<BlobStream, BlobError>;
 
-    /// The same for a reader that verifies the whole by itself, as a range does, which trusts no
-    /// host: a source that would have to hash for it need not, and its stream may end well although
+    /// The same for a reader that verifies the whole by itself, as a range's engine does, which trusts
+    /// no host: a source that would have to hash for it need not, and its stream may end well although
     /// the bytes are others. Their number is right, as ever.
     ///
     /// # Errors
