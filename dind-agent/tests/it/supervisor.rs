@@ -195,7 +195,7 @@ fn started(range: &Range, service: &str) -> Vec<i32> {
 
 #[test]
 fn what_is_killed_is_started_again_each_time() {
-    // More often than pauses double; `kill.rs` of the ranges does it to real engines.
+    // More often than pauses double; `survival.rs` of the ranges does it to real engines.
     const KILLS: usize = 4;
     let range = Range::start(ENGINE);
     for service in ["agent", "engine"] {

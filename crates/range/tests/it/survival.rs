@@ -1,4 +1,7 @@
 //! Whatever is killed, at whatever byte, on whatever path: it ends proven, and nobody lifts a finger.
+//!
+//! This leaves no core idle, and tests run in the order of their names: the others, which mostly wait
+//! for engines to start, come first, beside the checks of `cargo xtask test`.
 
 use std::collections::BTreeMap;
 
