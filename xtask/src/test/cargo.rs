@@ -28,15 +28,22 @@ fn program() -> OsString {
     std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
 }
 
-/// The same at the workspace's root, with what all others leave of the cores.
+/// A program at the workspace's root.
+fn at_root(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(program);
+    command.current_dir(crate::root()).stdin(Stdio::null());
+    command
+}
+
+/// Cargo at the workspace's root, with what all others leave of the cores.
 pub(super) fn behind() -> Command {
     program_behind(program())
 }
 
 /// As [`behind`], any program.
 pub(super) fn program_behind(program: impl AsRef<OsStr>) -> Command {
-    let mut command = Command::new("nice");
-    command.args(["-n", "19"]).arg(program).current_dir(crate::root()).stdin(Stdio::null());
+    let mut command = at_root("nice");
+    command.args(["-n", "19"]).arg(program);
     command
 }
 
@@ -49,11 +56,9 @@ pub(super) fn program_behind(program: impl AsRef<OsStr>) -> Command {
 /// # Errors
 /// When cargo cannot be started; a failing test is counted.
 pub(super) fn test(arguments: &[&str], environment: &[(&str, String)]) -> Result<Counts> {
-    let mut child = Command::new(program())
+    let mut child = at_root(program())
         .args(["test", "--workspace", "--all-features", "--no-fail-fast"])
         .args(arguments)
-        .current_dir(crate::root())
-        .stdin(Stdio::null())
         .envs(environment.iter().map(|(name, value)| (name, value)))
         .stdout(Stdio::piped())
         .spawn()
