@@ -24,10 +24,11 @@ mod space;
 mod verify;
 mod wanted;
 
+use std::process::ExitCode;
 use std::time::Duration;
 
 use agent::exit::Exit;
-use agent::process::Threads;
+use agent::process::{self, Threads};
 use agent::shutdown::Shutdown;
 use agent::supervise::{Child, end_with_supervisor, note_path, supervise};
 use anyhow::Context as _;
@@ -43,9 +44,21 @@ use registry::mirror::with_mirror;
 /// the last spans on their way to a collector.
 const AGENT_END: Duration = Duration::from_secs(5);
 
-/// How many threads a command is worth: a supervisor only waits.
+/// The whole process, from its command line to its exit code.
+///
+/// It is not in the binary: the body of an `async fn` is compiled in the crate that runs it, and this
+/// crate has most of them compiled anyhow.
 #[must_use]
-pub fn threads(command: &Command) -> Threads {
+pub fn main() -> ExitCode {
+    let config = Config::read();
+    let threads = threads(&config.command);
+    process::run("longshore-dind-agent", &config.telemetry, threads, |shutdown| {
+        run(config.command, shutdown)
+    })
+}
+
+/// How many threads a command is worth: a supervisor only waits.
+fn threads(command: &Command) -> Threads {
     match command {
         Command::Run(Run { supervised: false, .. })
         | Command::Healthcheck(_)

@@ -2,17 +2,10 @@
 
 use std::process::ExitCode;
 
-use agent::process;
-use dind_agent::config::Config;
-
 /// Frames of 1 MiB cross glibc's mmap threshold and fault their pages in anew each time.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
-    let config = Config::read();
-    let threads = dind_agent::threads(&config.command);
-    process::run("longshore-dind-agent", &config.telemetry, threads, |shutdown| {
-        dind_agent::run(config.command, shutdown)
-    })
+    dind_agent::main()
 }

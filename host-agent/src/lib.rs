@@ -19,11 +19,12 @@ pub mod store;
 mod notify;
 mod status;
 
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use agent::exit::Exit;
-use agent::process::Threads;
+use agent::process::{self, Threads};
 use agent::shutdown::Shutdown;
 use agent::supervise::{Child, end_with_supervisor, supervise};
 use anyhow::Context as _;
@@ -48,11 +49,21 @@ const ENGINE_WATCH: Duration = Duration::from_secs(2);
 /// work, and the last spans on their way to a collector.
 const AGENT_END: Duration = Duration::from_secs(5);
 
-/// Does what the command line says.
+/// The whole process, from its command line to its exit code.
 ///
-/// # Errors
-/// What could not be done, on what, why, and what to do about it.
-pub async fn run(command: Command, shutdown: Shutdown) -> anyhow::Result<Exit> {
+/// It is not in the binary: the body of an `async fn` is compiled in the crate that runs it, and this
+/// crate has most of them compiled anyhow.
+#[must_use]
+pub fn main() -> ExitCode {
+    let config = Config::read();
+    let threads = threads(&config.command);
+    process::run("longshore-host-agent", &config.telemetry, threads, |shutdown| {
+        run(config.command, shutdown)
+    })
+}
+
+/// Does what the command line says.
+async fn run(command: Command, shutdown: Shutdown) -> anyhow::Result<Exit> {
     match command {
         Command::Serve(config) => serve(config, shutdown).await,
         Command::Run(run) if run.supervised => {
@@ -71,8 +82,7 @@ pub async fn run(command: Command, shutdown: Shutdown) -> anyhow::Result<Exit> {
 }
 
 /// How many threads a command is worth: a supervisor only waits.
-#[must_use]
-pub fn threads(command: &Command) -> Threads {
+fn threads(command: &Command) -> Threads {
     match command {
         Command::Run(Run { supervised: false, .. })
         | Command::Healthcheck(_)
