@@ -24,10 +24,10 @@ const RANGES: usize = 10;
 const IMAGES: usize = 5;
 const ROUNDS: usize = 3;
 
-/// So short that the lease on an image runs out before it is its turn again: or else nothing would
-/// ever be collected.
-const LEASE: Duration = Duration::from_millis(400);
-const PAUSE: Duration = Duration::from_millis(150);
+/// So short that the lease on an image runs out before it is its turn again, or else nothing would
+/// ever be collected; and still far longer than an image takes where many tests share a core.
+const LEASE: Duration = Duration::from_millis(1500);
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// Removes all that may be removed, again and again; how many blobs that were.
 async fn prune_until(admin: AdminClient, done: Arc<AtomicBool>) -> u64 {
