@@ -4,9 +4,10 @@
 //! setup, agents ► plain tests ► tests on real engines ► results
 //!                           └─► checks (fmt, deny, buf, clippy, doc) ──┘
 //! ```
-//! Tests on engines leave a third of two cores idle, waiting for engines to start: that is where the
-//! checks are made, at the lowest priority. A check that fails does not stop the others, so that one
-//! run tells everything. Nothing is skipped: what cannot run is a failure that names what it lacks.
+//! Tests on engines run two at a time, since one leaves a third of two cores idle, waiting for
+//! engines to start; what two leave idle is where the checks are made, at the lowest priority. A check
+//! that fails does not stop the others, so that one run tells everything. Nothing is skipped: what
+//! cannot run is a failure that names what it lacks.
 
 mod cargo;
 mod checks;
@@ -87,7 +88,7 @@ fn range_image(machine: &Machine, tag: &str) -> String {
 }
 
 /// The tests that are marked as ignored where no engine, or no Docker's compose to compare with, is
-/// at hand: one at a time, since each starts engines of its own and some measure memory.
+/// at hand: two at a time, since each starts engines of its own, which need memory and disk.
 fn on_real_engines(machine: &Machine, agents: &Agents) -> Result<Counts> {
     let compose = tools::compose(&machine.docker_host, &range_image(machine, "26.1-overlay2"))?;
     let binaries = [agents.host_agent.as_path(), agents.dind_agent.as_path()];
@@ -104,6 +105,6 @@ fn on_real_engines(machine: &Machine, agents: &Agents) -> Result<Counts> {
         ("LONGSHORE_TEST_COMPOSE", compose.display().to_string()),
     ];
     // Examples in documentation, which `--tests` leaves out, are among the plain tests.
-    let arguments = ["--tests", "--", "--ignored", "--test-threads=1", "--show-output"];
+    let arguments = ["--tests", "--", "--ignored", "--test-threads=2", "--show-output"];
     cargo::test(&arguments, &environment)
 }

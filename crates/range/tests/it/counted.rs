@@ -25,7 +25,7 @@ const DOCUMENTS: u64 = 64 << 10;
 const QUESTIONS: u64 = 64 << 10;
 
 /// An engine that gave nothing of a layer for so long has nothing more to give.
-const SETTLED: Duration = Duration::from_secs(1);
+const SETTLED: Duration = Duration::from_secs(2);
 
 /// A way of reading the host's engine.
 #[derive(Clone, Copy, Debug)]
