@@ -15,7 +15,8 @@ use super::layer::TopLayers;
 use super::registry::Registry;
 use super::row::{Book, Bound, Row};
 use super::site::{Site, names};
-use super::{Bench, Measure, skopeo};
+use super::skopeo::Skopeo;
+use super::{Bench, Measure};
 use crate::setup::Store;
 
 /// What the goals are about.
@@ -62,16 +63,24 @@ pub(super) async fn run(bench: &Bench, store: Store) -> Result<Vec<Row>> {
     if cold || bench.wants(Measure::Unchanged) {
         contenders.push(Contender::SaveLoad);
     }
+    let (mut failures, mut refusals) = (Vec::new(), Vec::new());
+    let mut skopeo = None;
     if cold {
         contenders.push(Contender::Registry);
-        contenders.push(Contender::Skopeo);
+        // Of one release for both stores: the older engine's.
+        match Skopeo::ready(bench, bench.range_image(Store::Overlay2)?).await {
+            Ok(ready) => {
+                contenders.push(Contender::Skopeo);
+                skopeo = Some(ready);
+            }
+            Err(error) => refusals.push(bench.failed(SKOPEO, &error)),
+        }
     }
     let layers = if bench.wants(Measure::TopLayer) {
         Some(TopLayers::built(bench, store).await?)
     } else {
         None
     };
-    let (mut failures, mut refusals) = (Vec::new(), Vec::new());
     for round in 0..bench.rounds {
         contenders.rotate_left(usize::from(0 < round));
         for contender in contenders.clone() {
@@ -80,11 +89,11 @@ pub(super) async fn run(bench: &Bench, store: Store) -> Result<Vec<Row>> {
                 Contender::Ours => ours(bench, store, round, layers.as_ref(), &mut book).await,
                 Contender::SaveLoad => by_save_load(bench, store, &mut book).await,
                 Contender::Registry => by_registry(bench, store, registry, &mut book).await,
-                Contender::Skopeo => by_skopeo(bench, store, &mut book).await,
+                Contender::Skopeo => by_skopeo(bench, store, skopeo.as_ref(), &mut book).await,
             };
             let Err(error) = done else { continue };
             let words = bench.failed(&format!("{contender:?}"), &error);
-            // An engine that is too new for a peer is so in every round.
+            // An engine that a peer does not understand is not understood in any round.
             if contender == Contender::Skopeo {
                 contenders.retain(|contender| *contender != Contender::Skopeo);
                 refusals.push(words);
@@ -160,11 +169,17 @@ async fn by_registry(
     site.end().await
 }
 
-async fn by_skopeo(bench: &Bench, store: Store, book: &mut Book) -> Result<()> {
+async fn by_skopeo(
+    bench: &Bench,
+    store: Store,
+    skopeo: Option<&Skopeo>,
+    book: &mut Book,
+) -> Result<()> {
+    let Some(skopeo) = skopeo else { return Ok(()) };
     let site = Site::start(bench, 1).await?;
     let ranges = site.up(bench.range_image(store)?, &names("alone", 1)?).await?;
     let engine = &ranges[0].engine;
-    let copied = site.timed(&ranges, skopeo::copy(&site.host, engine, &bench.images)).await;
+    let copied = site.timed(&ranges, skopeo.copy(&site.host, engine, &bench.images)).await;
     if let Ok(take) = &copied {
         engine.must_have(&bench.images).await?;
         book.note(SKOPEO, take.clone());

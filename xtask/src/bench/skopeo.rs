@@ -1,23 +1,57 @@
 //! A peer: skopeo, from engine to engine.
 
 use anyhow::{Context as _, Result};
-use tokio::process::Command;
 
-use super::docker::{Docker, checked};
+use super::Bench;
+use super::docker::Docker;
 use crate::setup;
 
-/// Copies `images` one after the other, as a script does.
-///
-/// # Errors
-/// When the client is not on this machine, or is older than the oldest that an engine speaks to.
-pub(super) async fn copy(from: &Docker, into: &Docker, images: &[String]) -> Result<()> {
-    for image in images {
-        let mut command = Command::from(setup::command("skopeo")?);
-        command.args(["--insecure-policy", "copy", "--quiet"]);
-        command.args(["--src-daemon-host", &from.host, "--dest-daemon-host", &into.host]);
-        command.args([format!("docker-daemon:{image}"), format!("docker-daemon:{image}")]);
-        let output = command.kill_on_drop(true).output().await.context("starting skopeo")?;
-        checked("skopeo copy", &output)?;
+/// Copies the images that are its arguments one after the other, as a script does.
+const SCRIPT: &str = "set -e; from=$1; into=$2; shift 2
+for image; do
+    skopeo --insecure-policy copy --quiet --src-daemon-host \"$from\" --dest-daemon-host \"$into\" \
+\"docker-daemon:$image\" \"docker-daemon:$image\"
+done";
+
+/// A skopeo in a container that sees the host's processes, and by them every engine's socket.
+#[derive(Debug)]
+pub(super) struct Skopeo {
+    runner: Docker,
+    image: String,
+}
+
+impl Skopeo {
+    /// Makes its image, from the range image `from`, where there is none yet.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub(super) async fn ready(bench: &Bench, from: &str) -> Result<Self> {
+        let from = from.to_owned();
+        let image = tokio::task::spawn_blocking(move || setup::skopeo_image(&from)).await;
+        let image = image.context("making skopeo's image")??;
+        Ok(Self { runner: Docker::at(bench.host()), image })
     }
-    Ok(())
+
+    /// Copies `images`.
+    ///
+    /// # Errors
+    /// What skopeo says.
+    pub(super) async fn copy(&self, from: &Docker, into: &Docker, images: &[String]) -> Result<()> {
+        let (from, into) = (seen_inside(from), seen_inside(into));
+        let run = ["run", "--rm", "--privileged", "--pid=host", "--network=host"];
+        let program = ["--label", setup::LABEL, "--entrypoint", "sh", &self.image, "-c", SCRIPT];
+        let args = ["skopeo", &from, &into];
+        let images: Vec<&str> = images.iter().map(String::as_str).collect();
+        self.runner.run(&[&run[..], &program, &args, &images].concat()).await.map(drop)
+    }
+}
+
+/// The address of an engine's socket for who sees our processes, and not our files.
+fn seen_inside(engine: &Docker) -> String {
+    match engine.host.strip_prefix("unix://") {
+        Some(socket) if !socket.starts_with("/proc/") => {
+            format!("unix:///proc/{}/root{socket}", std::process::id())
+        }
+        _ => engine.host.clone(),
+    }
 }

@@ -22,6 +22,7 @@ mod network;
 mod packages;
 mod probe;
 mod rootfs;
+mod skopeo;
 mod stack;
 mod state;
 mod step;
@@ -31,6 +32,7 @@ use anyhow::Result;
 
 pub(crate) use self::agents::image as agents_image;
 pub(crate) use self::command::{command, find};
+pub(crate) use self::skopeo::image as skopeo_image;
 pub(crate) use self::state::State;
 pub(crate) use self::teardown::{stop_agents, teardown};
 

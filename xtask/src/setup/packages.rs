@@ -59,7 +59,6 @@ pub(super) const SKOPEO: &[Need] = &[need("skopeo", "skopeo")];
 /// What a bench measures beside: other ways to bring images into an engine, and what they take.
 pub(super) const PEERS: &[Need] = &[
     need("docker-registry", "docker-registry"),
-    need("skopeo", "skopeo"),
     need("nsenter", "util-linux"),
     need("setpriv", "util-linux"),
     need("mkfs.xfs", "xfsprogs"),
