@@ -38,11 +38,12 @@ impl Skopeo {
     /// What skopeo says.
     pub(super) async fn copy(&self, from: &Docker, into: &Docker, images: &[String]) -> Result<()> {
         let (from, into) = (seen_inside(from), seen_inside(into));
-        let run = ["run", "--rm", "--privileged", "--pid=host", "--network=host"];
-        let program = ["--label", setup::LABEL, "--entrypoint", "sh", &self.image, "-c", SCRIPT];
-        let args = ["skopeo", &from, &into];
+        // To look into another process's root is to be able to trace it.
+        let sees = ["--pid=host", "--cap-add=SYS_PTRACE", "--security-opt=apparmor=unconfined"];
+        let run = ["run", "--rm", "--network=host", "--label", setup::LABEL];
+        let program = ["--entrypoint", "sh", &self.image, "-c", SCRIPT, "skopeo", &from, &into];
         let images: Vec<&str> = images.iter().map(String::as_str).collect();
-        self.runner.run(&[&run[..], &program, &args, &images].concat()).await.map(drop)
+        self.runner.run(&[&run[..], &sees, &program, &images].concat()).await.map(drop)
     }
 }
 
