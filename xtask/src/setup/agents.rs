@@ -8,8 +8,8 @@ use anyhow::{Context as _, Result};
 
 use super::docker::Docker;
 use super::state::State;
-use super::step::{fingerprint, step};
-use super::{engine, rootfs};
+use super::step::fingerprint;
+use super::{ensure_image, rootfs};
 
 /// The image's name; its tag is the version of the agents.
 const REFERENCE: &str = concat!("longshore/agents:", env!("CARGO_PKG_VERSION"));
@@ -23,13 +23,7 @@ const DOCKERFILE: &str = "FROM scratch\nCOPY longshore-host-agent longshore-dind
 /// # Errors
 /// When no engine can be had or the build fails.
 pub(crate) fn image(binaries: &[&Path]) -> Result<String> {
-    let state = State::open()?;
-    let _lock = state.lock()?;
-    let engine = engine::ensure(&state)?;
-    step(&format!("image {REFERENCE}"), || {
-        let made = make(&engine.docker, &state, binaries)?;
-        Ok((REFERENCE.to_owned(), (if made { "built" } else { "there" }).to_owned()))
-    })
+    ensure_image(REFERENCE, |docker, state| make(docker, state, binaries))
 }
 
 /// Whether it had to be made.

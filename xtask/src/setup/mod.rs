@@ -30,6 +30,8 @@ mod teardown;
 
 use anyhow::Result;
 
+use self::docker::Docker;
+
 pub(crate) use self::agents::image as agents_image;
 pub(crate) use self::command::{command, find};
 pub(crate) use self::skopeo::image as skopeo_image;
@@ -172,6 +174,23 @@ pub(crate) fn ensure(needs: &Needs) -> Result<Machine> {
         private_engine: engine.private,
         range_images,
         stack,
+    })
+}
+
+/// Makes an image of ours by `make`, which says whether it had to, and answers what it is called.
+///
+/// # Errors
+/// When no engine can be had, or those of `make`.
+fn ensure_image(
+    reference: &str,
+    make: impl FnOnce(&Docker, &State) -> Result<bool>,
+) -> Result<String> {
+    let state = State::open()?;
+    let _lock = state.lock()?;
+    let engine = engine::ensure(&state)?;
+    step::step(&format!("image {reference}"), || {
+        let made = make(&engine.docker, &state)?;
+        Ok((reference.to_owned(), (if made { "built" } else { "there" }).to_owned()))
     })
 }
 

@@ -7,8 +7,8 @@ use anyhow::{Context as _, Result};
 
 use super::docker::Docker;
 use super::state::State;
-use super::step::{fingerprint, step};
-use super::{engine, rootfs};
+use super::step::fingerprint;
+use super::{ensure_image, rootfs};
 
 /// The image's name.
 const REFERENCE: &str = "longshore/skopeo:1";
@@ -24,13 +24,7 @@ const INSTALL: &str = "RUN if command -v apt-get; then \
 /// # Errors
 /// When no engine can be had or the build fails.
 pub(crate) fn image(range_image: &str) -> Result<String> {
-    let state = State::open()?;
-    let _lock = state.lock()?;
-    let engine = engine::ensure(&state)?;
-    step(&format!("image {REFERENCE}"), || {
-        let made = make(&engine.docker, &state, range_image)?;
-        Ok((REFERENCE.to_owned(), (if made { "built" } else { "there" }).to_owned()))
-    })
+    ensure_image(REFERENCE, |docker, state| make(docker, state, range_image))
 }
 
 /// Whether it had to be made.
