@@ -38,17 +38,14 @@ fn make(docker: &Docker, state: &State, binaries: &[&Path]) -> Result<bool> {
     if docker.has_image(REFERENCE, &recipe) {
         return Ok(false);
     }
-    let context = state.build().join("agents.context");
-    let log = state.build().join("agents.log");
-    rootfs::remove(&context)?;
-    rootfs::write(&context, "Dockerfile", DOCKERFILE, 0o644)?;
-    for binary in binaries {
-        let name = binary.file_name().context("a binary has a name")?;
-        fs::copy(binary, context.join(name))
-            .with_context(|| format!("copying {}", binary.display()))?;
-    }
-    docker.build(REFERENCE, &recipe, &context, &log)?;
-    rootfs::remove(&context)?;
-    rootfs::remove(&log)?;
+    docker.build(state, "agents", REFERENCE, &recipe, |context| {
+        rootfs::write(context, "Dockerfile", DOCKERFILE, 0o644)?;
+        for binary in binaries {
+            let name = binary.file_name().context("a binary has a name")?;
+            fs::copy(binary, context.join(name))
+                .with_context(|| format!("copying {}", binary.display()))?;
+        }
+        Ok(())
+    })?;
     Ok(true)
 }

@@ -5,8 +5,9 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail};
 
-use super::RECIPE_LABEL;
 use super::command::{bound, command_at, find, find_all, run, succeeds};
+use super::state::State;
+use super::{RECIPE_LABEL, rootfs};
 
 /// How long an engine may take to say its version before it counts as not answering, in seconds.
 const ANSWER_SECONDS: &str = "10";
@@ -93,14 +94,31 @@ impl Docker {
         succeeds(aim(&mut command, &self.host))
     }
 
-    /// Builds `tag` from the context folder, or from a lone Dockerfile, and logs to `log`.
-    ///
-    /// By the classic builder, which every engine has without a plug-in. Its network is the host's, so
-    /// that neither NAT nor a resolver on a loopback address matters.
+    /// Builds `tag` from what `fill` writes into an empty context folder, called `name` in the state's
+    /// folder for builds; folder and log stay when the build fails.
     ///
     /// # Errors
-    /// When the build fails; the message quotes the end of the log.
-    pub(super) fn build(&self, tag: &str, recipe: &str, context: &Path, log: &Path) -> Result<()> {
+    /// Those of `fill`, or when the build fails; the message quotes the end of the log.
+    pub(super) fn build(
+        &self,
+        state: &State,
+        name: &str,
+        tag: &str,
+        recipe: &str,
+        fill: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<()> {
+        let context = state.build().join(format!("{name}.context"));
+        let log = state.build().join(format!("{name}.log"));
+        rootfs::remove(&context)?;
+        fill(&context)?;
+        self.build_from(tag, recipe, &context, &log)?;
+        rootfs::remove(&context)?;
+        rootfs::remove(&log)
+    }
+
+    /// By the classic builder, which every engine has without a plug-in. Its network is the host's, so
+    /// that neither NAT nor a resolver on a loopback address matters.
+    fn build_from(&self, tag: &str, recipe: &str, context: &Path, log: &Path) -> Result<()> {
         let label = format!("--label={RECIPE_LABEL}={recipe}");
         let mut command = self.bound(&["build", "--network=host", "--force-rm", "--pull=false"])?;
         for name in ["http_proxy", "https_proxy", "no_proxy"] {

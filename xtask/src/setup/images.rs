@@ -1,11 +1,10 @@
 //! Range images: engines of several ages on each of Docker's image stores, from a registry or from
 //! Debian packages.
 
-use std::fs;
 use std::net::{TcpStream, ToSocketAddrs as _};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
 use super::docker::Docker;
 use super::packages;
@@ -230,18 +229,14 @@ fn make(docker: &Docker, state: &State, recipe: &Recipe, can_pull: bool) -> Resu
 }
 
 fn build_on(docker: &Docker, state: &State, recipe: &Recipe, base: &str) -> Result<()> {
-    let context = state.build().join(format!("{}.context", recipe.name));
-    rootfs::remove(&context)?;
-    rootfs::write(&context, "root/usr/local/bin/range-engine", RANGE_ENGINE, 0o755)?;
-    rootfs::write(&context, "root/etc/longshore/daemon.json", recipe.daemon_json, 0o644)?;
     let dockerfile = format!(
         "FROM {base}\nCOPY root/ /\nVOLUME /var/lib/docker\nENTRYPOINT [\"/usr/local/bin/range-engine\"]\nCMD []\n"
     );
-    fs::write(context.join("Dockerfile"), dockerfile).context("writing a Dockerfile")?;
-    let log = state.build().join(format!("{}.log", recipe.name));
-    docker.build(&recipe.reference(), &recipe.fingerprint(), &context, &log)?;
-    rootfs::remove(&context)?;
-    rootfs::remove(&log)
+    docker.build(state, recipe.name, &recipe.reference(), &recipe.fingerprint(), |context| {
+        rootfs::write(context, "root/usr/local/bin/range-engine", RANGE_ENGINE, 0o755)?;
+        rootfs::write(context, "root/etc/longshore/daemon.json", recipe.daemon_json, 0o644)?;
+        rootfs::write(context, "Dockerfile", &dockerfile, 0o644)
+    })
 }
 
 /// Whether pulling is worth a try: a proxy may lead to the registry, or a connection does.

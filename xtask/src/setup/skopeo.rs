@@ -36,12 +36,8 @@ fn make(docker: &Docker, state: &State, range_image: &str) -> Result<bool> {
     if docker.has_image(REFERENCE, &recipe) {
         return Ok(false);
     }
-    let context = state.build().join("skopeo.context");
-    let log = state.build().join("skopeo.log");
-    rootfs::remove(&context)?;
-    rootfs::write(&context, "Dockerfile", &dockerfile, 0o644)?;
-    docker.build(REFERENCE, &recipe, &context, &log)?;
-    rootfs::remove(&context)?;
-    rootfs::remove(&log)?;
+    docker.build(state, "skopeo", REFERENCE, &recipe, |context| {
+        rootfs::write(context, "Dockerfile", &dockerfile, 0o644)
+    })?;
     Ok(true)
 }

@@ -154,14 +154,13 @@ fn one(docker: &Docker, state: &State, image: &Image) -> Result<bool> {
         if docker.has_image(&reference, &image.fingerprint()) {
             return Ok((false, "there".to_owned()));
         }
-        let context = state.build().join(format!("{}.context", image.name));
-        rootfs::write(&context, "Dockerfile", image.dockerfile, 0o644)?;
-        let log = state.build().join(format!("{}.log", image.name));
-        let build = || docker.build(&reference, &image.fingerprint(), &context, &log);
+        let build = || {
+            docker.build(state, image.name, &reference, &image.fingerprint(), |context| {
+                rootfs::write(context, "Dockerfile", image.dockerfile, 0o644)
+            })
+        };
         // Once more, since it stands on mirrors: the steps that were finished are not done again.
         build().or_else(|_| build())?;
-        rootfs::remove(&context)?;
-        rootfs::remove(&log)?;
         let size =
             docker.inspect_image(&reference, "{{.Size}}").and_then(|size| size.parse::<u64>().ok());
         Ok((true, format!("built, {} MB", size.unwrap_or(0) / 1_000_000)))
