@@ -24,7 +24,7 @@ use transfer::{
 
 /// As in the agents.
 #[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Large enough that what is done once per blob does not count.
 const SIZE: u64 = 64 << 20;

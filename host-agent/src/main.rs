@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 /// Frames of 1 MiB cross glibc's mmap threshold and fault their pages in anew each time.
 #[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     host_agent::main()

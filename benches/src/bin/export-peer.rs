@@ -13,7 +13,7 @@ use clap::Parser;
 
 /// As in the agents: 1 MiB buffers fault pages under glibc's allocator.
 #[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Reads an engine's images by Longshore and by `docker save`, interleaved, and prints a JSON object
 /// for each measure.

@@ -11,7 +11,7 @@ use transfer::StoreKind;
 
 /// As in the agents.
 #[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// What all of it may take, in seconds: 20 images in 50 ranges.
 const GOAL: f64 = 1.0;

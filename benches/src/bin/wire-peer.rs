@@ -4,7 +4,7 @@ use anyhow::Context as _;
 
 /// As in the agents: 1 MiB buffers fault pages under glibc's allocator.
 #[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
