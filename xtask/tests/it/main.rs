@@ -3,3 +3,4 @@
 
 mod edges;
 mod rooms;
+mod sources;

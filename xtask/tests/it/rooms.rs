@@ -1,69 +1,13 @@
-//! Who may name what, and how large a room may be: checked against the sources.
+//! Names that may stand in certain rooms only, and the sign on each door.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use crate::sources::{Source, sources};
 
-/// A file past this wants to be a folder of rooms, or to lose a duty.
-const MOST_LINES: usize = 450;
-
-struct Source {
-    /// Relative to the workspace, with forward slashes.
-    path: String,
-    text: String,
-}
-
-impl Source {
-    fn generated(&self) -> bool {
-        self.path.starts_with("proto/src/gen/")
-    }
-
-    /// The code with its comments and everything from the first test module on left out.
-    fn code(&self) -> String {
-        let body = self.text.split("#[cfg(test)]").next().unwrap_or_default();
-        let lines = body.lines().filter(|line| !line.trim_start().starts_with("//"));
-        lines.collect::<Vec<_>>().join("\n")
-    }
-}
-
-fn sources() -> Vec<Source> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let mut found = Vec::new();
-    let mut folders: Vec<PathBuf> =
-        ["crates", "proto", "host-agent", "dind-agent", "xtask", "benches"]
-            .map(|folder| root.join(folder))
-            .to_vec();
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
-                let text = fs::read_to_string(&path).unwrap();
-                let path = path.strip_prefix(root).unwrap().to_string_lossy().replace('\\', "/");
-                found.push(Source { path, text });
-            }
-        }
-    }
-    assert!(found.len() > 20, "the walk found only {} sources", found.len());
-    found
-}
-
-/// Asserts that `word` stands only in files whose path begins with one of `homes`.
-fn check_named_only_in(word: &str, homes: &[&str], reason: &str) {
-    for source in sources() {
-        let home = homes.iter().any(|home| source.path.starts_with(home));
-        if !home && !source.path.contains("/tests/") {
-            assert!(!source.code().contains(word), "{} names {word}: {reason}", source.path);
-        }
-    }
-}
-
-#[test]
-fn names_stay_in_their_rooms() {
-    check_named_only_in("bollard::", &["crates/engine/src/docker"], "invariant 4");
-    check_named_only_in("aws_lc_rs::", &["crates/transfer/src/digest.rs"], "invariant 4");
-    check_named_only_in(
-        "prost::",
+/// Paths that only some rooms may name: what they begin with, the rooms, and why.
+const RESERVED: &[(&str, &[&str], &str)] = &[
+    ("bollard", &["crates/engine/src/docker"], "invariant 4"),
+    ("aws_lc_rs", &["crates/transfer/src/digest.rs"], "invariant 4"),
+    (
+        "prost",
         // containerd's own API, whose messages are declared by hand.
         &[
             "proto/",
@@ -71,36 +15,139 @@ fn names_stay_in_their_rooms() {
             "crates/engine/src/docker/load/ingest",
         ],
         "invariant 3: generated types never leave proto",
-    );
-    check_named_only_in(
-        "proto::gen",
-        &["proto/"],
-        "invariant 3: generated types never leave proto",
-    );
+    ),
+];
+
+/// Paths that libraries may not name: they take values and print nothing.
+const PROCESS_ONLY: &[&str] = &[
+    "env::var",
+    "env::var_os",
+    "env::args",
+    "env::args_os",
+    "env::current_dir",
+    "println",
+    "eprintln",
+    "tracing_subscriber",
+];
+
+/// Crates under `crates/` that are the command line's side of a process.
+const PROCESS_CRATES: &[&str] = &["crates/agent/", "crates/longshore/"];
+
+/// Whether `path` is `name` or lies beneath it, from its first segment or from a later one.
+fn names(path: &str, name: &str) -> bool {
+    let beneath = |at: usize| {
+        let before = at == 0 || path[..at].ends_with("::");
+        let after = &path[at + name.len()..];
+        before && (after.is_empty() || after.starts_with("::"))
+    };
+    path.match_indices(name).any(|(at, _)| beneath(at))
+}
+
+/// The sources that name a reserved path outside its rooms.
+fn out_of_place(all: &[Source]) -> Vec<String> {
+    let checked = all.iter().filter(|source| !source.is_test() && !source.is_generated());
+    checked
+        .flat_map(|source| {
+            let paths = source.paths();
+            RESERVED.iter().filter_map(move |(name, rooms, reason)| {
+                let home = rooms.iter().any(|room| source.path.starts_with(room));
+                let named = paths
+                    .iter()
+                    .any(|path| path.strip_prefix(name).is_some_and(|rest| rest.starts_with("::")));
+                (!home && named).then(|| format!("{} names {name}: {reason}", source.path))
+            })
+        })
+        .collect()
+}
+
+/// The libraries that name what only a process may.
+fn libraries_that_act(all: &[Source]) -> Vec<String> {
+    let is_library = |source: &&Source| {
+        source.path.starts_with("crates/")
+            && !PROCESS_CRATES.iter().any(|room| source.path.starts_with(room))
+            && !source.is_test()
+    };
+    all.iter()
+        .filter(is_library)
+        .flat_map(|source| {
+            let paths = source.paths();
+            PROCESS_ONLY.iter().filter_map(move |word| {
+                let named = paths.iter().any(|path| names(path, word));
+                named.then(|| format!("{} names {word}: libraries take values", source.path))
+            })
+        })
+        .collect()
+}
+
+/// The public doors of `proto` through which a generated type could leave.
+fn open_doors(all: &[Source]) -> Vec<String> {
+    let is_proto = |source: &&Source| {
+        source.path.starts_with("proto/src/") && !source.is_generated() && !source.is_test()
+    };
+    let shown = |item: &syn::Item| match item {
+        syn::Item::Mod(item) if matches!(item.vis, syn::Visibility::Public(_)) => {
+            let name = item.ident.to_string();
+            ["wire", "generated"].contains(&name.as_str()).then_some(name)
+        }
+        syn::Item::Use(item) if matches!(item.vis, syn::Visibility::Public(_)) => {
+            let mut paths = Vec::new();
+            crate::sources::collect_paths(quote::ToTokens::to_token_stream(&item.tree), &mut paths);
+            paths.into_iter().find(|path| names(path, "wire") || names(path, "generated"))
+        }
+        _ => None,
+    };
+    all.iter()
+        .filter(is_proto)
+        .flat_map(|source| {
+            let doors: Vec<String> = source.items().iter().filter_map(shown).collect();
+            doors.into_iter().map(|door| format!("{} shows {door}", source.path))
+        })
+        .collect()
+}
+
+#[test]
+fn names_stay_in_their_rooms() {
+    let found = out_of_place(&sources());
+    assert!(found.is_empty(), "{}", found.join("\n"));
 }
 
 #[test]
 fn the_core_reads_no_environment_and_talks_to_nobody() {
-    let libraries = sources().into_iter().filter(|source| {
-        source.path.starts_with("crates/")
-            && !source.path.starts_with("crates/agent/")
-            && !source.path.contains("/tests")
-    });
-    for source in libraries {
-        let code = source.code();
-        for word in ["env::var", "env::args", "env::current_dir", "println!", "tracing_subscriber"]
-        {
-            assert!(!code.contains(word), "{} names {word}: libraries take values", source.path);
-        }
+    let found = libraries_that_act(&sources());
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+#[test]
+fn generated_types_stay_in_proto() {
+    let all = sources();
+    let declared = all.iter().any(|source| source.text.contains("mod generated;"));
+    assert!(declared, "the bindings are declared under another name: name it in `open_doors`");
+    let found = open_doors(&all);
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+#[test]
+fn every_room_has_a_sign() {
+    for source in sources().iter().filter(|source| !source.is_generated()) {
+        let first = source.text.lines().next().unwrap_or_default();
+        assert!(first.starts_with("//!"), "{} has no sign on its door", source.path);
     }
 }
 
 #[test]
-fn every_room_has_a_sign_and_fits() {
-    for source in sources().iter().filter(|source| !source.generated()) {
-        let first = source.text.lines().next().unwrap_or_default();
-        assert!(first.starts_with("//!"), "{} has no sign on its door", source.path);
-        let lines = source.text.lines().count();
-        assert!(lines <= MOST_LINES, "{} has {lines} lines: make it a folder", source.path);
+fn a_name_out_of_its_room_is_found_wherever_it_stands() {
+    let source = |path: &str, text: &str| Source { path: path.to_owned(), text: text.to_owned() };
+    // Behind a test module, in a macro, and inside a `use` tree.
+    let behind = "#[cfg(test)] mod tests {} fn f() { bollard::Docker::new(); }";
+    for text in [behind, "fn f() { m!(bollard::x) }", "use bollard::{a, b::c};"] {
+        assert_eq!(out_of_place(&[source("crates/range/src/up.rs", text)]).len(), 1, "{text}");
+        assert!(out_of_place(&[source("crates/engine/src/docker/mod.rs", text)]).is_empty());
     }
+    let acts = "#[cfg(test)] mod tests {} fn f() { std::env::var(\"X\"); println!(\"{}\", 1) }";
+    assert_eq!(libraries_that_act(&[source("crates/range/src/up.rs", acts)]).len(), 2);
+    assert!(libraries_that_act(&[source("crates/agent/src/up.rs", acts)]).is_empty());
+    for text in ["pub mod wire;", "pub use crate::wire::generated::Image;", "pub use wire::X;"] {
+        assert_eq!(open_doors(&[source("proto/src/lib.rs", text)]).len(), 1, "{text}");
+    }
+    assert!(open_doors(&[source("proto/src/lib.rs", "mod wire; use wire::X;")]).is_empty());
 }
