@@ -9,12 +9,12 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use agent::shutdown::Shutdown;
 use anyhow::{Context as _, Result, ensure};
 use clap::Parser as _;
 use engine::fixture::FakeDocker;
 use futures::future::try_join_all;
 use futures::{StreamExt as _, TryStreamExt as _};
+use process::shutdown::Shutdown;
 use proto::control::SyncEvent;
 use proto::{AdminClient, Endpoint, RangeClient};
 use tempfile::TempDir;
@@ -43,7 +43,7 @@ pub struct Fleet {
     clients: Vec<RangeClient>,
     /// Of the host first, then of each range.
     engines: Vec<FakeDocker>,
-    agents: Vec<JoinHandle<Result<agent::exit::Exit>>>,
+    agents: Vec<JoinHandle<Result<process::exit::Exit>>>,
     shutdown: Shutdown,
     _folder: TempDir,
 }

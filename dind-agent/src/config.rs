@@ -5,13 +5,13 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use agent::completions::Completions;
-use agent::inspect::{Inspect, InspectError, InspectFlags};
-use agent::telemetry::Telemetry;
-use agent::units;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use engine::docker::LoadWay;
+use process::completions::Completions;
+use process::inspect::{Inspect, InspectError, InspectFlags};
+use process::telemetry::Telemetry;
+use process::units;
 use proto::channel::Endpoint;
 use transfer::Reference;
 

@@ -4,12 +4,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use agent::memory;
-use agent::supervise::Note;
 use async_trait::async_trait;
 use engine::HeldImage;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
+use process::memory;
+use process::supervise::Note;
 use proto::control::{
     ControlError, ImagePlan, RangeControl, RangeImage, RangeStatus, Reach, SyncEvent, VerifyEvent,
 };
@@ -59,7 +59,7 @@ impl Control {
     }
 
     async fn host_reach(&self) -> Reach<()> {
-        match agent::health::check(self.host.endpoint(), ANSWER_WITHIN).await {
+        match process::health::check(self.host.endpoint(), ANSWER_WITHIN).await {
             Ok(()) => Reach::Up(()),
             Err(error) => Reach::Down(format!("{error:#}")),
         }

@@ -27,11 +27,11 @@ mod wanted;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use agent::exit::Exit;
-use agent::process::{self, Threads};
-use agent::shutdown::Shutdown;
-use agent::supervise::{Child, end_with_supervisor, note_path, supervise};
 use anyhow::Context as _;
+use process::exit::Exit;
+use process::run::{self, Threads};
+use process::shutdown::Shutdown;
+use process::supervise::{Child, end_with_supervisor, note_path, supervise};
 use proto::Endpoint;
 
 pub use control::Control;
@@ -52,7 +52,7 @@ const AGENT_END: Duration = Duration::from_secs(5);
 pub fn main() -> ExitCode {
     let config = Config::read();
     let threads = threads(&config.command);
-    process::run("longshore-dind-agent", &config.telemetry, threads, |shutdown| {
+    run::run("longshore-dind-agent", &config.telemetry, threads, |shutdown| {
         run(config.command, shutdown)
     })
 }
@@ -83,7 +83,7 @@ pub async fn run(command: Command, shutdown: Shutdown) -> anyhow::Result<Exit> {
         Command::Serve(config) => serve(config, shutdown).await,
         Command::Sync(config) => once::sync(config, shutdown).await,
         Command::Healthcheck(config) => {
-            agent::health::check(&Endpoint::unix(&config.listen), config.timeout).await?;
+            process::health::check(&Endpoint::unix(&config.listen), config.timeout).await?;
             Ok(Exit::Ok)
         }
         Command::Seed(seed) => seed::run(seed).await,

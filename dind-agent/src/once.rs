@@ -7,10 +7,10 @@ use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use agent::exit::Exit;
-use agent::shutdown::Shutdown;
 use anyhow::{Context as _, bail};
 use futures::TryStreamExt as _;
+use process::exit::Exit;
+use process::shutdown::Shutdown;
 use proto::client::is_serving;
 use proto::control::{Reach, SyncEvent};
 use proto::{Endpoint, RangeClient, RemoteHost};
@@ -107,7 +107,7 @@ async fn alone(config: &Sync) -> anyhow::Result<(EngineInfo, Vec<ImageReport>)> 
 
 /// Looks whether the host agent has images to give. One that has none can say what it waits for.
 async fn host_serves(host: &RemoteHost) -> anyhow::Result<()> {
-    let Err(error) = agent::health::check(host.endpoint(), HOST_ANSWERS_WITHIN).await else {
+    let Err(error) = process::health::check(host.endpoint(), HOST_ANSWERS_WITHIN).await else {
         return Ok(());
     };
     match timeout(HOST_ANSWERS_WITHIN, host.list()).await {

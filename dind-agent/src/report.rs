@@ -1,5 +1,6 @@
 //! Results on stdout: a table for people, or one JSON object a line for programs.
 
+use process::output::{Table, printable, seconds, size, yes_no};
 use serde::Serialize;
 use transfer::event::ImageReport;
 use transfer::{EngineInfo, Outcome, StoreKind};
@@ -48,23 +49,13 @@ pub(crate) fn json(lines: &[Line<'_>]) -> serde_json::Result<String> {
     lines.iter().map(|line| Ok(serde_json::to_string(line)? + "\n")).collect()
 }
 
-/// Columns for people; errors beneath the image that they belong to.
+/// A table for people; below it, each error after the image that it belongs to.
 pub(crate) fn table(lines: &[Line<'_>]) -> String {
-    let header = ["IMAGE", "OUTCOME", "PROVEN", "MOVED", "NOT MOVED", "SECONDS"].map(String::from);
-    let rows: Vec<[String; 6]> = std::iter::once(header).chain(lines.iter().map(row)).collect();
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
-    let widths: Vec<usize> = (0..6).filter_map(width).collect();
-    let mut text = String::new();
-    for (position, row) in rows.iter().enumerate() {
-        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
-        text += cells.collect::<Vec<_>>().join("  ").trim_end();
-        text += "\n";
-        let error = position.checked_sub(1).and_then(|line| lines[line].error);
-        if let Some(error) = error {
-            text += &format!("  {error}\n");
-        }
-    }
-    text
+    let mut table = Table::new(["IMAGE", "OUTCOME", "PROVEN", "MOVED>", "NOT MOVED>", "TIME>"]);
+    lines.iter().for_each(|line| table.row(row(line)));
+    let errors = lines.iter().filter_map(|line| Some((&line.image, line.error?)));
+    let errors = errors.map(|(image, error)| format!("{image}: {}\n", printable(error)));
+    format!("{table}{}", errors.collect::<String>())
 }
 
 fn row(line: &Line<'_>) -> [String; 6] {
@@ -76,27 +67,11 @@ fn row(line: &Line<'_>) -> [String; 6] {
     [
         line.image.clone(),
         outcome.into(),
-        if line.proven { "yes" } else { "no" }.into(),
-        bytes(line.bytes_moved),
-        bytes(line.bytes_saved),
-        format!("{:.2}", line.seconds),
+        yes_no(line.proven).into(),
+        size(line.bytes_moved),
+        size(line.bytes_saved),
+        seconds(line.seconds),
     ]
-}
-
-/// A size for people, in the unit that leaves one to four digits before the point.
-fn bytes(count: u64) -> String {
-    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
-    if count < 1024 {
-        return format!("{count} B");
-    }
-    let mut scale = 1024_u64;
-    let mut unit = 0;
-    while unit + 1 < UNITS.len() && 1024 <= count / scale {
-        scale *= 1024;
-        unit += 1;
-    }
-    let tenths = u128::from(count) * 10 / u128::from(scale);
-    format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit])
 }
 
 fn milliseconds(seconds: f64) -> f64 {
@@ -144,30 +119,15 @@ mod tests {
     }
 
     #[test]
-    fn the_table_tells_errors_beneath_their_image() {
+    fn errors_stand_below_the_table_with_their_image() {
         let (engine, reports) =
             (engine(), [report(Outcome::Synced, None), report(Outcome::Failed, Some("no host"))]);
         assert_eq!(
             table(&lines("lab-1", &engine, &reports)),
-            "IMAGE        OUTCOME  PROVEN  MOVED    NOT MOVED  SECONDS\n\
-             postgres:16  synced   yes     5.0 MiB  1.4 KiB    1.25\n\
-             postgres:16  failed   no      5.0 MiB  1.4 KiB    1.25\n  \
-             no host\n"
+            "IMAGE        OUTCOME  PROVEN    MOVED  NOT MOVED   TIME\n\
+             postgres:16  synced   yes     5.0 MiB    1.4 KiB  1.3 s\n\
+             postgres:16  failed   no      5.0 MiB    1.4 KiB  1.3 s\n\
+             postgres:16: no host\n"
         );
-    }
-
-    #[test]
-    fn sizes_are_shown_in_powers_of_1024() {
-        let cases = [
-            (0, "0 B"),
-            (1023, "1023 B"),
-            (1024, "1.0 KiB"),
-            (1 << 20, "1.0 MiB"),
-            ((1 << 30) + (1 << 29), "1.5 GiB"),
-            (u64::MAX, "16777215.9 TiB"),
-        ];
-        for (count, text) in cases {
-            assert_eq!(bytes(count), text);
-        }
     }
 }

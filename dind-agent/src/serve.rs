@@ -4,11 +4,11 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use agent::exit::Exit;
-use agent::shutdown::Shutdown;
-use agent::supervise::note_path;
 use anyhow::Context as _;
 use futures::future::try_join_all;
+use process::exit::Exit;
+use process::shutdown::Shutdown;
+use process::supervise::note_path;
 use proto::RemoteHost;
 use proto::server::{Caps, Health, Listener, RANGE_SERVICES, ServeError, Server, Services};
 use tokio::time::Instant;

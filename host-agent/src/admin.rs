@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use agent::memory;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
+use process::memory;
 use proto::admin::{
     AdminError, HostAdmin, HostStats, Pruned, Pruning, ServedRange, StoreCheck, StoreStats,
 };

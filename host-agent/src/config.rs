@@ -7,12 +7,12 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use agent::completions::Completions;
-use agent::inspect::{Inspect, InspectError, InspectFlags};
-use agent::telemetry::Telemetry;
-use agent::units::{self, ByteSize};
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
+use process::completions::Completions;
+use process::inspect::{Inspect, InspectError, InspectFlags};
+use process::telemetry::Telemetry;
+use process::units::{self, ByteSize};
 
 use proto::RangeName;
 

@@ -23,12 +23,12 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use agent::exit::Exit;
-use agent::process::{self, Threads};
-use agent::shutdown::Shutdown;
-use agent::supervise::{Child, end_with_supervisor, supervise};
 use anyhow::Context as _;
 use futures::future::try_join_all;
+use process::exit::Exit;
+use process::run::{self, Threads};
+use process::shutdown::Shutdown;
+use process::supervise::{Child, end_with_supervisor, supervise};
 use proto::library::{AllImages, Terms};
 use proto::server::{Caps, HOST_SERVICES, Health, Listener, ServeError, Server};
 use proto::{Endpoint, Library};
@@ -57,7 +57,7 @@ const AGENT_END: Duration = Duration::from_secs(5);
 pub fn main() -> ExitCode {
     let config = Config::read();
     let threads = threads(&config.command);
-    process::run("longshore-host-agent", &config.telemetry, threads, |shutdown| {
+    run::run("longshore-host-agent", &config.telemetry, threads, |shutdown| {
         run(config.command, shutdown)
     })
 }
@@ -73,7 +73,7 @@ async fn run(command: Command, shutdown: Shutdown) -> anyhow::Result<Exit> {
         Command::Run(run) => supervise(vec![child(&run)?], shutdown).await,
         Command::Healthcheck(config) => {
             let admin = Endpoint::unix(admin_socket(&config.state_dir));
-            agent::health::check(&admin, config.timeout).await?;
+            process::health::check(&admin, config.timeout).await?;
             Ok(Exit::Ok)
         }
         Command::Status(config) => status::status(config).await,

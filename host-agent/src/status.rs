@@ -4,14 +4,13 @@
 //! the agent in that range knows, and is asked over the socket that it made. That socket's folder is
 //! the range's own, so the socket is opened without following a link, and its word is shown as such.
 
-use std::io::Write as _;
 use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 
-use agent::exit::Exit;
-use agent::units::approximate;
 use anyhow::Context as _;
 use futures::future::join_all;
+use process::exit::Exit;
+use process::output::{Table, print, short_digest, size, time, yes_no};
 use proto::admin::{HostStats, ServedRange};
 use proto::client::is_serving;
 use proto::control::{RangeStatus, Reach};
@@ -46,7 +45,7 @@ pub(crate) async fn status(config: Status) -> anyhow::Result<Exit> {
         Format::Table => table(&shown),
         Format::Json => format!("{}\n", as_json(&shown)),
     };
-    std::io::stdout().write_all(text.as_bytes()).context("printing the status")?;
+    print(&text)?;
     Ok(if shown.serving { Exit::Ok } else { Exit::SomeFailed })
 }
 
@@ -74,27 +73,29 @@ fn table(shown: &Shown) -> String {
     };
     let marks = match store.high_water {
         0 => "not collected".to_owned(),
-        high => format!("collected above {}", approximate(high)),
+        high => format!("collected above {}", size(high)),
     };
     let way = if export_way.is_empty() { "not known yet" } else { export_way };
     let mut text = format!(
-        "agent    {} {}, up {} s\nengine   {engine}\nlayers   by {way}, {} read\nstore    {} in {} \
+        "agent    {} {}, up {}\nengine   {engine}\nlayers   by {way}, {} read\nstore    {} in {} \
          blobs, {marks}, {} free\n",
         shown.stats.version,
         if shown.serving { "serves" } else { "does not serve" },
-        shown.stats.uptime.as_secs(),
-        approximate(shown.stats.engine_bytes_read),
-        approximate(store.bytes),
+        time(shown.stats.uptime),
+        size(shown.stats.engine_bytes_read),
+        size(store.bytes),
         store.blobs,
-        approximate(store.free),
+        size(store.free),
     );
     if !shown.ranges.is_empty() {
-        let header = ["RANGE", "WANTED", "IN STEP", "CONNECTIONS", "TCP"].map(String::from);
-        text += &columns(header, shown.ranges.iter().map(range_row));
+        let mut table = Table::new(["RANGE", "WANTED>", "IN STEP", "CONNECTIONS>", "TCP"]);
+        shown.ranges.iter().for_each(|range| table.row(range_row(range)));
+        text += &format!("\n{table}");
     }
     if !shown.transfers.is_empty() {
-        let header = ["TRANSFER", "FOR", "BLOB", "AT", "OF"].map(String::from);
-        text += &columns(header, shown.transfers.iter().map(transfer_row));
+        let mut table = Table::new(["TRANSFER", "FOR", "BLOB", "AT>", "OF>"]);
+        shown.transfers.iter().for_each(|transfer| table.row(transfer_row(transfer)));
+        text += &format!("\n{table}");
     }
     text
 }
@@ -103,7 +104,7 @@ fn range_row((range, status): &(ServedRange, Option<RangeStatus>)) -> [String; 5
     [
         range.name.to_string(),
         range.wanted.to_string(),
-        status.as_ref().map_or("?", |status| if status.in_step { "yes" } else { "no" }).into(),
+        status.as_ref().map_or("?", |status| yes_no(status.in_step)).into(),
         range.connections.to_string(),
         range.tcp_endpoint.map_or("-".into(), |address| address.to_string()),
     ]
@@ -111,7 +112,7 @@ fn range_row((range, status): &(ServedRange, Option<RangeStatus>)) -> [String; 5
 
 fn transfer_row(transfer: &Transfer) -> [String; 5] {
     let unknown = || "?".to_owned();
-    let (whom, blob, at, size) = match &transfer.kind {
+    let (whom, blob, at, of) = match &transfer.kind {
         TransferKind::Read { caller, digest, size, offset, .. } => {
             (caller.clone(), digest.to_string(), *offset, Some(*size))
         }
@@ -120,24 +121,8 @@ fn transfer_row(transfer: &Transfer) -> [String; 5] {
             ("the store".to_owned(), digest, transfer.bytes, *size)
         }
     };
-    // As much of a digest as people compare.
-    let blob = blob.chars().take(19).collect();
-    let of = size.map_or_else(unknown, approximate);
-    [transfer.id.to_string(), whom, blob, approximate(at), of]
-}
-
-/// A table in text, with an empty line before it.
-fn columns(header: [String; 5], rows: impl Iterator<Item = [String; 5]>) -> String {
-    let rows: Vec<[String; 5]> = std::iter::once(header).chain(rows).collect();
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
-    let widths: Vec<usize> = (0..5).filter_map(width).collect();
-    let mut text = String::from("\n");
-    for row in &rows {
-        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
-        text += cells.collect::<Vec<_>>().join("  ").trim_end();
-        text += "\n";
-    }
-    text
+    let of = of.map_or_else(unknown, size);
+    [transfer.id.to_string(), whom, short_digest(&blob), size(at), of]
 }
 
 fn as_json(shown: &Shown) -> Value {
@@ -244,11 +229,11 @@ mod tests {
     fn people_see_what_is_known_and_what_is_not() {
         let text = table(&shown());
         for line in [
-            "agent    1.2.3 does not serve, up 0 s",
+            "agent    1.2.3 does not serve, up 0.0 s",
             "engine   does not answer",
             "RANGE  WANTED  IN STEP  CONNECTIONS  TCP",
-            "lab-1  3       ?        2            -",
-            "vm     3       ?        2            127.0.0.1:9",
+            "lab-1       3  ?                  2  -",
+            "vm          3  ?                  2  127.0.0.1:9",
         ] {
             assert!(text.lines().any(|found| found == line), "{line:?} is not in\n{text}");
         }

@@ -21,9 +21,9 @@ mod tests;
 
 use std::path::PathBuf;
 
-use agent::exit::Exit;
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
+use process::exit::Exit;
 use serde::Serialize;
 
 /// What is to be done with a seed. For `range up`, not for people.

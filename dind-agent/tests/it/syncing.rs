@@ -2,13 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use agent::exit::Exit;
-use agent::shutdown::Shutdown;
 use clap::Parser as _;
 use dind_agent::config::{Command, Config, Serve};
 use engine::fixture::FakeDocker;
 use futures::StreamExt as _;
 use futures::future::join_all;
+use process::exit::Exit;
+use process::shutdown::Shutdown;
 use proto::client::is_serving;
 use proto::control::{Reach, SyncEvent};
 use proto::{AdminClient, Endpoint, RangeClient};

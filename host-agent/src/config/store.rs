@@ -4,8 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use agent::units::{ByteSize, UnitError, byte_size};
 use clap::{Args, ValueEnum};
+use process::units::{ByteSize, UnitError, byte_size};
 use transfer::store::{Mark, Policy};
 use transfer::stored::Alone;
 

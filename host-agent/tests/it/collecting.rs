@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use agent::shutdown::Shutdown;
 use engine::fixture::FakeDocker;
 use futures::TryStreamExt as _;
 use futures::future::try_join_all;
+use process::shutdown::Shutdown;
 use proto::admin::Pruning;
 use proto::transfers::TransferKind;
 use proto::{AdminClient, Caller};

@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use agent::exit::Exit;
-use agent::shutdown::Shutdown;
 use clap::Parser as _;
 use engine::fixture::FakeDocker;
 use futures::TryStreamExt as _;
 use host_agent::config::{Command, Config, Serve};
+use process::exit::Exit;
+use process::shutdown::Shutdown;
 use proto::client::{Manners, is_serving};
 use proto::{AdminClient, Endpoint, RemoteHost};
 use tempfile::TempDir;

@@ -5,9 +5,9 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use agent::exit::Exit;
 use futures::TryStreamExt as _;
 use futures::future::join_all;
+use process::exit::Exit;
 use proto::client::is_serving;
 use proto::{AdminClient, Endpoint, RangeName};
 use transfer::{BlobSource as _, ImageSource as _, LayerForm, StoreKind};

@@ -11,11 +11,11 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("proto", &["transfer"]),
     ("range", &["transfer", "engine", "proto"]),
     ("stack", &["transfer"]),
-    ("agent", &["transfer", "proto"]),
-    ("host-agent", &["transfer", "engine", "proto", "agent"]),
-    ("dind-agent", &["transfer", "engine", "proto", "agent"]),
+    ("process", &["transfer", "proto"]),
+    ("host-agent", &["transfer", "engine", "proto", "process"]),
+    ("dind-agent", &["transfer", "engine", "proto", "process"]),
     ("xtask", &["transfer", "proto", "range", "stack"]),
-    ("benches", &["transfer", "engine", "proto", "agent", "host-agent", "dind-agent"]),
+    ("benches", &["transfer", "engine", "proto", "process", "host-agent", "dind-agent"]),
 ];
 
 /// Libraries that only the named crates may depend on, and why.
@@ -30,13 +30,13 @@ const RESERVED: &[(&str, &[&str], &str)] = &[
     ),
     ("prost", &["proto", "engine"], "generated types never leave proto; engine: containerd's API"),
     ("tonic-prost", &["proto", "engine"], "as prost"),
-    ("clap", &["agent", "host-agent", "dind-agent", "xtask", "benches"], "libraries take values"),
-    ("tracing-subscriber", &["agent", "host-agent", "dind-agent"], "libraries only emit"),
+    ("clap", &["process", "host-agent", "dind-agent", "xtask", "benches"], "libraries take values"),
+    ("tracing-subscriber", &["process", "host-agent", "dind-agent"], "libraries only emit"),
     ("granit-parser", &["stack"], "people write YAML in compose files only"),
     ("indicatif", &["xtask"], "libraries tell events, they do not draw"),
     (
         "anyhow",
-        &["agent", "host-agent", "dind-agent", "xtask", "benches"],
+        &["process", "host-agent", "dind-agent", "xtask", "benches"],
         "libraries have typed errors",
     ),
 ];

@@ -31,7 +31,7 @@ const PROCESS_ONLY: &[&str] = &[
 ];
 
 /// Crates under `crates/` that are the command line's side of a process.
-const PROCESS_CRATES: &[&str] = &["crates/agent/", "crates/longshore/"];
+const PROCESS_CRATES: &[&str] = &["crates/process/", "crates/longshore/"];
 
 /// Whether `path` is `name` or lies beneath it, from its first segment or from a later one.
 fn names(path: &str, name: &str) -> bool {
@@ -145,7 +145,7 @@ fn a_name_out_of_its_room_is_found_wherever_it_stands() {
     }
     let acts = "#[cfg(test)] mod tests {} fn f() { std::env::var(\"X\"); println!(\"{}\", 1) }";
     assert_eq!(libraries_that_act(&[source("crates/range/src/up.rs", acts)]).len(), 2);
-    assert!(libraries_that_act(&[source("crates/agent/src/up.rs", acts)]).is_empty());
+    assert!(libraries_that_act(&[source("crates/process/src/up.rs", acts)]).is_empty());
     for text in ["pub mod wire;", "pub use crate::wire::generated::Image;", "pub use wire::X;"] {
         assert_eq!(open_doors(&[source("proto/src/lib.rs", text)]).len(), 1, "{text}");
     }

@@ -4,9 +4,9 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use agent::exit::Exit;
-use agent::shutdown::Shutdown;
-use agent::supervise::{Child, supervise};
+use process::exit::Exit;
+use process::shutdown::Shutdown;
+use process::supervise::{Child, supervise};
 
 /// A shell around an engine that takes `stopping` seconds to end.
 fn wrapped(folder: &Path, stopping: &str, stop_limit: Duration) -> Child {

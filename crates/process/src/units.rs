@@ -1,4 +1,4 @@
-//! Sizes and times as people write them: pure parsers, each with a table of what it takes.
+//! Sizes and times of flags: pure parsers, each with a table of what it takes.
 //!
 //! A number without a unit is refused for times and means bytes for sizes, as in Docker's own
 //! flags (`--memory 512m`, `--stop-timeout 10s`).
@@ -76,18 +76,6 @@ fn scaled(text: &str, units: &[(&str, u64)], allowed: &'static str) -> Result<u6
         .ok_or_else(|| UnitError::TooLarge { text: text.to_owned() })
 }
 
-/// A size for people to read, in the unit that leaves one to four digits before the point: `1.5 MiB`.
-#[must_use]
-pub fn approximate(bytes: u64) -> String {
-    let units = &SIZES[2..];
-    let fitting = units.iter().rev().find(|(_, factor)| *factor <= bytes);
-    let Some((unit, factor)) = fitting else {
-        return format!("{bytes} B");
-    };
-    let tenths = u128::from(bytes) * 10 / u128::from(*factor);
-    format!("{}.{} {unit}", tenths / 10, tenths % 10)
-}
-
 impl fmt::Display for ByteSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let exact = |factor: &u64| self.0 != 0 && self.0.is_multiple_of(*factor);
@@ -130,22 +118,6 @@ mod tests {
         }
         for text in ["", "10", "s", "-1s", "1.5s", "1m30s", "1d", "99999999999999999999s"] {
             assert!(duration(text).is_err(), "{text:?} was taken");
-        }
-    }
-
-    #[test]
-    fn people_read_a_size_with_one_digit_behind_the_point() {
-        let cases = [
-            (0, "0 B"),
-            (1023, "1023 B"),
-            (1024, "1.0 KiB"),
-            (1536 << 10, "1.5 MiB"),
-            ((1 << 30) - 1, "1023.9 MiB"),
-            (1 << 40, "1.0 TiB"),
-            (u64::MAX, "16777215.9 TiB"),
-        ];
-        for (bytes, text) in cases {
-            assert_eq!(approximate(bytes), text);
         }
     }
 

@@ -1,12 +1,10 @@
 //! Shell completions: the script with which a shell completes a program's command line.
 
-use std::io::{ErrorKind, Write as _};
-
-use anyhow::Context as _;
 use clap::{Args, Command, CommandFactory};
 use clap_complete::{Shell, generate};
 
 use crate::exit::Exit;
+use crate::output;
 
 /// For which shell.
 #[derive(Clone, Copy, Debug, Args)]
@@ -19,24 +17,20 @@ pub struct Completions {
 impl Completions {
     /// The script for a program with this command line.
     #[must_use]
-    pub fn script(self, mut command: Command) -> Vec<u8> {
+    pub fn script(self, mut command: Command) -> String {
         let name = command.get_name().to_owned();
         let mut script = Vec::new();
         generate(self.shell, &mut command, name, &mut script);
-        script
+        String::from_utf8_lossy(&script).into_owned()
     }
 
-    /// Prints the script for the program `P` on stdout. A reader that goes away early, as `head` does, is no failure.
+    /// Prints the script for the program `P` on stdout.
     ///
     /// # Errors
     /// When stdout cannot be written.
     pub fn print<P: CommandFactory>(self) -> anyhow::Result<Exit> {
-        match std::io::stdout().lock().write_all(&self.script(P::command())) {
-            Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-                Err(error).context("writing the completions")
-            }
-            _ => Ok(Exit::Ok),
-        }
+        output::print(&self.script(P::command()))?;
+        Ok(Exit::Ok)
     }
 }
 
@@ -52,7 +46,6 @@ mod tests {
             let command = Command::new("longshore-agent")
                 .subcommand(Command::new("serve").arg(Arg::new("engine").long("engine")));
             let script = Completions { shell }.script(command);
-            let script = String::from_utf8(script).unwrap();
             for word in ["longshore-agent", "serve", "engine"] {
                 assert!(script.contains(word), "{shell}: {word} is missing in\n{script}");
             }

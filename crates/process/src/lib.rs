@@ -1,0 +1,20 @@
+//! What Longshore's programs share, so that each of them is a page: logs and spans, signals and
+//! draining, exit codes, units and completions of command lines, and how results are printed.
+//!
+//! Beside the programs this is the only crate that names clap or a log subscriber.
+
+pub mod completions;
+pub mod exit;
+pub mod inspect;
+pub mod output;
+pub mod units;
+
+#[cfg(feature = "telemetry")]
+pub mod run;
+pub mod shutdown;
+#[cfg(feature = "telemetry")]
+pub mod telemetry;
+
+pub mod health;
+pub mod memory;
+pub mod supervise;
