@@ -4,7 +4,9 @@
 
 use serde::Deserialize;
 
-use super::{InvalidImage, MAX_CONFIG, MAX_LAYERS, Platform, json};
+use super::json;
+use super::limits::{InvalidImage, MAX_CONFIG, MAX_LAYERS};
+use super::platform::Platform;
 use crate::digest::DiffId;
 
 /// What a config says about layers and platform.

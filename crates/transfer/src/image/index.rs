@@ -9,8 +9,10 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::config::filled;
+use super::json;
+use super::limits::{InvalidImage, MAX_MANIFEST};
 use super::manifest::{DOCKER_MANIFEST, DescriptorDocument};
-use super::{InvalidImage, MAX_MANIFEST, Platform, json};
+use super::platform::Platform;
 use crate::descriptor::{Descriptor, MediaType};
 
 const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manifest.list.v2+json";

@@ -11,7 +11,7 @@ use serde::de::{
     DeserializeOwned, DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor,
 };
 
-use super::InvalidImage;
+use super::limits::InvalidImage;
 
 /// Most keys in one object: bounds what a hostile document makes us remember.
 const MAX_KEYS: usize = 10_000;

@@ -8,7 +8,8 @@ use std::fmt::Write as _;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::{InvalidImage, MAX_LAYERS, MAX_MANIFEST, json};
+use super::json;
+use super::limits::{InvalidImage, MAX_LAYERS, MAX_MANIFEST};
 use crate::descriptor::{Descriptor, MediaType};
 use crate::digest::Digest;
 

@@ -15,37 +15,19 @@
 mod config;
 mod index;
 mod json;
+mod limits;
 mod manifest;
-
-use std::fmt;
+mod platform;
 
 use bytes::Bytes;
 
 pub use self::config::ConfigFile;
 pub use self::index::{IndexEntry, choose_manifest, choose_platform, parse_index};
+pub use self::limits::{InvalidImage, MAX_CONFIG, MAX_LAYERS, MAX_MANIFEST};
 pub use self::manifest::Manifest;
+pub use self::platform::Platform;
 use crate::descriptor::{Descriptor, MediaType};
 use crate::digest::{ConfigDigest, DiffId, Digest};
-
-/// Largest manifest or index in bytes; registries and engines refuse larger ones as well.
-pub const MAX_MANIFEST: usize = 4 << 20;
-
-/// Largest image config in bytes; real ones have a few KiB.
-pub const MAX_CONFIG: usize = 8 << 20;
-
-/// Most layers that a graphdriver can stack: a deeper image loads nowhere.
-pub const MAX_LAYERS: usize = 125;
-
-/// What an image runs on.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Platform {
-    /// `linux`.
-    pub os: String,
-    /// `amd64`, `arm64`, …: Go's names.
-    pub architecture: String,
-    /// `v7`, `v8`; absent for architectures without variants.
-    pub variant: Option<String>,
-}
 
 /// In which form an engine wants the layers of an image.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -86,75 +68,6 @@ pub struct Image {
     /// The index under which the image was published, byte for byte: its digest is what a registry
     /// calls an image for several platforms. Absent where the image came without one.
     pub index: Option<Bytes>,
-}
-
-/// Documents that are no image, or that engines could read in two ways.
-#[derive(Debug, thiserror::Error)]
-pub enum InvalidImage {
-    /// Larger than anything an engine takes; it was not read.
-    #[error("the {document} has {size} bytes, at most {limit} are allowed")]
-    TooLarge {
-        /// `manifest`, `index` or `config`.
-        document: &'static str,
-        /// Its size in bytes.
-        size: usize,
-        /// The most that is allowed, in bytes.
-        limit: usize,
-    },
-    /// Not JSON, not of the right shape, or ambiguous: a key occurs twice.
-    #[error("the {document} cannot be read")]
-    Json {
-        /// `manifest`, `index` or `config`.
-        document: &'static str,
-        /// Where and why.
-        #[source]
-        source: serde_json::Error,
-    },
-    /// It breaks a rule of the specification, or two documents contradict each other.
-    #[error("the {document} is wrong: {reason}")]
-    Rule {
-        /// `manifest`, `index` or `config`.
-        document: &'static str,
-        /// Which rule, with the values.
-        reason: String,
-    },
-}
-
-impl InvalidImage {
-    fn rule(document: &'static str, reason: impl Into<String>) -> Self {
-        Self::Rule { document, reason: reason.into() }
-    }
-}
-
-impl Platform {
-    /// The platform that this program was built for; its engine's images run here.
-    #[must_use]
-    pub fn host() -> Self {
-        let (architecture, variant) = match std::env::consts::ARCH {
-            "x86_64" => ("amd64", None),
-            "aarch64" => ("arm64", Some("v8")),
-            "arm" => ("arm", Some("v7")),
-            "x86" => ("386", None),
-            "powerpc64" => ("ppc64le", None),
-            "loongarch64" => ("loong64", None),
-            other => (other, None),
-        };
-        Self {
-            os: std::env::consts::OS.into(),
-            architecture: architecture.into(),
-            variant: variant.map(Into::into),
-        }
-    }
-}
-
-impl fmt::Display for Platform {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.os, self.architecture)?;
-        match &self.variant {
-            Some(variant) => write!(f, "/{variant}"),
-            None => Ok(()),
-        }
-    }
 }
 
 impl Image {
