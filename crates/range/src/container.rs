@@ -1,4 +1,4 @@
-//! What a range's container is made of, as a pure function of its parts.
+//! The container of a range and the names of all that belongs to it, as pure functions.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,16 +14,18 @@ use crate::settings::Settings;
 
 /// The label of everything that Longshore makes in an engine.
 pub(crate) const OURS: (&str, &str) = ("dev.longshore", "1");
-/// The label that names the range which a container or volume belongs to.
+/// The label with the name of the range that a container or volume belongs to.
 pub(crate) const RANGE: &str = "dev.longshore.range";
-/// The label that names the project.
+/// The label with the name of the project.
 pub(crate) const PROJECT: &str = "dev.longshore.project";
-/// The label that names the range image, as it was asked for.
+/// The label with the range image, as it was asked for.
 pub(crate) const IMAGE: &str = "dev.longshore.range-image";
+/// The label of all that belongs to a seed; its value is the seed's key.
+pub(crate) const SEED: &str = "dev.longshore.seed";
 /// The label with the digest of all that the container was made from.
 pub(crate) const PARTS: &str = "dev.longshore.parts";
 
-/// The label that says where the range's agent listens, as the host sees it.
+/// The label with the address of the range's agent, as the host sees it.
 pub(crate) const AGENT: &str = "dev.longshore.agent";
 
 /// Where the agent's binary is mounted, and started from.
@@ -39,7 +41,7 @@ const DATA_ROOT: &str = "/var/lib/docker";
 /// Where the agent keeps what it remembers.
 const AGENT_STATE: &str = "/var/lib/longshore";
 
-/// The variable by which an agent is told how to bring images in.
+/// The variable that sets how an agent brings images in.
 const LOAD_WAY: &str = "LONGSHORE_LOAD_WAY";
 
 /// The two folders of a range on the host.
@@ -66,11 +68,6 @@ impl Folders {
         }
     }
 
-    /// The folder that both are in.
-    pub(crate) fn own(&self) -> PathBuf {
-        self.agent.parent().map_or_else(|| self.agent.clone(), Path::to_owned)
-    }
-
     /// Where the range's agent listens.
     pub(crate) fn agent_endpoint(&self) -> String {
         format!("unix://{}", self.agent.join(AGENT_SOCKET).display())
@@ -95,13 +92,13 @@ impl Names {
         }
     }
 
-    /// The short container that copies a seed into both volumes. No range has a name with a dot, so
-    /// this and the following are no range's.
+    /// The short container that copies a seed into both volumes. Names of ranges have no dots, so this
+    /// and the following cannot be taken for a range.
     pub(crate) fn cloning(&self) -> String {
         format!("{}.clone", self.container)
     }
 
-    /// The empty volume that is there while both volumes are half made.
+    /// The empty volume that marks both volumes as half made.
     pub(crate) fn half(&self) -> String {
         format!("{}.half", self.container)
     }
@@ -117,7 +114,7 @@ impl Names {
     }
 }
 
-/// What a range's container is made from.
+/// All that determines the container of a range.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Parts<'a> {
     pub(crate) settings: &'a Settings,
@@ -125,18 +122,18 @@ pub(crate) struct Parts<'a> {
     pub(crate) folders: &'a Folders,
     /// The range image as it was asked for.
     pub(crate) range_image: &'a str,
-    /// What the engine says of that image.
+    /// Entry point and command of that image.
     pub(crate) image: &'a ImageSettings,
     pub(crate) isolation: &'a Isolation,
     /// The digest of the agent's binary.
     pub(crate) agent: Digest,
-    /// What people tell it apart by.
+    /// The labels that people gave it.
     pub(crate) labels: &'a Labels,
-    /// What else is to be on it.
+    /// Labels of our own beside those of any range.
     pub(crate) more: &'a BTreeMap<String, String>,
 }
 
-/// The labels that all objects of one range have.
+/// The labels of all objects of one range.
 pub(crate) fn labels(project: &str, range: &RangeName, given: &Labels) -> BTreeMap<String, String> {
     let (ours, one) = OURS;
     let own = [(ours, one), (RANGE, range.as_str()), (PROJECT, project)];
@@ -146,7 +143,7 @@ pub(crate) fn labels(project: &str, range: &RangeName, given: &Labels) -> BTreeM
 }
 
 impl Parts<'_> {
-    /// The container, labelled with the digest of all of this: a container with another digest was
+    /// The container, labelled with the digest of all its parts: a container with another digest was
     /// made from other parts.
     pub(crate) fn spec(&self) -> Result<ContainerSpec, RangeError> {
         let own: Vec<String> =
@@ -184,7 +181,7 @@ impl Parts<'_> {
         Ok(spec)
     }
 
-    /// What the agent reads beside its command line; what is as usual is not said.
+    /// The agent's variables; a setting with its default has none.
     fn environment(&self) -> BTreeMap<String, String> {
         match self.settings.load_way {
             LoadWay::Auto => BTreeMap::new(),

@@ -1,4 +1,4 @@
-//! What can go wrong with ranges, on which one, and what to do about it.
+//! Failures of work on ranges: which range, why, and what to do about it.
 
 use std::path::PathBuf;
 
@@ -20,9 +20,9 @@ pub enum RangeError {
     HostAgent {
         /// Where it should be.
         endpoint: String,
-        /// What was attempted.
+        /// The action that failed.
         action: &'static str,
-        /// What failed.
+        /// The cause.
         #[source]
         source: Cause,
     },
@@ -31,10 +31,19 @@ pub enum RangeError {
     Folder {
         /// Which range.
         range: RangeName,
-        /// What it answered.
+        /// The socket that it answered with.
         socket: PathBuf,
     },
-    /// It is not known which capabilities ranges can have.
+    /// The lock of a range or seed could not be taken.
+    #[error("the lock {} could not be taken", path.display())]
+    Lock {
+        /// The lock's file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The capabilities that ranges can have are unknown.
     #[error(transparent)]
     Isolation(#[from] IsolationError),
     /// The engine does not have the image that ranges are to be made from.
@@ -43,7 +52,7 @@ pub enum RangeError {
         /// Which image.
         image: String,
     },
-    /// The range image says nothing that the agent could start.
+    /// The range image has nothing that the agent could start.
     #[error("range image {image} has neither an entry point nor a command, so it starts no engine")]
     NoEntryPoint {
         /// Which image.
@@ -58,13 +67,13 @@ pub enum RangeError {
         #[source]
         source: std::io::Error,
     },
-    /// A container has the range's name and is none of ours.
+    /// Somebody else's container has the range's name.
     #[error("container {container} is there already, and is not a range of this project")]
     Taken {
         /// The container's name.
         container: String,
     },
-    /// A volume has a name of the range's and is none of ours.
+    /// Somebody else's volume has a name of the range's.
     #[error("volume {volume} is there already, and is not of a range of this project")]
     TakenVolume {
         /// The volume's name.
@@ -75,9 +84,9 @@ pub enum RangeError {
     OtherImage {
         /// Which range.
         range: RangeName,
-        /// What it is made from.
+        /// The image that it is made from.
         present: String,
-        /// What was asked for.
+        /// The image that was asked for.
         asked: String,
     },
     /// The ranges would not fit on the disk of the engine that runs them.
@@ -106,15 +115,15 @@ pub enum RangeError {
         ranges: usize,
         /// Bytes that they take before they do anything.
         need: u64,
-        /// Bytes that can be had.
+        /// Bytes that are free.
         free: u64,
     },
-    /// Work on a seed came to nothing.
+    /// Work on a seed failed.
     #[error("{action} failed: {reason}")]
     Seed {
-        /// What was attempted.
+        /// The action that failed.
         action: &'static str,
-        /// What is known of it.
+        /// Why.
         reason: String,
     },
     /// There is no such range.
@@ -134,9 +143,9 @@ pub enum RangeError {
     Ended {
         /// Which range.
         range: RangeName,
-        /// What it ended with.
+        /// Its exit code.
         exit_code: i64,
-        /// The last lines that it printed.
+        /// The last lines of its log.
         log: String,
     },
     /// The range did not come up in time.
@@ -144,9 +153,9 @@ pub enum RangeError {
     NotReady {
         /// Which range.
         range: RangeName,
-        /// How long it was waited for.
+        /// How long the caller waited.
         seconds: u64,
-        /// What it said last.
+        /// Its last answer.
         reason: String,
     },
     /// The agent in the range could not be reached, or failed.
@@ -154,9 +163,9 @@ pub enum RangeError {
     Agent {
         /// Which range.
         range: RangeName,
-        /// What was attempted.
+        /// The action that failed.
         action: &'static str,
-        /// What failed.
+        /// The cause.
         #[source]
         source: Cause,
     },
@@ -166,8 +175,8 @@ pub enum RangeError {
         /// Which range.
         range: RangeName,
     },
-    /// The range has no images that it should have, and none were named.
-    #[error("range {range} was never told which images it should have")]
+    /// The range has no wanted images, and none were named.
+    #[error("range {range} has no wanted images, and none were named")]
     NothingWanted {
         /// Which range.
         range: RangeName,
@@ -175,12 +184,15 @@ pub enum RangeError {
 }
 
 impl RangeError {
-    /// What a person can do about it; absent where the message says it all.
+    /// The next step for a person; absent where the message says it all.
     #[must_use]
     pub fn next_step(&self) -> Option<String> {
         Some(match self {
             Self::HostAgent { .. } => {
                 "check that the host agent runs and look into its log".to_owned()
+            }
+            Self::Lock { .. } => {
+                "choose a folder of locks that you can write, the same for all callers".to_owned()
             }
             Self::NoRangeImage { image } => format!("`docker pull {image}`, or name another one"),
             Self::AgentBinary { .. } => "build the dind agent first".to_owned(),
@@ -208,7 +220,7 @@ impl RangeError {
                 .to_owned(),
             Self::NoMemory { .. } => "ask for fewer ranges, or take some down first".to_owned(),
             Self::Gone { range } => format!("bring {range} up again if it was not meant to go"),
-            Self::NothingWanted { .. } => "name the images".to_owned(),
+            Self::NothingWanted { .. } => "name the images that it should have".to_owned(),
             _ => return None,
         })
     }
@@ -237,7 +249,7 @@ impl RangeError {
     /// Whether the agent of a range did not answer, as it does not while it is started again.
     pub(crate) fn is_silence(&self) -> bool {
         match self {
-            // Its container is not there, or does not run: who asked looks closer at that.
+            // Its container is not there, or does not run: the caller looks closer at that.
             Self::Unknown { .. } | Self::Stopped { .. } => true,
             Self::Agent { source, .. } => {
                 !matches!(source.downcast_ref(), Some(RemoteError::Refused { .. }))
@@ -261,7 +273,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_is_told_with_its_causes_and_the_next_step() {
+    fn an_error_is_explained_with_its_causes_and_the_next_step() {
         let error = RangeError::HostAgent {
             endpoint: "unix:///x".to_owned(),
             action: "adding a range",

@@ -1,44 +1,11 @@
-//! What happens to ranges while a command runs, as data: for progress on a terminal or a log.
-
-use std::fmt;
+//! What happens to ranges while a command runs, as data: for a terminal or a log.
 
 use proto::identity::RangeName;
-use serde::{Deserialize, Serialize};
 
 use crate::report::RangeReport;
+use crate::stage::RangeStage;
 
-/// Where a range is on its way to having its images; each begins when the one before is done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum RangeStage {
-    /// The host agent opens the range's own socket.
-    Register,
-    /// Volume and container are looked for, and made where they are missing.
-    Create,
-    /// A seed is copied into its volumes; what it waited for the seed is not counted.
-    Clone,
-    /// The container is started.
-    Start,
-    /// The agent and the engine inside come up.
-    Ready,
-    /// The wanted images go in.
-    Sync,
-}
-
-impl fmt::Display for RangeStage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Register => "register",
-            Self::Create => "create",
-            Self::Clone => "clone",
-            Self::Start => "start",
-            Self::Ready => "ready",
-            Self::Sync => "sync",
-        })
-    }
-}
-
-/// One thing that happened to one range.
+/// An event of one range.
 #[derive(Clone, Debug)]
 pub struct RangeEvent {
     /// Which range.
@@ -54,15 +21,15 @@ pub enum RangeEventKind {
     Entered(RangeStage),
     /// Something happened to one of its images.
     Image(transfer::Event),
-    /// Something went another way than it should, and was got over: what, as a sentence.
+    /// A detour: something failed and was worked around. A sentence for people.
     Noted(String),
     /// The range's result; its last event.
     Done(RangeReport),
 }
 
-/// Is told what happens, from any task; must not block.
+/// Receives events from any task; must not block.
 pub trait RangeObserver: Send + Sync {
-    /// Takes note of one event.
+    /// Receives one event.
     fn observe(&self, event: RangeEvent);
 }
 

@@ -14,19 +14,19 @@ use std::fmt;
 
 use engine::docker::Powers;
 
-/// What [`Settings::mode`](crate::Settings::mode) asks for.
+/// The rights that [`Settings::mode`](crate::Settings::mode) asks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mode {
     /// `--privileged` where the host can give it, else capabilities.
     #[default]
     Auto,
-    /// `--privileged`, come what may.
+    /// `--privileged`, whatever the host can give.
     Privileged,
     /// Every capability of the host's bounding set, by name.
     Capabilities,
 }
 
-/// How the ranges of a command are run, as chosen.
+/// The rights of ranges, as chosen for this host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Isolation {
     /// With `--privileged`.
@@ -36,11 +36,11 @@ pub enum Isolation {
     Capabilities(Vec<String>),
 }
 
-/// A host that does not say which capabilities it has.
+/// A failure to read the capabilities of this host.
 #[derive(Debug, thiserror::Error)]
 pub enum IsolationError {
     /// A file of `/proc` could not be read.
-    #[error("{path} could not be read, so it is not known which capabilities ranges can have")]
+    #[error("{path} could not be read, so the capabilities that ranges can have are unknown")]
     Unreadable {
         /// Which file.
         path: &'static str,
@@ -48,12 +48,12 @@ pub enum IsolationError {
         #[source]
         source: std::io::Error,
     },
-    /// A file of `/proc` does not say what it should.
+    /// A file of `/proc` has an unknown format.
     #[error("{path} does not say which capabilities there are: {text:?}")]
     Malformed {
         /// Which file.
         path: &'static str,
-        /// What it says, cut to a length that is safe to print.
+        /// Its text, cut to a length that is safe to print.
         text: String,
     },
 }
@@ -107,7 +107,7 @@ const NAMES: [&str; 41] = [
 ];
 
 impl Isolation {
-    /// Chooses by what this host, asked through `/proc`, can give.
+    /// Chooses by the capabilities of this host, read from `/proc`.
     ///
     /// The engine that runs the ranges must be on this host; for another one name the mode.
     ///
@@ -134,7 +134,7 @@ impl Isolation {
         Ok(Self::Capabilities(names(bounding)))
     }
 
-    /// As an engine is told.
+    /// The same in the words of an engine.
     pub(crate) fn powers(&self) -> Powers {
         match self {
             Self::Privileged => Powers::Privileged,
@@ -142,7 +142,7 @@ impl Isolation {
         }
     }
 
-    /// What a person should know before they let anybody into such a range, as one sentence.
+    /// A warning for people who let others into such a range, as one sentence.
     #[must_use]
     pub fn sentence(&self) -> &'static str {
         match self {
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn what_proc_does_not_say_is_an_error_and_never_a_guess() {
+    fn an_unreadable_proc_is_an_error_and_never_a_guess() {
         let check = |status: &str, last_cap: &str| {
             let chosen = Isolation::from_proc(Mode::Auto, status, last_cap);
             assert!(

@@ -1,4 +1,4 @@
-//! The way of one range through its stages: told as events, and timed.
+//! The progress of one range through its stages: reported as events, and timed.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -8,11 +8,12 @@ use transfer::event::ImageReport;
 use transfer::{EngineInfo, Reference};
 
 use crate::error::RangeError;
-use crate::event::{RangeEvent, RangeEventKind, RangeObserver, RangeStage};
-use crate::places::Place;
+use crate::event::{RangeEvent, RangeEventKind, RangeObserver};
 use crate::report::{Provision, RangeReport, unreached};
+use crate::slots::Slot;
+use crate::stage::RangeStage;
 
-/// What is known of a range on its way; it ends in a report, whatever happens.
+/// A range that is worked on; it ends in a report, whatever happens.
 pub(crate) struct Journey {
     pub(crate) range: RangeName,
     observer: Arc<dyn RangeObserver>,
@@ -26,8 +27,8 @@ pub(crate) struct Journey {
     pub(crate) provision: Option<Provision>,
     /// The results for its images.
     pub(crate) images: Vec<ImageReport>,
-    /// What it holds while it is worked on; gone while it only waits.
-    pub(crate) place: Option<Place>,
+    /// Its slot while it is worked on; absent while it only waits.
+    pub(crate) slot: Option<Slot>,
 }
 
 impl Journey {
@@ -41,7 +42,7 @@ impl Journey {
             engine: None,
             provision: None,
             images: Vec::new(),
-            place: None,
+            slot: None,
         }
     }
 
@@ -59,12 +60,12 @@ impl Journey {
         self.wanted.iter().filter(|wanted| !is_done(wanted)).cloned().collect()
     }
 
-    /// Passes on what happened to one of its images.
+    /// Passes on an event of one of its images.
     pub(crate) fn image(&self, event: transfer::Event) {
         self.tell(RangeEventKind::Image(event));
     }
 
-    /// Tells that something went another way, and was got over.
+    /// Reports a detour.
     pub(crate) fn note(&self, text: String) {
         tracing::warn!(range = %self.range, "{text}");
         self.tell(RangeEventKind::Noted(text));
@@ -120,8 +121,8 @@ mod tests {
     use super::*;
 
     fn stages_of(result: Result<(), RangeError>) -> (RangeReport, Vec<String>) {
-        let told = Arc::new(Mutex::new(Vec::new()));
-        let note = told.clone();
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let note = seen.clone();
         let observer = move |event: RangeEvent| {
             note.lock().unwrap().push(match event.kind {
                 RangeEventKind::Entered(stage) => stage.to_string(),
@@ -142,14 +143,14 @@ mod tests {
         };
         journey.images = vec![reached];
         let report = journey.end(result);
-        let told = told.lock().unwrap().clone();
-        (report, told)
+        let seen = seen.lock().unwrap().clone();
+        (report, seen)
     }
 
     #[test]
     fn every_journey_ends_in_one_report_that_has_all_stages() {
-        let (report, told) = stages_of(Ok(()));
-        assert_eq!(told, ["register", "create", "done"]);
+        let (report, seen) = stages_of(Ok(()));
+        assert_eq!(seen, ["register", "create", "done"]);
         let stages: Vec<RangeStage> = report.stages.iter().map(|(stage, _)| *stage).collect();
         assert_eq!(stages, [RangeStage::Register, RangeStage::Create]);
         assert_eq!((report.error, report.images.len()), (None, 1));
@@ -157,8 +158,8 @@ mod tests {
 
     #[test]
     fn a_range_that_failed_reports_each_image_and_keeps_what_was_reached() {
-        let (report, told) = stages_of(Err(RangeError::Unknown { range: "a".parse().unwrap() }));
-        assert_eq!(told.last().map(String::as_str), Some("done"));
+        let (report, seen) = stages_of(Err(RangeError::Unknown { range: "a".parse().unwrap() }));
+        assert_eq!(seen.last().map(String::as_str), Some("done"));
         let outcomes: Vec<Outcome> = report.images.iter().map(|image| image.outcome).collect();
         assert_eq!(outcomes, [Outcome::Failed, Outcome::Synced]);
         assert!(report.images[0].error.as_ref().unwrap().contains("there is no range a"));

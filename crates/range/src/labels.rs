@@ -1,16 +1,16 @@
 //! Labels that people give their ranges, to tell them apart later.
 //!
-//! They lie on the container and on the volumes, beside ours and those of the range image; which of
-//! all these were given is a label of its own.
+//! The container and the volumes have them, beside ours and those of the range image. A label of its
+//! own lists the keys that were given.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
-/// The label that says which other labels were given by a person, by their keys.
+/// The label with the keys of the labels that a person gave.
 const GIVEN: &str = "dev.longshore.labels";
 
-/// What no key may begin with: those are ours.
+/// The start of our own keys, which no given key may have.
 const OURS: &str = "dev.longshore";
 
 /// Longest key, in bytes.
@@ -30,9 +30,9 @@ pub struct Label {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is not a label: {reason}")]
 pub struct InvalidLabel {
-    /// What was to be parsed, cut to a length that is safe to print.
+    /// The text, cut to a length that is safe to print.
     pub text: String,
-    /// Which rule it breaks.
+    /// The rule that it breaks.
     pub reason: &'static str,
 }
 

@@ -8,16 +8,17 @@
 //!                                       /run/longshore/host    the host agent's socket for it, read-only
 //!                                       /run/longshore/agent   where its own agent's socket is made
 //!   volumes    <project>-<range>-data   /var/lib/docker        the engine's data-root
-//!              <project>-<range>-agent  /var/lib/longshore     what the agent remembers
+//!              <project>-<range>-agent  /var/lib/longshore     the agent's journal
 //!   seeds      <project>-seed-<key>-<n>-data, -agent   a stopped range's, sealed: new ranges begin with a copy
 //!   host agent AddRange(<range>)        a listener of its own: the range's identity
 //!              SetWanted(<range>)       the images that it should have: its agent keeps it in step
+//!   locks      <project>-<range>.lock   held by a call that makes it; in the folder of the caller's settings
 //! ```
 //!
 //! Start with [`Ranges::connect`]. The library prints nothing and reads no environment: progress is
-//! [`RangeEvent`]s, results are a [`Report`]. Everything can be run again: what is whole is left
-//! alone, what is half made is completed or made anew. Dropping a future of this crate ends its
-//! work at the next await; what was made until then is found by the next call.
+//! [`RangeEvent`]s, results are a [`Report`]. Every call can be repeated: it leaves alone what is
+//! whole, and completes or makes anew what is half made. Dropping a future of this crate ends its
+//! work at the next await; the next call finds what was made until then.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -48,35 +49,47 @@ mod isolation;
 mod labels;
 mod report;
 mod settings;
+mod stage;
 mod status;
 
 mod agents;
-mod call;
+mod capacity;
 mod container;
+mod context;
+mod copy;
+mod down;
+mod job;
 mod journey;
+mod list;
 mod lock;
-mod look;
-mod own;
-mod places;
+mod maker;
+mod ownership;
+mod plan;
+mod project;
 mod ranges;
-mod room;
+mod ready;
 mod seed;
+mod slots;
 mod sync;
-mod turn;
 mod up;
+mod verify;
 
 pub use engine::docker::{ExecOutput, InvalidLoadWay, LoadWay};
 pub use error::RangeError;
-pub use event::{RangeEvent, RangeEventKind, RangeObserver, RangeStage};
+pub use event::{RangeEvent, RangeEventKind, RangeObserver};
 pub use isolation::{Isolation, IsolationError, Mode};
 pub use labels::{InvalidLabel, Label, Labels};
-pub use look::{CheckLine, ImageCheck, PlanLine, RangeCheck, RangePlan};
-pub use proto::control::ImagePlan;
+pub use plan::{PlanLine, RangePlan};
+pub use proto::control::{ImageCheck, ImagePlan};
 pub use proto::identity::RangeName;
 pub use ranges::Ranges;
 pub use report::{ImageLine, Provision, RangeReport, Report, Totals};
 pub use seed::{SeedCard, SeedStatus};
-pub use settings::{READY_TIMEOUT, SEED_LIMIT, SeedUse, Selection, Settings, UpRequest, numbered};
+pub use settings::{
+    LOCKS, READY_TIMEOUT, SEED_LIMIT, SeedUse, Selection, Settings, UpRequest, numbered,
+};
+pub use stage::RangeStage;
 pub use status::{HeldImage, ImageStatusLine, RangeState, RangeStatus, Removal, StatusLine, Step};
 pub use transfer::event::{EventKind, ImageReport};
 pub use transfer::{EngineInfo, Event, Outcome, Reference, Stage, StoreKind};
+pub use verify::{CheckLine, RangeCheck};

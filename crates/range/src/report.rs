@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 use transfer::event::ImageReport;
 use transfer::{EngineInfo, Outcome, Reference, Stage};
 
-use crate::event::RangeStage;
+use crate::stage::RangeStage;
 
-/// What [`Ranges::up`](crate::Ranges::up) found of a range, and did about it.
+/// The state in which [`Ranges::up`](crate::Ranges::up) found a range, and what it did about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Provision {
@@ -126,6 +126,12 @@ impl RangeReport {
 }
 
 impl Report {
+    /// Reports in the order asked, from the order in which they ended.
+    pub(crate) fn in_order(mut reports: Vec<(usize, RangeReport)>) -> Self {
+        reports.sort_by_key(|(position, _)| *position);
+        Self { ranges: reports.into_iter().map(|(_, report)| report).collect() }
+    }
+
     /// Whether every range is up and has all its images.
     #[must_use]
     pub fn is_whole(&self) -> bool {

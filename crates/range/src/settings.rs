@@ -1,4 +1,4 @@
-//! What a caller says: where engine and host agent are, and which ranges and images are meant.
+//! A caller's settings and requests: engine, host agent, and which ranges and images are meant.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,14 +12,16 @@ use crate::labels::Labels;
 
 /// How long a range may take from its start until agent and engine answer.
 ///
-/// An engine is up in about 2 s on an idle machine. Many starting at once on few cores, over data
-/// that must be recovered first, take much longer; a range that crashes is told at once, whatever
-/// this says.
+/// An engine is up in about 2 s on an idle machine. Many that start at once on few cores, over data
+/// that must be recovered first, take much longer. A range that crashes is reported at once.
 pub const READY_TIMEOUT: Duration = Duration::from_secs(180);
 
-/// Bytes that the seeds of a project may take together, unless said: some stacks of a few images.
-/// Those used longest ago go first.
+/// The default of [`Settings::seed_limit`], in bytes: some stacks of a few images.
 pub const SEED_LIMIT: u64 = 20 << 30;
+
+/// The default of [`Settings::locks`]. Only root can make it; for others a folder beside
+/// `$XDG_RUNTIME_DIR` is a good choice.
+pub const LOCKS: &str = "/run/longshore/locks";
 
 /// Whether new ranges begin with a copy of a seed: the data of a range that has the same images, on
 /// the same engine, sealed after its engine was stopped.
@@ -44,8 +46,8 @@ pub struct Settings {
     pub host_agent: String,
     /// The dind agent's binary, statically linked: it runs inside any range image.
     pub agent_binary: PathBuf,
-    /// What containers' names begin with, and the label that tells the ranges of one owner from
-    /// those of others on the same engine. Letters, digits, `-`.
+    /// The start of containers' names, and the label that tells the ranges of one owner from those of
+    /// others on the same engine. Letters, digits, `-`.
     pub project: String,
     /// How ranges are allowed to run an engine.
     pub mode: Mode,
@@ -53,6 +55,9 @@ pub struct Settings {
     pub network: Option<String>,
     /// How agents bring images into their engines.
     pub load_way: LoadWay,
+    /// The folder of the locks by which calls for the same ranges wait for each other. It is made when
+    /// it is first needed. All callers that work on one project must name the same folder.
+    pub locks: PathBuf,
     /// Ranges synced at once, and asked at once; at least 1. An engine's load keeps about one core
     /// busy.
     pub concurrency: usize,
@@ -60,7 +65,8 @@ pub struct Settings {
     pub starts: Option<usize>,
     /// Whether new ranges begin with a copy of a seed.
     pub seeds: SeedUse,
-    /// Bytes that the seeds of a project may take together: [`SEED_LIMIT`].
+    /// Bytes that the seeds of a project may take together: [`SEED_LIMIT`]. Those used longest ago go
+    /// first.
     pub seed_limit: u64,
     /// Whether ranges are made without looking first whether there is room for them.
     pub unchecked: bool,
@@ -84,6 +90,7 @@ impl Settings {
             mode: Mode::Auto,
             network: None,
             load_way: LoadWay::Auto,
+            locks: LOCKS.into(),
             concurrency: cores(),
             starts: None,
             seeds: SeedUse::default(),
@@ -94,19 +101,16 @@ impl Settings {
     }
 }
 
-/// Ranges that are to be up, and the images that they should have.
+/// A request for ranges, and the images that they should have.
 #[derive(Clone, Debug)]
 pub struct UpRequest {
     /// Which ranges; see [`numbered`].
     pub names: Vec<RangeName>,
-    /// The Docker-in-Docker image that they are made from. The engine must have it: nothing is
-    /// pulled.
+    /// The Docker-in-Docker image that they are made from. The engine must have it; it is not pulled.
     pub range_image: String,
-    /// The images that each should have; they replace those that it was told before. Empty: those
-    /// it was told before.
+    /// The images that each should have; they replace those wanted before. Empty: no change.
     pub images: Vec<Reference>,
-    /// What to tell the ranges apart by later; they replace those that a range has. Empty: those it
-    /// has.
+    /// Labels to tell the ranges apart by; they replace those that a range has. Empty: no change.
     pub labels: Labels,
 }
 

@@ -1,4 +1,4 @@
-//! How ranges are: each with its engine and images, as data and as lines of JSON.
+//! The status of ranges, each with its engine and images, as data and as lines of JSON.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,7 +9,7 @@ use transfer::{ConfigDigest, EngineImageId, EngineInfo, Reference};
 
 use crate::labels::Labels;
 
-/// Where a range is.
+/// The state of a range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RangeState {
@@ -50,33 +50,33 @@ pub struct HeldImage {
     pub proven: bool,
 }
 
-/// How a range is.
+/// The status of a range.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RangeStatus {
     /// Which range.
     pub range: RangeName,
-    /// Where it is.
+    /// Its state.
     pub state: RangeState,
     /// Why it is not ready; absent when it is.
     pub reason: Option<String>,
     /// The image that it is made from, as it was asked for; absent without a container.
     pub range_image: Option<String>,
-    /// What people tell it apart by; none without a container.
+    /// The labels that it was given; none without a container.
     pub labels: Labels,
     /// The engine inside; absent when it does not answer.
     pub engine: Option<EngineInfo>,
-    /// How far it is in step with what is wanted; absent when its agent does not answer.
+    /// How far it has its wanted images; absent when its agent does not answer.
     pub step: Option<Step>,
     /// The images that it has; empty when the engine does not answer.
     pub images: Vec<HeldImage>,
 }
 
-/// How far a range is in step with what is wanted.
+/// How far a range has its wanted images.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
     /// Images that it should have.
     pub wanted: u32,
-    /// Whether they are all there, proven; false while the range does not know what it should have.
+    /// Whether they are all there, proven; false while the range does not know its wanted images.
     pub in_step: bool,
     /// Why its last sync did not bring in everything; null when it did, or there was none.
     pub last_error: Option<String>,
@@ -93,7 +93,7 @@ pub struct StatusLine {
     pub engine: Option<String>,
     /// `graphdriver` or `containerd`; null when the engine does not answer.
     pub store: Option<String>,
-    /// Where it is.
+    /// Its state.
     pub state: RangeState,
     /// Keys and values of the labels that it was given.
     pub labels: BTreeMap<String, String>,
@@ -119,7 +119,7 @@ pub struct ImageStatusLine {
     pub proven: bool,
 }
 
-/// What became of one range that was to be removed.
+/// The result of removing one range.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Removal {
     /// Which range.

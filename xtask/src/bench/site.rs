@@ -97,6 +97,7 @@ impl Site {
             concurrency: at_once.max(1),
             load_way: ground.load_way,
             network: ground.network,
+            locks: bench.folder.join("locks"),
             ..Settings::new(&ground.runner, &endpoint, &bench.agents.dind_agent)
         };
         let ranges = Ranges::connect(settings).await.map_err(|error| told(&error))?;

@@ -29,7 +29,11 @@ pub(crate) struct Place {
 /// The settings of the library for all commands: one project, one host agent.
 pub(crate) fn settings(place: &Place, concurrency: Option<usize>) -> Settings {
     let settings = Settings::new(&place.engine, &place.host_agent, &place.dind_agent);
-    Settings { concurrency: concurrency.unwrap_or(settings.concurrency), ..settings }
+    Settings {
+        locks: place.state.locks(),
+        concurrency: concurrency.unwrap_or(settings.concurrency),
+        ..settings
+    }
 }
 
 impl Place {

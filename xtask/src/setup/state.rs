@@ -12,6 +12,7 @@
 //!         images/            what probing each range image showed
 //!         bin/  log/         the agents: binaries as last built, logs of detached ones
 //!         host/              the host agent's own state
+//!         locks/             held by calls that make ranges
 //!         embedded/          folders of the demo without engines
 //!         bench/             what a bench under way keeps
 //! ```
@@ -119,6 +120,11 @@ impl State {
     /// The host agent's own state.
     pub(crate) fn host_agent(&self) -> PathBuf {
         self.root.join("host")
+    }
+
+    /// The folder of locks of calls that make ranges.
+    pub(crate) fn locks(&self) -> PathBuf {
+        self.root.join("locks")
     }
 
     /// Folders of the demo without engines.

@@ -82,7 +82,7 @@ fn totals_count_ranges_images_bytes_and_seconds() {
     assert_eq!((totals.synced, totals.skipped, totals.failed), (1, 1, 1));
     assert_eq!((totals.bytes_moved, totals.bytes_saved), (15, 50));
     assert_eq!(totals.range_seconds[&RangeStage::Create], 2.0);
-    assert_eq!(totals.image_seconds[0].0, Stage::Resolve, "stages are told in their order");
+    assert_eq!(totals.image_seconds[0].0, Stage::Resolve, "stages are in their order");
     assert_eq!(totals.image_seconds[1], (Stage::Prove, 0.75));
     assert!(!report.is_whole());
 }

@@ -1,4 +1,4 @@
-//! Which seeds there are, as the engine's labels tell: whole ones have a card, and half-made ones none.
+//! The list of seeds, as the engine's labels tell: whole ones have a card, and half-made ones none.
 //!
 //! ```text
 //!   <project>-seed-<key>-<n>-data, -agent   the seed       labels: key, range image, images
@@ -13,37 +13,38 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use engine::docker::VolumeSummary;
 use proto::identity::RangeName;
 
-use crate::container::{IMAGE, Names, PROJECT, RANGE, labels};
+use crate::container::{IMAGE, PROJECT, RANGE, SEED, labels};
 use crate::error::RangeError;
 use crate::labels::Labels;
-use crate::ranges::Ranges;
+use crate::project::Project;
 
-/// The label that says that something belongs to a seed, and to which key.
-pub(crate) const SEED: &str = "dev.longshore.seed";
-/// The label that lists a seed's images, for people.
+/// The label with a seed's images, for people.
 pub(super) const IMAGES: &str = "dev.longshore.seed-images";
-/// The label of a card that says when its seed was used last, in milliseconds since 1970.
+/// The label of a card with the time of its seed's last use, in milliseconds since 1970.
 const USED: &str = "dev.longshore.seed-used";
 /// The label of a card with the bytes of its seed's files.
 const BYTES: &str = "dev.longshore.seed-bytes";
 
+/// How many letters of a key are in a seed's name: the label has all of it.
+const SHORT_KEY: usize = 12;
+
 /// A seed, as far as labels tell.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SeedStatus {
-    /// Its name: that of the range which it was made as.
+    /// Its name: that of the range that it was made as.
     pub name: RangeName,
-    /// What it is asked for by.
+    /// Its key, made of the range image and the images.
     pub key: String,
     /// The image that its range was made from, as it was asked for.
     pub range_image: String,
-    /// Its images, parted by commas.
+    /// Its images, separated by commas.
     pub images: String,
     /// Bytes of its files and when it was used last; absent while it is made, and for one whose
     /// making was cut off.
     pub card: Option<SeedCard>,
 }
 
-/// What is written down of a whole seed.
+/// The record of a whole seed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SeedCard {
     /// Bytes of its files.
@@ -52,50 +53,51 @@ pub struct SeedCard {
     pub used: u64,
 }
 
-impl Ranges {
-    /// The seeds of the project, that used last first; those without a card come last.
-    ///
-    /// # Errors
-    /// [`RangeError::Engine`].
-    pub async fn seeds(&self) -> Result<Vec<SeedStatus>, RangeError> {
-        let volumes = self.engine.volumes(SEED).await?;
-        Ok(collect(&self.settings.project, &volumes))
-    }
+/// The seeds of the project, that used last first; those without a card come last.
+///
+/// # Errors
+/// [`RangeError::Engine`].
+pub(crate) async fn list(project: &Project) -> Result<Vec<SeedStatus>, RangeError> {
+    let volumes = project.owned.engine.volumes(SEED).await?;
+    Ok(collect(project.owned.project(), &volumes))
+}
 
-    /// Writes down that a seed is whole and used now.
-    pub(super) async fn write_card(
-        &self,
-        name: &RangeName,
-        key: &str,
-        bytes: u64,
-    ) -> Result<(), RangeError> {
-        let used = now();
-        let cards = self.cards(name).await?;
-        let project = &self.settings.project;
-        let mut all = labels(project, name, &Labels::default());
-        for (label, value) in
-            [(SEED, key.to_owned()), (BYTES, bytes.to_string()), (USED, used.to_string())]
-        {
-            all.insert(label.to_owned(), value);
-        }
-        let container = Names::of(project, name).container;
-        let card = format!("{container}.used-{used}");
-        self.engine.create_volume(&card, &all).await?;
-        for old in cards.into_iter().filter(|old| *old != card) {
-            self.engine.remove_volume(&old).await?;
-        }
-        Ok(())
+/// Writes down that a seed is whole and used now.
+pub(super) async fn write_card(
+    project: &Project,
+    name: &RangeName,
+    key: &str,
+    bytes: u64,
+) -> Result<(), RangeError> {
+    let used = now();
+    let older = cards(project, name).await?;
+    let owned = &project.owned;
+    let mut all = labels(owned.project(), name, &Labels::default());
+    for (label, value) in
+        [(SEED, key.to_owned()), (BYTES, bytes.to_string()), (USED, used.to_string())]
+    {
+        all.insert(label.to_owned(), value);
     }
+    let card = format!("{}.used-{used}", owned.names(name).container);
+    owned.engine.create_volume(&card, &all).await?;
+    for old in older.into_iter().filter(|old| *old != card) {
+        owned.engine.remove_volume(&old).await?;
+    }
+    Ok(())
+}
 
-    /// The names of a seed's cards.
-    pub(super) async fn cards(&self, name: &RangeName) -> Result<Vec<String>, RangeError> {
-        let volumes = self.engine.volumes(&format!("{RANGE}={name}")).await?;
-        let ours = volumes.into_iter().filter(|volume| {
-            volume.labels.contains_key(USED)
-                && volume.labels.get(PROJECT) == Some(&self.settings.project)
-        });
-        Ok(ours.map(|volume| volume.name).collect())
-    }
+/// The names of a seed's cards.
+pub(super) async fn cards(project: &Project, name: &RangeName) -> Result<Vec<String>, RangeError> {
+    let volumes = project.owned.engine.volumes(&format!("{RANGE}={name}")).await?;
+    let ours = volumes.into_iter().filter(|volume| {
+        volume.labels.contains_key(USED) && project.owned.owns(name, &volume.labels)
+    });
+    Ok(ours.map(|volume| volume.name).collect())
+}
+
+/// The start of a key, as it is in names.
+pub(super) fn short(key: &str) -> &str {
+    &key[..SHORT_KEY.min(key.len())]
 }
 
 /// The seeds of `project` among these volumes.

@@ -69,11 +69,12 @@ async fn dind_a_seed_that_is_copied_stays_whole() {
         assert_eq!(only_seed(&site).await.name, seed.name);
     };
     // Another call copies it.
-    site.admin().add_range(&seed.name).await.unwrap();
-    let folder = File::open(site.path(&format!("host/ranges/{}", seed.name))).unwrap();
-    rustix::fs::flock(&folder, FlockOperation::NonBlockingLockShared).unwrap();
+    let lock = site.path(&format!("locks/{}.seed.lock", site.container(seed.name.as_str())));
+    let lock = File::create(lock).unwrap();
+    rustix::fs::flock(&lock, FlockOperation::NonBlockingLockShared).unwrap();
     stays("a call makes or copies it").await;
-    drop(folder);
+    drop(lock);
+    assert_eq!(site.admin().ranges().await.unwrap().len(), 1, "waiting makes no sockets");
     // A call left a container behind that does.
     let data = format!("{}-data", site.container(seed.name.as_str()));
     let user = block_in_place(|| user_of(&site, &data));

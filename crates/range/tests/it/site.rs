@@ -96,6 +96,7 @@ impl Site {
             project: project.clone(),
             concurrency: 4,
             load_way: options.load_way,
+            locks: folder.path().join("locks"),
             ..Settings::new(
                 &docker_host,
                 format!("unix://{}", state.join("admin.sock").display()),

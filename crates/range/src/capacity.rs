@@ -1,10 +1,10 @@
-//! Whether ranges fit on this machine, found out before any is made, and how many start at once.
+//! The capacity of this machine: whether ranges fit, before any is made, and how many start at once.
 
 use std::path::{Path, PathBuf};
 
 use crate::error::RangeError;
 
-/// Memory that is put aside for each range, in bytes. At rest an engine holds about 39 MiB that are its
+/// Memory that is set aside for each range, in bytes. At rest an engine holds about 39 MiB that are its
 /// own, and the files of its programs once for all ranges; the rest is for its agent and for a sync.
 /// A higher value refuses ranges that would have run: see [`Machine::check_memory`].
 pub(crate) const ENGINE_MEMORY: u64 = 96 << 20;
@@ -18,11 +18,11 @@ const MAX_STARTS: usize = 16;
 /// File systems whose files can share bytes, by the magic numbers of `statfs(2)`: btrfs, XFS, bcachefs.
 const SHARING: [u64; 3] = [0x9123_683e, 0x5846_5342, 0xca45_1a4e];
 
-/// What of the machine limits how many ranges there can be; absent where it is not to be seen.
+/// The limits of this machine; absent where they cannot be read.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Machine {
     pub(crate) cores: usize,
-    /// Bytes that can be had without swapping.
+    /// Bytes that are free without swapping.
     pub(crate) memory: Option<u64>,
     pub(crate) disk: Option<Disk>,
 }
@@ -38,7 +38,7 @@ pub(crate) struct Disk {
 }
 
 impl Machine {
-    /// Looks at this machine, and at the disk of `data_root` if that is to be seen here.
+    /// Looks at this machine, and at the disk of `data_root` if that is a folder here.
     pub(crate) fn look(data_root: Option<&Path>) -> Self {
         let memory = std::fs::read_to_string("/proc/meminfo").ok();
         Self {
@@ -105,7 +105,7 @@ fn disk(path: &Path) -> Option<Disk> {
     })
 }
 
-/// What can be had, from the text of `/proc/meminfo`.
+/// Available bytes, from the text of `/proc/meminfo`.
 fn available(text: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
     let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
@@ -133,12 +133,12 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_told_with_its_numbers() {
+    fn an_error_about_room_has_its_numbers() {
         let mut machine = machine(2, Some(ENGINE_MEMORY * 10));
         machine.check_memory(10).unwrap();
         let error = machine.check_memory(11).unwrap_err().to_string();
         assert!(error.contains("11 ranges") && error.contains("960 MiB"), "{error}");
-        // Where nothing is to be seen, nothing is said.
+        // An unknown disk is no reason to refuse.
         machine.check_disk(50, 50, u64::MAX).unwrap();
         machine.disk = Some(Disk { path: "/data".into(), free: 10 << 30, shares: false });
         machine.check_disk(5, 5, 2 << 30).unwrap();
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn available_memory_is_read_from_what_the_kernel_says() {
+    fn available_memory_is_read_from_meminfo() {
         let text = "MemTotal:       24000000 kB\nMemFree: 1 kB\nMemAvailable:    2048 kB\n";
         assert_eq!(available(text), Some(2 << 20));
         assert_eq!(available("MemTotal: 1 kB\n"), None);

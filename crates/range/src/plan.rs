@@ -1,0 +1,86 @@
+//! Plans of ranges that are up: what a sync would move.
+
+use futures::StreamExt as _;
+use proto::control::ImagePlan;
+use proto::identity::RangeName;
+use serde::{Deserialize, Serialize};
+use transfer::Reference;
+
+use crate::error::RangeError;
+use crate::project::Project;
+use crate::ready::running;
+
+/// What a sync would move into one range.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RangePlan {
+    /// Which range.
+    pub range: RangeName,
+    /// A plan for each image, in the order asked; empty when the range could not be asked.
+    pub images: Vec<ImagePlan>,
+    /// Why it could not be asked, and what to do; absent on success.
+    pub error: Option<String>,
+}
+
+/// One line of JSON per range and image that was planned: what scripts read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanLine {
+    /// Which range.
+    pub range: String,
+    /// The image as it was asked for.
+    pub image: String,
+    /// Its name across engines; null when the host does not know it.
+    pub config_digest: Option<String>,
+    /// Layer bytes that would move.
+    pub bytes_to_move: u64,
+    /// Layer bytes that would not have to.
+    pub bytes_saved: u64,
+    /// Whether it is there already, proven, under this name.
+    pub already_there: bool,
+    /// Why there is no plan, and what to do; null when there is one.
+    pub error: Option<String>,
+}
+
+/// Plans for several ranges at once; without `images`, of those that each should have.
+pub(crate) async fn plan(
+    project: &Project,
+    ranges: Vec<RangeName>,
+    images: &[Reference],
+) -> Vec<RangePlan> {
+    let plans = ranges.into_iter().map(|range| async move {
+        match plan_one(project, &range, images).await {
+            Ok(images) => RangePlan { range, images, error: None },
+            Err(error) => RangePlan { range, images: Vec::new(), error: Some(error.explain()) },
+        }
+    });
+    futures::stream::iter(plans).buffered(project.concurrency()).collect().await
+}
+
+async fn plan_one(
+    project: &Project,
+    range: &RangeName,
+    images: &[Reference],
+) -> Result<Vec<ImagePlan>, RangeError> {
+    let agent = running(project, range).await?;
+    if !images.is_empty() {
+        return agent.plan(images).await;
+    }
+    match project.host_agent.wanted(range).await?.as_slice() {
+        [] => Err(RangeError::NothingWanted { range: range.clone() }),
+        wanted => agent.plan(wanted).await,
+    }
+}
+
+impl RangePlan {
+    /// The lines of this range, one for each image.
+    pub fn lines(&self) -> impl Iterator<Item = PlanLine> + '_ {
+        self.images.iter().map(|image| PlanLine {
+            range: self.range.to_string(),
+            image: image.reference.to_string(),
+            config_digest: image.config_digest.map(|digest| digest.to_string()),
+            bytes_to_move: image.bytes_to_move,
+            bytes_saved: image.bytes_saved,
+            already_there: image.already_there,
+            error: image.error.clone(),
+        })
+    }
+}
