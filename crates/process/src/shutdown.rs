@@ -24,12 +24,6 @@ impl Shutdown {
         self.draining.cancel();
     }
 
-    /// Whether the end was asked for.
-    #[must_use]
-    pub fn is_draining(&self) -> bool {
-        self.draining.is_cancelled()
-    }
-
     /// Returns once the end was asked for.
     pub async fn draining(&self) {
         self.draining.cancelled().await;

@@ -24,7 +24,6 @@ pub mod frame;
 pub mod verify;
 pub mod store;
 
-pub mod cached;
 pub mod shared;
 pub mod limited;
 pub mod metered;

@@ -1,22 +1,20 @@
 //! One read for many: every reader of a digest follows the same ingest, while it is coming in.
 //!
 //! ```text
-//!   far source ─► task ─┐                        ┌─► follower        store ─► reader
-//!                       ├─► ingest ─► its file ──┼─► follower          ▲
-//!   begin() ─► writer ──┘      │                 └─► follower          │
+//!                                                ┌─► follower        store ─► reader
+//!   far source ─► task ───► ingest ─► its file ──┼─► follower          ▲
+//!                              │                 └─► follower          │
 //!                              └───────────── commit ──────────────────┘
 //! ```
-//! A blob that is kept is read from the store. One that is coming in is followed: its bytes are
-//! read back from the ingest, so that a slow reader holds nobody back, and the last frame waits until
-//! the blob is verified; the disk takes its time after that. Otherwise a task takes it in from the far source; it goes on while anybody reads, and
-//! ends some seconds after nobody does. Whoever sees blobs pass by (an export of an engine) offers them with
-//! [`Shared::begin`]; such an ingest goes on without readers.
+//! Readers get a kept blob from the store. They follow a blob that is coming in: its bytes are read
+//! back from the ingest, so a slow reader delays nobody. The last frame waits until the blob is
+//! verified, and not for the disk. For any other blob a task begins an ingest from the far source.
+//! The task continues while anybody reads, and ends some seconds after the last reader left.
 //!
-//! What comes from the far source was hashed there ([`crate::BlobStream`]), what is offered is hashed
-//! by the ingest: each byte once.
+//! The far source hashes its bytes ([`crate::BlobStream`]), so the ingest does not.
 //!
-//! Each digest is so taken in once, however many ask at once. An error reaches all who follow; the
-//! next to ask begins anew.
+//! So each digest is ingested once, however many readers ask at once. All followers get the error of
+//! a failed ingest; the next reader begins a new one.
 
 mod flight;
 #[cfg(test)]
@@ -39,27 +37,27 @@ use crate::descriptor::{Descriptor, MediaType};
 use crate::digest::Digest;
 use crate::verify::check_frame;
 
-/// Blobs that are taken in from the far source at once: each holds some MiB between source and disk,
-/// whatever the number of its readers, and keeps a core busy.
+/// Number of ingests at once. Each holds some MiB between source and disk, whatever the number of
+/// its readers, and keeps a core busy.
 fn taken_at_once() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from).saturating_mul(2).clamp(4, 16)
 }
 
-/// A store, a far source, and what is coming in from there. Clones are the same.
+/// A store, a far source, and the ingests under way from it. Clones share all three.
 #[derive(Clone)]
 pub struct Shared {
     store: Arc<dyn BlobStore>,
     far: Arc<dyn BlobSource>,
     flights: Flights,
     tasks: TaskTracker,
-    /// As many blobs as are taken in at once.
+    /// One permit for each ingest at once.
     taking: Arc<Semaphore>,
-    /// Set once nobody new is to come.
+    /// Cancelled once the end was asked for.
     ending: CancellationToken,
 }
 
 impl Shared {
-    /// Takes into `store` what is asked for, from `far`.
+    /// Ingests requested blobs from `far` into `store`.
     #[must_use]
     pub fn new(store: Arc<dyn BlobStore>, far: Arc<dyn BlobSource>) -> Self {
         let (flights, tasks, ending) = Default::default();
@@ -67,7 +65,7 @@ impl Shared {
         Self { store, far, flights, tasks, taking, ending }
     }
 
-    /// Has what `store` has, and what is offered by [`begin`](Self::begin).
+    /// Has what `store` has, and no far source.
     #[must_use]
     pub fn over(store: Arc<dyn BlobStore>) -> Self {
         Self::new(store, Arc::new(Nothing))
@@ -79,35 +77,13 @@ impl Shared {
         Self { far, ..self.clone() }
     }
 
-    /// Offers a blob that will pass by; others follow it from now on. `None` when it is kept
-    /// already, or is coming in.
-    ///
-    /// # Errors
-    /// [`BlobError::Storage`].
-    pub async fn begin(&self, expected: &Descriptor) -> Result<Option<SharedIngest>, BlobError> {
-        let Ok((flight, entry)) = self.flights.begin(expected.digest) else {
-            return Ok(None);
-        };
-        let found = self.store.stat(&expected.digest).await;
-        if let Some(_size) = found.map_err(|error| entry.fail(error))? {
-            entry.kept();
-            return Ok(None);
-        }
-        let ingest = self.store.ingest_of(expected).await.map_err(|error| entry.fail(error))?;
-        let mut ingest = SharedIngest::new(ingest, entry, expected);
-        // Its own reader, so that it goes on when nobody follows.
-        ingest.flight = Some(flight);
-        Ok(Some(ingest))
-    }
-
     /// Whether the blob is coming in now.
     #[must_use]
     pub fn in_progress(&self, digest: &Digest) -> bool {
         self.flights.join(digest).is_some()
     }
 
-    /// Waits until nothing is being taken in from the far source any more: for an orderly end. What
-    /// nobody reads ends at once.
+    /// Waits until no ingest is under way, for an orderly end. Ingests without readers end at once.
     pub async fn drained(&self) {
         self.ending.cancel();
         self.tasks.close();
@@ -145,12 +121,12 @@ impl Shared {
             Err(error) => Err(entry.fail(error)),
         };
         if let Err(error) = kept {
-            // Those who follow are told; here is nobody else to tell.
+            // The followers have the error.
             tracing::debug!(%error, "a blob was not taken in");
         }
     }
 
-    /// A blob that was read from the far source whole and is right; none where the store has it.
+    /// Reads the whole blob from the far source and verifies it; `None` if the store has it.
     async fn take_in(&self, entry: Arc<Entry>) -> Result<Option<SharedIngest>, BlobError> {
         let digest = entry.digest();
         let taking = self.taking.acquire().await;
@@ -222,28 +198,25 @@ impl BlobSource for Shared {
 
 /// A blob on its way into the store, followed by its readers.
 ///
-/// It is committed, or those who follow are told that it was given up.
-pub struct SharedIngest {
+/// Its followers get the error when it is dropped before it was committed.
+struct SharedIngest {
     ingest: Box<dyn Ingest>,
     entry: Arc<Entry>,
     expected: Descriptor,
-    /// Keeps an offered ingest going without readers; absent where a reader asked for it.
-    flight: Option<Arc<Flight>>,
 }
 
 impl SharedIngest {
-    fn new(ingest: Box<dyn Ingest>, entry: impl Into<Arc<Entry>>, expected: &Descriptor) -> Self {
-        let entry = entry.into();
+    fn new(ingest: Box<dyn Ingest>, entry: Arc<Entry>, expected: &Descriptor) -> Self {
         entry.growing(ingest.written(), expected.size, 0);
-        Self { ingest, entry, expected: expected.clone(), flight: None }
+        Self { ingest, entry, expected: expected.clone() }
     }
 
-    /// Takes the next bytes, and shows them to those who follow.
+    /// Writes the next bytes, and shows them to the followers.
     ///
     /// # Errors
-    /// [`BlobError::SizeMismatch`] when there are more than expected, [`BlobError::Storage`]. The
-    /// ingest is of no more use then.
-    pub async fn write(&mut self, frame: Bytes) -> Result<(), BlobError> {
+    /// [`BlobError::SizeMismatch`] when there are more bytes than expected, [`BlobError::Storage`].
+    /// The ingest cannot be used after an error.
+    async fn write(&mut self, frame: Bytes) -> Result<(), BlobError> {
         let so_far = self.ingest.size() + frame.len() as u64;
         let Descriptor { digest, size, .. } = self.expected;
         if size < so_far {
@@ -255,7 +228,7 @@ impl SharedIngest {
         Ok(())
     }
 
-    /// Lets those who follow have their last frame.
+    /// Verifies the blob, which gives the followers their last frame.
     async fn verify(&mut self) -> Result<(), BlobError> {
         let verified = self.ingest.verify(&self.expected).await;
         verified.map_err(|error| self.entry.fail(error))?;
@@ -263,24 +236,16 @@ impl SharedIngest {
         Ok(())
     }
 
-    /// Lets those who follow have their last frame, and keeps the blob.
+    /// Keeps the verified blob.
     ///
     /// # Errors
     /// As [`Ingest::commit`].
-    pub async fn commit(mut self) -> Result<(), BlobError> {
-        self.verify().await?;
-        let Self { ingest, entry, expected, flight } = self;
+    async fn commit(self) -> Result<(), BlobError> {
+        let Self { ingest, entry, expected } = self;
         let written = ingest.written();
         ingest.commit(&expected).await.map_err(|error| entry.fail(error))?;
         entry.done(written, expected.size);
-        drop(flight);
         Ok(())
-    }
-}
-
-impl fmt::Debug for SharedIngest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SharedIngest").field("expected", &self.expected).finish_non_exhaustive()
     }
 }
 

@@ -197,56 +197,23 @@ async fn an_error_reaches_all_who_follow_and_the_next_begins_anew() {
 }
 
 #[tokio::test]
-async fn an_exporter_offers_what_passes_by() {
-    let shared = Shared::over(Arc::new(MemoryStore::default()));
-    let blob = bytes(1, 3 * MAX_FRAME);
-    let expected = descriptor_of(&blob);
-    let error = shared.open(&expected.digest, 0).await.map(drop).unwrap_err();
-    assert!(matches!(error, BlobError::NotFound { .. }), "{error:?}");
-
-    let mut ingest = shared.begin(&expected).await.unwrap().expect("nobody else has begun");
-    assert!(shared.begin(&expected).await.unwrap().is_none(), "it is coming in already");
-    let mut follower = shared.open(&expected.digest, 0).await.unwrap();
-    for frame in frames(&blob, 1000) {
-        ingest.write(frame).await.unwrap();
+async fn more_bytes_than_the_source_announced_are_an_error() {
+    let blob = bytes(1, 2 * MAX_FRAME);
+    let (shared, store, mut feed) = fed(&blob);
+    let follower = shared.open(&Digest::of(&blob), 0).await.unwrap();
+    for frame in frames(&blob, MAX_FRAME) {
+        feed.send(Ok(frame)).await.unwrap();
     }
-    let frame = follower.next().await.unwrap().unwrap();
-    assert!(!frame.is_empty() && blob.starts_with(&frame));
-    // An export goes on without readers.
-    drop(follower);
-    ingest.commit().await.unwrap();
-    assert!(shared.begin(&expected).await.unwrap().is_none(), "it is kept already");
-    let (read, end) = drain(shared.open(&expected.digest, 0).await.unwrap()).await;
-    end.unwrap();
-    assert_eq!(read, blob);
-}
-
-#[tokio::test]
-async fn an_offer_that_is_given_up_or_wrong_is_told_to_those_who_follow() {
-    let store = MemoryStore::default();
-    let shared = Shared::over(Arc::new(store.clone()));
-    let expected = descriptor_of(b"layer");
-    let begin = async || shared.begin(&expected).await.unwrap().expect("nobody else has begun");
-
-    let ingest = begin().await;
-    let follower = shared.open(&expected.digest, 0).await.unwrap();
-    drop(ingest);
+    feed.send(Ok(Bytes::from_static(b"!"))).await.unwrap();
     let error = drain(follower).await.1.unwrap_err();
-    assert!(matches!(error, BlobError::Unavailable { .. }), "{error:?}");
-
-    let mut ingest = begin().await;
-    let follower = shared.open(&expected.digest, 0).await.unwrap();
-    ingest.write(Bytes::from_static(b"lager")).await.unwrap();
-    let error = ingest.commit().await.unwrap_err();
-    assert!(matches!(error, BlobError::DigestMismatch { .. }), "{error:?}");
-    let error = drain(follower).await.1.unwrap_err();
-    assert!(matches!(error, BlobError::DigestMismatch { .. }), "{error:?}");
-
-    let mut ingest = begin().await;
-    let error = ingest.write(Bytes::from_static(b"layers")).await.unwrap_err();
-    assert!(matches!(error, BlobError::SizeMismatch { actual: 6, .. }), "{error:?}");
-    assert!(!shared.in_progress(&expected.digest));
-    assert_eq!(store.list(), []);
+    let expected = blob.len() as u64;
+    assert!(
+        matches!(error, BlobError::SizeMismatch { actual, .. } if actual == expected + 1),
+        "{error:?}"
+    );
+    shared.drained().await;
+    let ingests = store.ingests().snapshot();
+    assert_eq!((ingests.committed.len(), ingests.dropped), (0, 1));
 }
 
 #[tokio::test]
@@ -364,22 +331,24 @@ async fn whoever_follows_waits_for_the_hash_and_not_for_the_disk() {
 async fn a_verified_blob_that_could_not_be_kept_still_reaches_those_who_follow() {
     let folder = tempfile::tempdir().unwrap();
     let store = FsStore::open(folder.path().join("store")).await.unwrap();
-    let blob = contract::blobs().pop().unwrap();
-    let expected = descriptor_of(&blob);
-    let shared = Shared::over(Arc::new(store));
-    let mut ingest = shared.begin(&expected).await.unwrap().expect("nobody else has begun");
-    let follower = shared.open(&expected.digest, 0).await.unwrap();
+    let blob = bytes(1, 3 * MAX_FRAME);
+    let digest = Digest::of(&blob);
+    let (feed, stream) = mpsc::channel(0);
+    let mut feed: Feed = feed;
+    let far = Fed { blob: descriptor_of(&blob), stream: Mutex::new(Some(stream)) };
+    let shared = Shared::new(Arc::new(store), Arc::new(far));
+    let follower = shared.open(&digest, 0).await.unwrap();
     for frame in frames(&blob, MAX_FRAME) {
-        ingest.write(frame).await.unwrap();
+        feed.send(Ok(frame)).await.unwrap();
     }
     // Stands for a disk that is full when all is to be flushed.
     std::fs::remove_dir_all(folder.path().join("store/blobs")).unwrap();
-    let error = ingest.commit().await.unwrap_err();
-    assert!(matches!(error, BlobError::Storage { .. }), "{error:?}");
+    drop(feed);
     let (read, end) = drain(follower).await;
     end.unwrap();
     assert_eq!(read, blob);
-    assert!(!shared.in_progress(&expected.digest), "the next begins anew");
+    shared.drained().await;
+    assert!(!shared.in_progress(&digest), "the next begins anew");
 }
 
 #[tokio::test(start_paused = true)]

@@ -271,7 +271,7 @@ fn room_made(inner: &Inner) -> bool {
 fn sync_failed(digest: Digest, error: super::StoreError) -> BlobError {
     match error {
         super::StoreError::Io { path, source, .. } => storage(digest, &path)(source),
-        other => BlobError::unavailable(digest, other),
+        other @ super::StoreError::InUse { .. } => BlobError::unavailable(digest, other),
     }
 }
 

@@ -6,7 +6,6 @@
 //!     blobs/sha256/<64 hex>    committed blobs: all that `list` and `stat` know of
 //!     ingest/<random>          being taken in; removed when the store is opened
 //!     quarantine/<64 hex>      found corrupt while read; never served, kept for a person to look at
-//!     documents/<name>         small files of ours, replaced as a whole
 //! ```
 //!
 //! **Commit**: check size and digest, fsync the file, rename it, fsync the folder. A kill leaves
@@ -23,7 +22,6 @@
 mod arrivals;
 mod check;
 mod collect;
-mod documents;
 mod ingest;
 mod read;
 mod recent;
@@ -105,12 +103,6 @@ pub enum StoreError {
         #[source]
         source: io::Error,
     },
-    /// Not a name that a document can have.
-    #[error("{name:?} is not a document's name: expected folder/name of a-z 0-9 . _ -")]
-    InvalidName {
-        /// What was asked for.
-        name: String,
-    },
 }
 
 impl StoreError {
@@ -146,7 +138,7 @@ impl FsStore {
             recent: Recent::default(),
             _lock: lock,
         };
-        for folder in [inner.blobs(), inner.ingest(), inner.quarantine(), inner.documents()] {
+        for folder in [inner.blobs(), inner.ingest(), inner.quarantine()] {
             make_folder(&folder)?;
         }
         empty_folder(&inner.ingest())?;
@@ -259,10 +251,6 @@ impl Inner {
 
     fn quarantine(&self) -> PathBuf {
         self.root.join("quarantine")
-    }
-
-    fn documents(&self) -> PathBuf {
-        self.root.join("documents")
     }
 
     fn list(&self) -> Result<Vec<(Digest, u64)>, StoreError> {

@@ -154,31 +154,6 @@ async fn a_disk_that_refuses_is_named_and_does_not_end_the_store() {
 }
 
 #[tokio::test]
-async fn documents_are_replaced_as_a_whole() {
-    let (store, _folder) = store().await;
-    let root = store.root().to_owned();
-    assert_eq!(store.get_document("images/0a").await.unwrap(), None);
-    assert_eq!(store.list_documents("images").await.unwrap(), [""; 0]);
-    for content in ["old", "new"] {
-        store.put_document("images/0a", content).await.unwrap();
-        assert_eq!(store.get_document("images/0a").await.unwrap().unwrap(), content);
-    }
-    store.put_document("images/0b", "other").await.unwrap();
-    assert_eq!(files_in(&store.0.ingest()), 0);
-    drop(store);
-    let store = FsStore::open(root).await.unwrap();
-    assert_eq!(store.list_documents("images").await.unwrap(), ["0a", "0b"]);
-    store.remove_document("images/0a").await.unwrap();
-    store.remove_document("images/0a").await.unwrap();
-    assert_eq!(store.get_document("images/0a").await.unwrap(), None);
-    let long = "a".repeat(300);
-    for name in ["", "/", "/a", "a/", "../lock", "a/../b", "a/.b", ".", "A", "a b", "a\0", &long] {
-        let error = store.put_document(name, "x").await.unwrap_err();
-        assert!(matches!(error, StoreError::InvalidName { .. }), "{name:?}: {error:?}");
-    }
-}
-
-#[tokio::test]
 async fn many_who_read_one_blob_share_what_one_of_them_read() {
     let (store, _folder) = store().await;
     let blob = bytes(1, 2 * MAX_FRAME + 100);
