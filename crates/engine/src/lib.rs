@@ -5,13 +5,13 @@
 //! and a tar file a source. [`registry`] shows any source to engines that pull.
 
 pub mod address;
-mod ahead;
 pub mod archive;
 pub mod docker;
 mod document;
+mod file_blob;
 pub mod oci_layout;
+mod read_ahead;
 pub mod registry;
-mod span;
 
 #[cfg(any(test, feature = "fixture"))]
 pub mod fixture;

@@ -19,7 +19,9 @@ pub mod descriptor;
 pub mod reference;
 pub mod image;
 
+pub mod blocking;
 pub mod blob;
+pub mod file;
 pub mod frame;
 pub mod verify;
 pub mod store;

@@ -18,7 +18,7 @@ use transfer::image::{ConfigFile, MAX_CONFIG, MAX_MANIFEST, Manifest};
 use transfer::{ConfigDigest, Descriptor, DiffId, Digest, Image, MediaType, Reference, explain};
 
 use super::entries::Entries;
-use crate::span::Span;
+use crate::file_blob::FileBlob;
 
 /// The name of the table of contents.
 pub(super) const MANIFEST: &str = "manifest.json";
@@ -39,7 +39,7 @@ pub(super) enum Packing {
 pub(super) struct SavedLayer {
     pub(super) diff_id: DiffId,
     pub(super) packing: Packing,
-    pub(super) span: Span,
+    pub(super) span: FileBlob,
 }
 
 /// An image as `manifest.json` tells of it.
@@ -65,7 +65,7 @@ struct Item {
 ///
 /// # Errors
 /// What is wrong with the table of contents, or with an image of it.
-pub(super) fn images(archive: &Span, entries: &Entries) -> Result<Vec<SavedImage>, String> {
+pub(super) fn images(archive: &FileBlob, entries: &Entries) -> Result<Vec<SavedImage>, String> {
     let bytes = document(archive, entries, MANIFEST, MAX_MANIFEST)?;
     let items: Vec<Item> = serde_json::from_slice(&bytes)
         .map_err(|error| format!("{MANIFEST} cannot be read: {error}"))?;
@@ -75,7 +75,7 @@ pub(super) fn images(archive: &Span, entries: &Entries) -> Result<Vec<SavedImage
     items.into_iter().map(|item| image(archive, entries, item)).collect()
 }
 
-fn image(archive: &Span, entries: &Entries, item: Item) -> Result<SavedImage, String> {
+fn image(archive: &FileBlob, entries: &Entries, item: Item) -> Result<SavedImage, String> {
     let config = document(archive, entries, &item.config, MAX_CONFIG)?;
     if let Some(named) = named_digest(&item.config)
         && named != Digest::of(&config)
@@ -101,7 +101,7 @@ fn image(archive: &Span, entries: &Entries, item: Item) -> Result<SavedImage, St
 }
 
 fn layer(
-    archive: &Span,
+    archive: &FileBlob,
     entries: &Entries,
     diff_id: DiffId,
     path: &str,
@@ -110,7 +110,7 @@ fn layer(
     let (start, size) = by_diff_id
         .or_else(|| entries.file(path))
         .ok_or_else(|| format!("layer {} is not in the file", shown(path)))?;
-    let span = Span { file: archive.file.clone(), start, size };
+    let span = FileBlob { file: archive.file.clone(), start, size };
     let packing = packing(&span).map_err(|error| format!("layer {}: {error}", shown(path)))?;
     Ok(SavedLayer { diff_id, packing, span })
 }
@@ -136,17 +136,22 @@ fn named_digest(path: &str) -> Option<Digest> {
     Digest::from_hex(name.strip_suffix(".json").unwrap_or(name)).ok()
 }
 
-fn document(archive: &Span, entries: &Entries, path: &str, limit: usize) -> Result<Bytes, String> {
+fn document(
+    archive: &FileBlob,
+    entries: &Entries,
+    path: &str,
+    limit: usize,
+) -> Result<Bytes, String> {
     let (start, size) =
         entries.file(path).ok_or_else(|| format!("{} is not in the file", shown(path)))?;
     if (limit as u64) < size {
         return Err(format!("{} has {size} bytes, at most {limit} are read", shown(path)));
     }
-    let span = Span { file: archive.file.clone(), start, size };
+    let span = FileBlob { file: archive.file.clone(), start, size };
     span.read_all().map_err(|error| format!("{} could not be read: {error}", shown(path)))
 }
 
-fn packing(span: &Span) -> io::Result<Packing> {
+fn packing(span: &FileBlob) -> io::Result<Packing> {
     let mut magic = [0; 6];
     let len = usize::try_from(span.size).unwrap_or(6).min(6);
     span.file.read_exact_at(&mut magic[..len], span.start)?;
@@ -177,7 +182,7 @@ impl SavedImage {
     ///
     /// # Errors
     /// What is wrong with it, or the system's own message.
-    pub(super) fn whole(&self) -> Result<(Image, Vec<(Digest, Span)>), String> {
+    pub(super) fn whole(&self) -> Result<(Image, Vec<(Digest, FileBlob)>), String> {
         let mut spans = Vec::new();
         let mut layers = Vec::new();
         for layer in &self.layers {
@@ -203,7 +208,7 @@ impl SavedImage {
     }
 }
 
-fn hash(span: &Span) -> Result<Digest, String> {
+fn hash(span: &FileBlob) -> Result<Digest, String> {
     span.digest().map_err(|error| format!("a compressed layer could not be read: {error}"))
 }
 
@@ -212,6 +217,6 @@ fn shown(text: &str) -> String {
 }
 
 /// The file of a save as one span, for its parts to share.
-pub(super) fn whole_file(file: std::fs::File, size: u64) -> Span {
-    Span { file: Arc::new(file), start: 0, size }
+pub(super) fn whole_file(file: std::fs::File, size: u64) -> FileBlob {
+    FileBlob { file: Arc::new(file), start: 0, size }
 }

@@ -27,6 +27,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use transfer::blocking::blocking;
+use transfer::file::{FileState, open_regular};
 use transfer::image::{InvalidImage, MAX_MANIFEST};
 use transfer::{
     BlobError, BlobSource, BlobStream, ConfigDigest, Digest, EngineInfo, Image, ImageSource,
@@ -35,8 +37,8 @@ use transfer::{
 
 use self::docker::SavedImage;
 use self::entries::{Entries, Unreadable};
+use crate::file_blob::FileBlob;
 use crate::oci_layout::catalog::{Catalog, Documents};
-use crate::span::{Identity, Span, blocking, open_regular};
 
 /// A tar file of images: what `docker save` wrote, or an OCI image layout. Clones are the same file.
 #[derive(Clone)]
@@ -44,8 +46,8 @@ pub struct Archive(Arc<Inner>);
 
 struct Inner {
     path: PathBuf,
-    identity: Identity,
-    file: Span,
+    identity: FileState,
+    file: FileBlob,
     entries: Entries,
     catalog: Catalog,
     /// Images of `manifest.json` that `index.json` does not have.
@@ -57,7 +59,7 @@ struct Inner {
 #[derive(Default)]
 struct Made {
     images: HashMap<ConfigDigest, Image>,
-    layers: HashMap<Digest, Span>,
+    layers: HashMap<Digest, FileBlob>,
 }
 
 /// What can go wrong with an archive itself rather than with one of its blobs.
@@ -165,7 +167,7 @@ impl Inner {
         // A link to the file is as good as the file: the path is the administrator's own.
         let target = path.canonicalize().map_err(io)?;
         let file = open_regular(&target).map_err(io)?;
-        let identity = Identity::of(&file.metadata().map_err(io)?);
+        let identity = FileState::of(&file.metadata().map_err(io)?);
         let size = file.metadata().map_err(io)?.len();
         refuse_compressed(&path, &file, size)?;
         let entries = Entries::read(&file, size).map_err(|unreadable| match unreadable {
@@ -247,7 +249,7 @@ impl Inner {
             path: self.path.clone(),
             source,
         })?;
-        match Identity::of(&metadata) == self.identity {
+        match FileState::of(&metadata) == self.identity {
             true => Ok(()),
             false => Err(ArchiveError::Changed { path: self.path.clone() }),
         }
@@ -259,7 +261,7 @@ impl Inner {
             let reason = format!("{path} has {size} bytes, at most {limit} are read");
             return Err(io::Error::new(io::ErrorKind::FileTooLarge, reason));
         }
-        Span { file: self.file.file.clone(), start, size }.read_all().map(Some)
+        FileBlob { file: self.file.file.clone(), start, size }.read_all().map(Some)
     }
 
     /// An image that `manifest.json` alone knows, made when it is first asked for.
@@ -279,8 +281,8 @@ impl Inner {
         Ok(made)
     }
 
-    fn span(&self, digest: &Digest) -> Option<Span> {
-        let at_its_path = self.entries.file(&blob_path(digest)).map(|(start, size)| Span {
+    fn span(&self, digest: &Digest) -> Option<FileBlob> {
+        let at_its_path = self.entries.file(&blob_path(digest)).map(|(start, size)| FileBlob {
             file: self.file.file.clone(),
             start,
             size,
@@ -390,7 +392,7 @@ impl BlobSource for Archive {
 
 impl Archive {
     /// Where the blob lies in the file, if that is still the file that was opened.
-    async fn span(&self, digest: &Digest) -> Result<Span, BlobError> {
+    async fn span(&self, digest: &Digest) -> Result<FileBlob, BlobError> {
         let inner = self.0.clone();
         let checked = blocking(move || inner.check()).await;
         checked.map_err(|error| BlobError::unavailable(*digest, error))?;

@@ -20,7 +20,7 @@ use super::{
     index_path, reach,
 };
 use crate::document::described;
-use crate::span::read_small;
+use crate::file_blob::read_small;
 
 /// Free space that a load leaves in the file system, in bytes: for documents, and for others.
 const RESERVE: u64 = 16 << 20;

@@ -25,7 +25,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use crate::span::read_small;
+use crate::file_blob::read_small;
 use bytes::Bytes;
 use serde::Deserialize;
 use transfer::image::InvalidImage;

@@ -6,16 +6,17 @@ use std::path::Path;
 use std::sync::Mutex;
 
 use transfer::Digest;
+use transfer::file::{FileState, open_regular};
 
 use super::blob_path;
-use crate::span::{Identity, Span, open_regular};
+use crate::file_blob::FileBlob;
 
 /// Most blobs that are remembered; beyond it all are forgotten, which costs reading them again.
 const MAX_KNOWN: usize = 65_536;
 
 /// What hashing has shown: for each blob, of which file, and whether it was right.
 #[derive(Debug, Default)]
-pub(super) struct Hashed(Mutex<HashMap<Digest, (Identity, bool)>>);
+pub(super) struct Hashed(Mutex<HashMap<Digest, (FileState, bool)>>);
 
 impl Hashed {
     /// Whether the blob is in the folder with the right size and bytes.
@@ -43,17 +44,17 @@ impl Hashed {
         Ok(span.size == size && self.known(digest, &identity) != Some(false))
     }
 
-    fn known(&self, digest: &Digest, identity: &Identity) -> Option<bool> {
+    fn known(&self, digest: &Digest, identity: &FileState) -> Option<bool> {
         let known = self.lock();
         known.get(digest).filter(|(seen, _)| seen == identity).map(|(_, right)| *right)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Digest, (Identity, bool)>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Digest, (FileState, bool)>> {
         self.0.lock().expect("invariant: no one panics while holding what was hashed")
     }
 }
 
-fn open(root: &Path, digest: &Digest) -> io::Result<Option<(Span, Identity)>> {
+fn open(root: &Path, digest: &Digest) -> io::Result<Option<(FileBlob, FileState)>> {
     let file = match open_regular(&blob_path(root, digest)) {
         // A link in a blob's place is no blob; a load puts one there.
         Err(error)
@@ -63,6 +64,6 @@ fn open(root: &Path, digest: &Digest) -> io::Result<Option<(Span, Identity)>> {
         }
         opened => opened?,
     };
-    let identity = Identity::of(&file.metadata()?);
-    Ok(Some((Span::whole(file)?, identity)))
+    let identity = FileState::of(&file.metadata()?);
+    Ok(Some((FileBlob::whole(file)?, identity)))
 }

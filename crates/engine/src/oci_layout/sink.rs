@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
+use transfer::blocking::blocking;
 use transfer::{
     BlobError, BlobSource, Descriptor, EngineImageId, EngineInfo, Image, ImageSink, LoadError,
     Missing, Proof, Reference,
@@ -19,7 +20,6 @@ use super::folder::{Folder, blobs_of};
 use super::ingest::Ingest;
 use super::{LayoutError, OciLayout, info, lock};
 use crate::HeldImage;
-use crate::span::blocking;
 
 /// Layers taken in, and blobs hashed, at once by one image: more than one keeps the disk busy while
 /// another hashes, and each costs a few frames of memory.

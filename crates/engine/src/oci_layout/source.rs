@@ -10,6 +10,8 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use transfer::blocking::blocking;
+use transfer::file::{FileState, open_regular};
 use transfer::image::MAX_MANIFEST;
 use transfer::{
     BlobError, BlobSource, BlobStream, ConfigDigest, Digest, EngineInfo, Image, ImageSource,
@@ -18,7 +20,7 @@ use transfer::{
 
 use super::catalog::{Catalog, Documents};
 use super::{LayoutError, blob_path, check_mark, document, index, index_path, info};
-use crate::span::{Identity, Span, blocking, open_regular, read_small};
+use crate::file_blob::{FileBlob, read_small};
 
 /// An OCI image layout folder that images come from. Clones are the same folder.
 #[derive(Clone)]
@@ -28,7 +30,7 @@ struct Inner {
     root: PathBuf,
     platform: Platform,
     /// What was read, and of which `index.json`.
-    read: Mutex<Option<(Identity, Arc<Catalog>)>>,
+    read: Mutex<Option<(FileState, Arc<Catalog>)>>,
 }
 
 impl OciLayout {
@@ -115,7 +117,7 @@ impl Inner {
         Ok(catalog)
     }
 
-    fn read(&self) -> std::sync::MutexGuard<'_, Option<(Identity, Arc<Catalog>)>> {
+    fn read(&self) -> std::sync::MutexGuard<'_, Option<(FileState, Arc<Catalog>)>> {
         self.read.lock().expect("invariant: no one panics while holding what was read")
     }
 
@@ -137,9 +139,9 @@ impl Inner {
         }
     }
 
-    fn span(&self, digest: &Digest) -> Result<Span, BlobError> {
+    fn span(&self, digest: &Digest) -> Result<FileBlob, BlobError> {
         let path = blob_path(&self.root, digest);
-        match open_regular(&path).and_then(Span::whole) {
+        match open_regular(&path).and_then(FileBlob::whole) {
             Ok(span) => Ok(span),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 Err(BlobError::NotFound { digest: *digest })
@@ -229,7 +231,7 @@ impl BlobSource for OciLayout {
 }
 
 impl OciLayout {
-    async fn span(&self, digest: &Digest) -> Result<Span, BlobError> {
+    async fn span(&self, digest: &Digest) -> Result<FileBlob, BlobError> {
         let (inner, digest) = (self.0.clone(), *digest);
         blocking(move || inner.span(&digest)).await
     }

@@ -10,9 +10,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
+use transfer::blocking::blocking;
+use transfer::file::open_regular;
 use transfer::{BlobError, BlobSource, BlobStream, Digest};
 
-use crate::span::{Span, blocking, open_regular};
+use crate::file_blob::FileBlob;
 
 /// Where the content lies below a data-root or containerd's root, by who runs containerd.
 const BELOW: [&str; 3] =
@@ -46,9 +48,9 @@ impl Files {
     }
 
     /// A blob's file; what is a link or no plain file is no blob.
-    fn open_file(&self, digest: &Digest) -> Result<Span, BlobError> {
+    fn open_file(&self, digest: &Digest) -> Result<FileBlob, BlobError> {
         let (path, digest) = (self.path(digest), *digest);
-        open_regular(&path).and_then(Span::whole).map_err(|error| match error.kind() {
+        open_regular(&path).and_then(FileBlob::whole).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::InvalidInput => BlobError::NotFound { digest },
             _ => storage(digest, &path, error),
         })
@@ -77,7 +79,7 @@ impl BlobSource for Files {
 }
 
 impl Files {
-    async fn span(&self, digest: &Digest) -> Result<Span, BlobError> {
+    async fn span(&self, digest: &Digest) -> Result<FileBlob, BlobError> {
         let (files, digest) = (self.clone(), *digest);
         blocking(move || files.open_file(&digest)).await
     }

@@ -33,7 +33,7 @@ use transfer::{BlobError, BlobSource, BlobStream, Digest, MAX_FRAME};
 
 use super::super::UNARY_DEADLINE;
 use super::super::http::Http;
-use crate::span::from_start;
+use crate::file_blob::from_start;
 
 const UPGRADING: &str = "asking for its content service";
 

@@ -5,13 +5,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use transfer::blob::Cause;
+use transfer::blocking::blocking;
 use transfer::{BlobError, BlobSource};
 
 use super::super::Docker;
 use super::super::images::Inspected;
 use super::files::Files;
 use super::service::Service;
-use crate::span::blocking;
 
 /// By which way single blobs are read.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -16,7 +16,6 @@ mod way;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use transfer::{
@@ -30,10 +29,8 @@ use super::{Docker, EngineError};
 use archive::ArchiveLoader;
 use ingest::{Detour, Ingester, WayError};
 use registry::RegistryLoader;
+use watch::{PING_DEADLINE, is_alive};
 pub use way::{InvalidLoadWay, LoadWay};
-
-/// How long a sign of life may take, on a machine that is extracting several images.
-const PING_DEADLINE: Duration = Duration::from_secs(20);
 
 /// One way of taking an image into an engine.
 #[async_trait]
@@ -197,9 +194,4 @@ impl ImageSink for DockerSink {
     async fn sweep(&self) -> Result<(), LoadError> {
         Ok(self.presence.sweep(&self.docker).await?)
     }
-}
-
-/// Whether the engine shows a sign of life in time.
-async fn is_alive(docker: &Docker) -> bool {
-    matches!(tokio::time::timeout(PING_DEADLINE, docker.ping()).await, Ok(Ok(())))
 }

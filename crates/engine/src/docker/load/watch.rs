@@ -8,12 +8,14 @@ use serde::Deserialize;
 use tokio::time::Instant;
 use transfer::LoadError;
 
-use super::is_alive;
 use crate::docker::error::says_no_space;
 use crate::docker::{Docker, EngineError};
 
-/// How often an engine that is busy with a load is asked for a sign of life. One that is frozen
-/// is found after this and [`super::PING_DEADLINE`].
+/// Maximum time for an answer to a ping, on a machine that is extracting several images.
+pub(super) const PING_DEADLINE: Duration = Duration::from_secs(20);
+
+/// How often a busy engine is pinged during a load. A frozen one is found after this time and
+/// [`PING_DEADLINE`].
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 
 /// How long a load may take no byte and say nothing, though the engine lives: the containerd store
@@ -73,6 +75,11 @@ pub(super) async fn watched<E: From<EngineError>>(
             },
         }
     }
+}
+
+/// Whether the engine answers a ping in time.
+pub(super) async fn is_alive(docker: &Docker) -> bool {
+    matches!(tokio::time::timeout(PING_DEADLINE, docker.ping()).await, Ok(Ok(())))
 }
 
 /// What the engine says of a load: JSON objects, one a line.

@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use flate2::bufread::GzDecoder;
+use transfer::file::open_regular;
 use transfer::image::MAX_CONFIG;
 use transfer::{BlobError, ChainId, ConfigDigest, DiffId, Digest};
 
@@ -196,7 +197,7 @@ impl DataRoot {
 
     fn read(&self, path: &Path, limit: u64) -> Result<Vec<u8>, FilesError> {
         let mut bytes = Vec::new();
-        let read = open(path).and_then(|file| file.take(limit + 1).read_to_end(&mut bytes));
+        let read = open_regular(path).and_then(|file| file.take(limit + 1).read_to_end(&mut bytes));
         let size = read.map_err(FilesError::unreadable(path))? as u64;
         self.counters.metadata_read.fetch_add(size, Ordering::Relaxed);
         if limit < size {
@@ -209,7 +210,8 @@ impl DataRoot {
 impl LayerFiles {
     /// Begins reading what the tar is made of.
     pub(super) fn entries(&self) -> Result<SplitFile, FilesError> {
-        let file = open(&self.tar_split).map_err(FilesError::unreadable(&self.tar_split))?;
+        let file =
+            open_regular(&self.tar_split).map_err(FilesError::unreadable(&self.tar_split))?;
         let counted = Counted { file, counters: self.counters.clone() };
         let plain = GzDecoder::new(BufReader::with_capacity(BUFFER, counted));
         Ok(Entries::new(BufReader::with_capacity(BUFFER, plain)))
@@ -231,17 +233,6 @@ impl LayerFiles {
     /// Counts bytes of a layer's file that were read.
     pub(super) fn count(&self, size: u64) {
         self.counters.bytes_read.fetch_add(size, Ordering::Relaxed);
-    }
-}
-
-/// Opens a regular file, and never waits for one that is none.
-fn open(path: &Path) -> io::Result<File> {
-    use rustix::fs::{Mode, OFlags};
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
-    match file.metadata()?.is_file() {
-        true => Ok(file),
-        false => Err(io::Error::new(io::ErrorKind::InvalidData, "it is no regular file")),
     }
 }
 

@@ -16,6 +16,7 @@
 //! fails too. Archives that have a name twice are taken in by no engine.
 
 mod beneath;
+mod layer;
 mod layerdb;
 mod plan;
 mod rebuild;
@@ -30,16 +31,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt as _, stream};
+use transfer::blocking::blocking;
 use transfer::image::ConfigFile;
 use transfer::{
     BlobError, BlobSource, BlobStream, ChainId, ConfigDigest, DiffId, Digest, Image, ImageSource,
     ImageSummary, LayerForm, MAX_FRAME, Reference, SourceError, StoreKind,
 };
 
+use self::layer::Layer;
 use self::layerdb::{DataRoot, FilesError};
-use self::rebuild::Layer;
 use super::{Docker, EngineError, catalogue};
-use crate::span::{blocking, from_start};
+use crate::file_blob::from_start;
 
 /// How many layers' sizes are remembered. To find one out, a tar-split file is read to its end: tens
 /// of milliseconds for ten thousand files.
@@ -354,7 +356,7 @@ impl ImageFiles {
         let open = move || {
             inner.root.counters.streams.fetch_add(1, Ordering::Relaxed);
             let files = inner.root.layer(&chain_id, &diff_id).map_err(|e| e.about(digest))?;
-            Layer::open(files, digest, size)?.frames(offset)
+            rebuild::frames(Layer::open(files, digest, size)?, offset)
         };
         Ok((size, blocking(open).await?))
     }

@@ -14,10 +14,10 @@ use std::sync::Arc;
 use bytes::{Buf as _, Bytes};
 use transfer::{BlobError, MAX_FRAME};
 
+use super::layer::Layer;
 use super::layerdb::SplitFile;
-use super::rebuild::Layer;
 use super::tar_split::{Encoded, Entry};
-use crate::ahead::Plan;
+use crate::read_ahead::Plan;
 
 /// Bytes of the first frames, which somebody waits for: a full one of tiny files that are not in the
 /// page cache takes a disk a second.

@@ -130,7 +130,7 @@ async fn nothing_is_read_before_it_is_asked_for() {
     assert_eq!(first.len(), plan::FIRST, "the first frame is waited for");
     drop(stream);
     // The verification holds one back besides.
-    let most = 2 + crate::ahead::AHEAD;
+    let most = 2 + crate::read_ahead::AHEAD;
     assert!(files.stats().bytes_read <= 4 + (most * MAX_FRAME) as u64, "{:?}", files.stats());
     assert_eq!(files.stats().streams, 2);
 }

@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-use super::{FsStore, Inner, Space, blocking};
+use super::{FsStore, Inner, Space};
 use crate::blob::{BlobError, MAX_FRAME};
+use crate::blocking::blocking;
 use crate::digest::Digest;
 
 /// Bytes that are let in at a time where nobody knows how many will come: so often is looked whether

@@ -2,11 +2,11 @@
 
 use std::io;
 
-use super::read::open_file;
-use super::trust::hash;
-use super::{FsStore, StoreError, blocking, storage};
+use super::{FsStore, StoreError, open_file, storage};
 use crate::blob::BlobError;
+use crate::blocking::blocking;
 use crate::digest::Digest;
+use crate::file::hash;
 
 /// What a check of the whole store found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -50,7 +50,8 @@ impl FsStore {
         let inner = self.0.clone();
         blocking(move || {
             let path = inner.blob(&digest);
-            let hashed = open_file(&path).and_then(|(file, _)| Ok((hash(&file, || true)?, file)));
+            let hashed = open_file(&path)
+                .and_then(|(file, _)| Ok((hash(&file, 0..u64::MAX, || true)?, file)));
             match hashed {
                 Ok((Some((actual, size)), _)) if actual == digest => Ok(size),
                 Ok((hashed, file)) => {

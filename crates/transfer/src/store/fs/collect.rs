@@ -9,7 +9,8 @@ use std::path::PathBuf;
 use std::sync::PoisonError;
 use std::time::{Duration, SystemTime};
 
-use super::{FsStore, Inner, StoreError, blocking};
+use super::{FsStore, Inner, StoreError};
+use crate::blocking::blocking;
 use crate::digest::Digest;
 
 /// What is to be collected.

@@ -26,11 +26,13 @@ use tempfile::TempPath;
 use tokio::task::JoinHandle;
 
 use super::arrivals::{Ticket, admit};
-use super::trust::Stamp;
-use super::{Inner, blocking, join, read, storage, sync_folder};
+use super::trust::stamp;
+use super::{Inner, storage, sync_folder};
 use crate::blob::{BlobError, Ingest, MAX_FRAME, Written};
+use crate::blocking::{blocking, joined};
 use crate::descriptor::Descriptor;
 use crate::digest::{Digest, Hasher};
+use crate::file::{FileState, fill_at};
 use crate::frame::Pool;
 use crate::store::check_expected;
 
@@ -170,7 +172,7 @@ impl FsIngest {
         let Some(writing) = &mut self.writing else {
             return Ok(());
         };
-        let result = join(writing).await;
+        let result = joined(writing).await;
         self.writing = None;
         self.ticket.allocated(self.file.allocated.load(Ordering::Relaxed));
         result.map_err(|error| storage(self.digest(), &self.temporary)(error))
@@ -178,7 +180,7 @@ impl FsIngest {
 
     async fn hashed_behind(&mut self) {
         if let Some(hashing) = &mut self.hashing {
-            join(hashing).await;
+            joined(hashing).await;
             self.hashing = None;
         }
     }
@@ -308,13 +310,13 @@ impl PartFile {
     }
 
     /// Puts the file on the disk as it is to be found again.
-    fn finish(&self, size: u64) -> io::Result<Stamp> {
+    fn finish(&self, size: u64) -> io::Result<FileState> {
         // Allocated room that was not needed.
         self.file.set_len(size)?;
         // Ours to the nanosecond, so that whoever writes later shows (`trust`).
         self.file.set_modified(SystemTime::now())?;
         self.file.sync_all()?;
-        Ok(Stamp::of(&self.file.metadata()?))
+        Ok(stamp(&self.file.metadata()?))
     }
 
     /// Where the bytes at `offset` are to be found now.
@@ -349,7 +351,7 @@ impl Written for PartFile {
             Place::File { until } => {
                 let len = usize::try_from(until - offset).map_or(len, |most| len.min(most));
                 let (file, pool) = (self.file.clone(), self.pool.clone());
-                blocking(move || read::frame_at(&pool, &file, offset, len)).await
+                blocking(move || pool.frame(len, |room| fill_at(&file, offset, room))).await
             }
         }
     }

@@ -40,7 +40,6 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use rustix::fs::{FlockOperation, flock};
 use tokio::sync::Notify;
-use tokio::task::{JoinError, JoinHandle};
 
 pub use self::arrivals::Arrival;
 use self::arrivals::Arrivals;
@@ -51,8 +50,10 @@ use self::recent::Recent;
 use self::trust::Trust;
 use super::lease::Leases;
 use crate::blob::{BlobError, BlobSource, BlobStore, BlobStream, Ingest};
+use crate::blocking::blocking;
 use crate::descriptor::Descriptor;
 use crate::digest::Digest;
+use crate::file::FileState;
 use crate::frame::Pool;
 
 /// A store of files in one folder. Clones are the same store.
@@ -269,21 +270,37 @@ impl Inner {
         blobs.sort_unstable();
         Ok(blobs)
     }
-}
 
-/// Runs what may wait for a disk where nothing else waits for it.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    join(&mut tokio::task::spawn_blocking(work)).await
-}
-
-/// Waits for blocking work. It is only ever cancelled by a runtime that shuts down: then whoever
-/// waits is about to be dropped too, and must not panic on the way.
-async fn join<T>(work: &mut JoinHandle<T>) -> T {
-    match work.await.map_err(JoinError::try_into_panic) {
-        Ok(done) => done,
-        Err(Ok(panic)) => std::panic::resume_unwind(panic),
-        Err(Err(_cancelled)) => std::future::pending().await,
+    /// Takes the blob out of service if it still is the file that was found corrupt: it may have
+    /// been replaced by a good one meanwhile.
+    fn quarantine_if_same(&self, digest: &Digest, file: &File) {
+        let path = self.blob(digest);
+        let same = match (file.metadata(), path.metadata()) {
+            (Ok(read), Ok(there)) => FileState::of(&read).is_same_file(&FileState::of(&there)),
+            _ => false,
+        };
+        if !same {
+            return;
+        }
+        self.trust.forget(digest);
+        self.quarantined.fetch_add(1, Ordering::Relaxed);
+        let shelf = self.quarantine().join(digest.hex());
+        // On a disk without room for a folder entry the blob must still not be served again.
+        let moved = std::fs::rename(&path, &shelf).or_else(|_| std::fs::remove_file(&path));
+        match moved {
+            Ok(()) => tracing::warn!(blob.digest = %digest, "corrupt blob moved to quarantine"),
+            Err(error) => {
+                tracing::error!(blob.digest = %digest, %error, "corrupt blob could not be moved");
+            }
+        }
     }
+}
+
+/// A blob's file and its size in bytes.
+fn open_file(path: &Path) -> io::Result<(File, u64)> {
+    let file = File::open(path)?;
+    let size = file.metadata()?.len();
+    Ok((file, size))
 }
 
 fn storage(digest: Digest, path: &Path) -> impl FnOnce(io::Error) -> BlobError {

@@ -15,9 +15,6 @@
 use std::fs::File;
 use std::io::{self, IoSliceMut};
 use std::num::NonZero;
-use std::os::unix::fs::{FileExt, MetadataExt};
-use std::path::Path;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
@@ -29,10 +26,11 @@ use tokio::task::JoinHandle;
 
 use super::recent::Version;
 use super::trust::Hashing;
-use super::{Inner, blocking, join, storage};
-use crate::blob::{BlobError, BlobStream, MAX_FRAME};
+use super::{Inner, storage};
+use crate::blob::{BlobError, BlobStream};
+use crate::blocking::{blocking, joined};
 use crate::digest::Digest;
-use crate::frame::Pool;
+use crate::file::{fill_at, frame_len};
 
 /// Frames that are read before they are asked for: one that waits, and one being read. Each is
 /// memory of every stream; more gained nothing in benches/wire.
@@ -149,11 +147,11 @@ impl Ahead {
             };
             let paused = match running.is_finished() {
                 // There is room again since, or the frame taken next makes it.
-                true => join(running).await,
+                true => joined(running).await,
                 false => tokio::select! {
                     biased;
                     frame = self.frames.recv() => return frame,
-                    paused = join(running) => paused,
+                    paused = joined(running) => paused,
                 },
             };
             (self.running, self.idle) = (None, paused);
@@ -193,7 +191,7 @@ impl Reader {
     /// Opens a blob, notes that it is read now, and says whether its file is known to be right.
     fn open(inner: Arc<Inner>, digest: Digest, offset: u64) -> Result<(Self, bool), BlobError> {
         let path = inner.blob(&digest);
-        let (file, size) = match open_file(&path) {
+        let (file, size) = match super::open_file(&path) {
             Ok(opened) => opened,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(BlobError::NotFound { digest });
@@ -214,7 +212,7 @@ impl Reader {
 
     /// How many bytes the next frame is to have; 0 when all were read.
     fn next_len(&self) -> usize {
-        usize::try_from(self.size - self.offset).unwrap_or(usize::MAX).min(MAX_FRAME)
+        frame_len(self.size - self.offset)
     }
 
     /// Whether as many are reading as there are cores, or more.
@@ -263,7 +261,7 @@ impl Reader {
         if let Some(frame) = self.shared() {
             return Ok(Some(frame));
         }
-        let frame = frame_at(&self.inner.pool, &self.file, offset, len);
+        let frame = self.inner.pool.frame(len, |room| fill_at(&self.file, offset, room));
         let frame = frame.map_err(|e| storage(digest, &self.inner.blob(&digest))(e))?;
         if frame.is_empty() {
             // The file was cut while we read it.
@@ -277,57 +275,5 @@ impl Reader {
 impl Drop for Reader {
     fn drop(&mut self) {
         self.inner.recent.end(self.version);
-    }
-}
-
-/// A file and its size in bytes.
-pub(super) fn open_file(path: &Path) -> io::Result<(File, u64)> {
-    let file = File::open(path)?;
-    let size = file.metadata()?.len();
-    Ok((file, size))
-}
-
-/// Up to `len` bytes at `offset` as a frame; fewer only at the end of the file.
-pub(super) fn frame_at(pool: &Pool, file: &File, offset: u64, len: usize) -> io::Result<Bytes> {
-    pool.frame(len, |room| fill_at(file, offset, room))
-}
-
-/// Reads at `offset` until `room` is full or the file is at its end; how many bytes.
-pub(super) fn fill_at(file: &File, offset: u64, room: &mut [u8]) -> io::Result<usize> {
-    let mut filled = 0;
-    while filled < room.len() {
-        match file.read_at(&mut room[filled..], offset + filled as u64) {
-            Ok(0) => break,
-            Ok(read) => filled += read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(filled)
-}
-
-impl Inner {
-    /// Takes the blob out of service if it still is the file that was found corrupt: it may have
-    /// been replaced by a good one meanwhile.
-    pub(super) fn quarantine_if_same(&self, digest: &Digest, file: &File) {
-        let path = self.blob(digest);
-        let same = match (file.metadata(), path.metadata()) {
-            (Ok(read), Ok(there)) => (read.dev(), read.ino()) == (there.dev(), there.ino()),
-            _ => false,
-        };
-        if !same {
-            return;
-        }
-        self.trust.forget(digest);
-        self.quarantined.fetch_add(1, Ordering::Relaxed);
-        let shelf = self.quarantine().join(digest.hex());
-        // On a disk without room for a folder entry the blob must still not be served again.
-        let moved = std::fs::rename(&path, &shelf).or_else(|_| std::fs::remove_file(&path));
-        match moved {
-            Ok(()) => tracing::warn!(blob.digest = %digest, "corrupt blob moved to quarantine"),
-            Err(error) => {
-                tracing::error!(blob.digest = %digest, %error, "corrupt blob could not be moved");
-            }
-        }
     }
 }

@@ -18,38 +18,20 @@
 use std::collections::HashMap;
 use std::fs::{File, Metadata};
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::SystemTime;
 
 use tokio::sync::watch;
 
 use super::{Inner, storage};
-use crate::blob::{BlobError, MAX_FRAME};
-use crate::digest::{Digest, Hasher};
+use crate::blob::BlobError;
+use crate::digest::Digest;
+use crate::file::{FileState, hash};
 
-/// Which file it is, and in which state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Stamp {
-    device: u64,
-    inode: u64,
-    size: u64,
-    modified: (i64, i64),
-}
-
-impl Stamp {
-    pub(super) fn of(metadata: &Metadata) -> Self {
-        Self {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            size: metadata.len(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-        }
-    }
-
-    fn is_same_file(&self, other: &Self) -> bool {
-        (self.device, self.inode) == (other.device, other.inode)
-    }
+/// The state of a blob's file by which it is known again. Taken before the rename of a commit, it
+/// leaves the change time out.
+pub(super) fn stamp(metadata: &Metadata) -> FileState {
+    FileState::of(metadata).without_change_time()
 }
 
 /// What is known of the blobs that were taken in or read since the store was opened.
@@ -64,7 +46,7 @@ struct Table {
 
 #[derive(Debug)]
 struct Known {
-    stamp: Stamp,
+    stamp: FileState,
     /// Its bytes are the blob's.
     good: bool,
     /// Another number after each reason to hash it anew.
@@ -89,10 +71,10 @@ impl Trust {
     /// which round of reasons to hash it that is.
     pub(super) fn touch(&self, digest: &Digest, file: &File) -> io::Result<(bool, u64)> {
         let mut table = self.table();
-        let found = Stamp::of(&file.metadata()?);
+        let found = stamp(&file.metadata()?);
         // A store that cannot take the note is read all the same.
         let _kept_older = file.set_modified(SystemTime::now());
-        let stamp = Stamp::of(&file.metadata()?);
+        let stamp = stamp(&file.metadata()?);
         let round = table.next_round();
         match table.known.get_mut(digest) {
             Some(known) if known.stamp == found => {
@@ -107,7 +89,7 @@ impl Trust {
     }
 
     /// What was just taken in as this file is right.
-    pub(super) fn good(&self, digest: Digest, stamp: Stamp) {
+    pub(super) fn good(&self, digest: Digest, stamp: FileState) {
         let mut table = self.table();
         let round = table.next_round();
         table.known.insert(digest, Known { good: true, ..Known::unhashed(stamp, round) });
@@ -131,7 +113,7 @@ impl Trust {
     fn hashing(
         &self,
         digest: &Digest,
-        file: Stamp,
+        file: FileState,
         begin: impl FnOnce(u64) -> Arc<Hashing>,
     ) -> Arc<Hashing> {
         let mut table = self.table();
@@ -151,7 +133,7 @@ impl Trust {
     }
 
     /// The file was found right: good from now on, unless there was a new reason to hash it.
-    fn found_right(&self, digest: &Digest, stamp: Stamp, round: u64) {
+    fn found_right(&self, digest: &Digest, stamp: FileState, round: u64) {
         let mut table = self.table();
         if let Some(known) = table.known.get_mut(digest) {
             known.good |= known.round == round && known.stamp == stamp;
@@ -172,7 +154,7 @@ impl Table {
 }
 
 impl Known {
-    fn unhashed(stamp: Stamp, round: u64) -> Self {
+    fn unhashed(stamp: FileState, round: u64) -> Self {
         Self { stamp, good: false, round, hashing: Weak::new() }
     }
 }
@@ -185,7 +167,7 @@ impl Hashing {
         digest: Digest,
         file: &Arc<File>,
     ) -> io::Result<Arc<Self>> {
-        let stamp = Stamp::of(&file.metadata()?);
+        let stamp = stamp(&file.metadata()?);
         let begin = |round| {
             let (told, verdict) = watch::channel(None);
             let (inner, file) = (inner.clone(), file.clone());
@@ -228,11 +210,11 @@ fn judge(
     round: u64,
     waiting: &watch::Sender<Option<Verdict>>,
 ) -> Option<Verdict> {
-    match hash(file, || !waiting.is_closed()) {
+    match hash(file, 0..u64::MAX, || !waiting.is_closed()) {
         Ok(None) => None,
         Ok(Some((actual, _))) if actual == *digest => {
             if let Ok(metadata) = file.metadata() {
-                inner.trust.found_right(digest, Stamp::of(&metadata), round);
+                inner.trust.found_right(digest, stamp(&metadata), round);
             }
             Some(Verdict::Right)
         }
@@ -242,21 +224,6 @@ fn judge(
         }
         Err(error) => Some(Verdict::Unreadable(Arc::new(error))),
     }
-}
-
-/// The digest and size of a file's bytes; `None` when `go_on` says no.
-pub(super) fn hash(file: &File, go_on: impl Fn() -> bool) -> io::Result<Option<(Digest, u64)>> {
-    let (mut hasher, mut size) = (Hasher::default(), 0);
-    let mut buffer = vec![0; MAX_FRAME];
-    while go_on() {
-        let read = super::read::fill_at(file, size, &mut buffer)?;
-        hasher.update(&buffer[..read]);
-        size += read as u64;
-        if read < buffer.len() {
-            return Ok(Some((hasher.digest(), size)));
-        }
-    }
-    Ok(None)
 }
 
 #[cfg(test)]

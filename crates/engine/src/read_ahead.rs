@@ -17,10 +17,9 @@ use bytes::Bytes;
 use futures::{FutureExt as _, StreamExt as _, stream};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::task::AbortOnDropHandle;
+use transfer::blocking::joined;
 use transfer::frame::Pool;
 use transfer::{BlobError, BlobStream};
-
-use crate::span::joined;
 
 /// Most frames that are made or ready ahead of one reader.
 ///
