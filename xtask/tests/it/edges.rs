@@ -7,7 +7,8 @@ use cargo_metadata::{DependencyKind, Metadata, MetadataCommand};
 /// Which of our own crates each may depend on; what is not listed is refused.
 const ALLOWED: &[(&str, &[&str])] = &[
     ("transfer", &[]),
-    ("engine", &["transfer"]),
+    ("layer", &["transfer"]),
+    ("engine", &["transfer", "layer"]),
     ("proto", &["transfer"]),
     ("range", &["transfer", "engine", "proto"]),
     ("stack", &["transfer"]),

@@ -13,11 +13,11 @@ use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use layer::tar::Index;
 use serde::Deserialize;
 use transfer::image::{ConfigFile, MAX_CONFIG, MAX_MANIFEST, Manifest};
 use transfer::{ConfigDigest, Descriptor, DiffId, Digest, Image, MediaType, Reference, explain};
 
-use super::entries::Entries;
 use crate::file_blob::FileBlob;
 
 /// The name of the table of contents.
@@ -65,7 +65,7 @@ struct Item {
 ///
 /// # Errors
 /// What is wrong with the table of contents, or with an image of it.
-pub(super) fn images(archive: &FileBlob, entries: &Entries) -> Result<Vec<SavedImage>, String> {
+pub(super) fn images(archive: &FileBlob, entries: &Index) -> Result<Vec<SavedImage>, String> {
     let bytes = document(archive, entries, MANIFEST, MAX_MANIFEST)?;
     let items: Vec<Item> = serde_json::from_slice(&bytes)
         .map_err(|error| format!("{MANIFEST} cannot be read: {error}"))?;
@@ -75,7 +75,7 @@ pub(super) fn images(archive: &FileBlob, entries: &Entries) -> Result<Vec<SavedI
     items.into_iter().map(|item| image(archive, entries, item)).collect()
 }
 
-fn image(archive: &FileBlob, entries: &Entries, item: Item) -> Result<SavedImage, String> {
+fn image(archive: &FileBlob, entries: &Index, item: Item) -> Result<SavedImage, String> {
     let config = document(archive, entries, &item.config, MAX_CONFIG)?;
     if let Some(named) = named_digest(&item.config)
         && named != Digest::of(&config)
@@ -102,7 +102,7 @@ fn image(archive: &FileBlob, entries: &Entries, item: Item) -> Result<SavedImage
 
 fn layer(
     archive: &FileBlob,
-    entries: &Entries,
+    entries: &Index,
     diff_id: DiffId,
     path: &str,
 ) -> Result<SavedLayer, String> {
@@ -138,7 +138,7 @@ fn named_digest(path: &str) -> Option<Digest> {
 
 fn document(
     archive: &FileBlob,
-    entries: &Entries,
+    entries: &Index,
     path: &str,
     limit: usize,
 ) -> Result<Bytes, String> {

@@ -7,7 +7,7 @@
 //!   <id>/layer.tar                   manifest.json (Docker's alone)
 //!   <id>/layer.tar → ../<id>/…
 //! ```
-//! Opening reads every header once (`header.rs` says what is refused) and remembers where each blob
+//! Opening reads every header once ([`layer::tar::Rules::Strict`] says what is refused) and remembers where each blob
 //! lies; a blob is then read like a file of its own. Where a file has both tables of contents,
 //! `index.json` counts, since it keeps the digests of a registry, and `manifest.json` adds what that
 //! does not have.
@@ -15,8 +15,6 @@
 //! The file must stay as it is: each call looks whether it did.
 
 mod docker;
-mod entries;
-mod header;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -27,6 +25,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use layer::tar::{Index, TarError};
 use transfer::blocking::blocking;
 use transfer::file::{FileState, open_regular};
 use transfer::image::{InvalidImage, MAX_MANIFEST};
@@ -36,7 +35,6 @@ use transfer::{
 };
 
 use self::docker::SavedImage;
-use self::entries::{Entries, Unreadable};
 use crate::file_blob::FileBlob;
 use crate::oci_layout::catalog::{Catalog, Documents};
 
@@ -48,7 +46,7 @@ struct Inner {
     path: PathBuf,
     identity: FileState,
     file: FileBlob,
-    entries: Entries,
+    entries: Index,
     catalog: Catalog,
     /// Images of `manifest.json` that `index.json` does not have.
     saved: HashMap<ConfigDigest, SavedImage>,
@@ -170,11 +168,11 @@ impl Inner {
         let identity = FileState::of(&file.metadata().map_err(io)?);
         let size = file.metadata().map_err(io)?.len();
         refuse_compressed(&path, &file, size)?;
-        let entries = Entries::read(&file, size).map_err(|unreadable| match unreadable {
-            Unreadable::Io(source) => {
+        let entries = Index::read(&file, size).map_err(|error| match error {
+            TarError::Read(source) => {
                 ArchiveError::Io { action: "read", path: path.clone(), source }
             }
-            Unreadable::Malformed { at, reason } => {
+            TarError::Malformed { at, reason } => {
                 ArchiveError::Malformed { path: path.clone(), at, reason }
             }
         })?;

@@ -197,7 +197,7 @@ impl State {
             self.bytes_read.fetch_add(piece.len() as u64, Ordering::Relaxed);
         });
         let reader = StreamReader::new(counted);
-        let mut splitter = Splitter::new(reader, &*self.store, &wanted).map_err(Failure::from)?;
+        let mut splitter = Splitter::new(reader, &*self.store, &wanted);
         // What was kept meanwhile for others is there already.
         self.settle_whole(lacking).await;
         while let Some(digest) = splitter.next().await.map_err(Failure::from)? {

@@ -15,10 +15,8 @@
 use std::collections::HashSet;
 use std::io;
 
-use bytes::{Bytes, BytesMut};
-use futures::StreamExt as _;
-use tokio::io::{AsyncRead, AsyncReadExt as _};
-use tokio_tar::Archive;
+use layer::tar::{AsyncReader, Kind, Rules, TarError};
+use tokio::io::AsyncRead;
 use transfer::{BlobError, BlobStore, ConfigDigest, Descriptor, Digest, MAX_FRAME, MediaType};
 
 /// Largest config that is taken in, in bytes; the same limit as for parsing one.
@@ -29,7 +27,7 @@ const MAX_CONFIG: u64 = 8 << 20;
 pub(super) enum SplitError {
     /// The stream broke off, stood still, or is no archive.
     #[error("the engine's export could not be read")]
-    Read(#[from] io::Error),
+    Read(#[from] TarError),
     /// The store could not take a blob in.
     #[error("a layer could not be stored")]
     Store(#[from] BlobError),
@@ -74,36 +72,27 @@ impl Entry {
 
 /// Reads a save and puts what is wanted into a store.
 pub(super) struct Splitter<'a, R: AsyncRead + Unpin> {
-    entries: tokio_tar::Entries<R>,
+    /// Lenient: a blob counts by its hash, wherever a path says that it lies.
+    save: AsyncReader<R>,
     store: &'a dyn BlobStore,
     wanted: &'a Wanted,
 }
 
 impl<'a, R: AsyncRead + Unpin + Send> Splitter<'a, R> {
-    pub(super) fn new(
-        save: R,
-        store: &'a dyn BlobStore,
-        wanted: &'a Wanted,
-    ) -> Result<Self, SplitError> {
-        let entries = Archive::new(save).entries()?;
-        Ok(Self { entries, store, wanted })
+    pub(super) fn new(save: R, store: &'a dyn BlobStore, wanted: &'a Wanted) -> Self {
+        Self { save: AsyncReader::new(save, Rules::Lenient), store, wanted }
     }
 
     /// Reads on until something wanted is in the store, and tells what; `None` at the end of the
     /// archive. What the store had before is told as well, and not written again.
     pub(super) async fn next(&mut self) -> Result<Option<Digest>, SplitError> {
-        while let Some(entry) = self.entries.next().await {
-            let mut entry = entry?;
-            if !entry.header().entry_type().is_file() {
+        while let Some(entry) = self.save.next().await? {
+            if entry.kind != Kind::File {
                 continue;
             }
-            let kind = match entry.path() {
-                Ok(path) => path.to_str().map_or(Entry::Other, Entry::of),
-                Err(_) => Entry::Other,
-            };
-            let arrived = match kind {
-                Entry::Named(digest) => self.named(digest, &mut entry).await?,
-                Entry::Anonymous => self.anonymous(&mut entry).await?,
+            let arrived = match str::from_utf8(&entry.path).map_or(Entry::Other, Entry::of) {
+                Entry::Named(digest) => self.named(digest).await?,
+                Entry::Anonymous => self.anonymous().await?,
                 Entry::Other => None,
             };
             if arrived.is_some() {
@@ -113,11 +102,7 @@ impl<'a, R: AsyncRead + Unpin + Send> Splitter<'a, R> {
         Ok(None)
     }
 
-    async fn named(
-        &self,
-        digest: Digest,
-        bytes: &mut (impl AsyncRead + Unpin + Send),
-    ) -> Result<Option<Digest>, SplitError> {
+    async fn named(&mut self, digest: Digest) -> Result<Option<Digest>, SplitError> {
         let is_config = self.wanted.configs.contains(&ConfigDigest(digest));
         if !is_config && !self.wanted.everything && !self.wanted.layers.contains(&digest) {
             return Ok(None);
@@ -126,7 +111,7 @@ impl<'a, R: AsyncRead + Unpin + Send> Splitter<'a, R> {
             return Ok(Some(digest));
         }
         let limit = if is_config { MAX_CONFIG } else { u64::MAX };
-        let ingest = self.ingest(bytes, limit).await?;
+        let ingest = self.ingest(limit).await?;
         let media_type = if is_config { MediaType::CONFIG } else { MediaType::LAYER };
         let expected =
             Descriptor { media_type: MediaType::new(media_type), digest, size: ingest.size() };
@@ -134,11 +119,8 @@ impl<'a, R: AsyncRead + Unpin + Send> Splitter<'a, R> {
         Ok(Some(digest))
     }
 
-    async fn anonymous(
-        &self,
-        bytes: &mut (impl AsyncRead + Unpin + Send),
-    ) -> Result<Option<Digest>, SplitError> {
-        let ingest = self.ingest(bytes, u64::MAX).await?;
+    async fn anonymous(&mut self) -> Result<Option<Digest>, SplitError> {
+        let ingest = self.ingest(u64::MAX).await?;
         let digest = ingest.digest();
         if !self.wanted.layers.contains(&digest) {
             tracing::debug!(blob.digest = %digest, "the export has a layer that nobody asked for");
@@ -152,33 +134,19 @@ impl<'a, R: AsyncRead + Unpin + Send> Splitter<'a, R> {
         Ok(Some(digest))
     }
 
-    async fn ingest(
-        &self,
-        bytes: &mut (impl AsyncRead + Unpin + Send),
-        limit: u64,
-    ) -> Result<Box<dyn transfer::Ingest>, SplitError> {
+    /// Ingests the content of the current entry.
+    async fn ingest(&mut self, limit: u64) -> Result<Box<dyn transfer::Ingest>, SplitError> {
         let mut ingest = self.store.ingest().await?;
-        while let Some(frame) = next_frame(bytes).await? {
+        while let Some(frame) = self.save.frame(MAX_FRAME).await? {
             if limit < ingest.size() + frame.len() as u64 {
                 let reason = format!("a config is longer than {limit} bytes");
-                return Err(io::Error::new(io::ErrorKind::InvalidData, reason).into());
+                let error = io::Error::new(io::ErrorKind::InvalidData, reason);
+                return Err(TarError::Read(error).into());
             }
             ingest.write(frame).await?;
         }
         Ok(ingest)
     }
-}
-
-async fn next_frame(bytes: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<Bytes>> {
-    let mut frame = BytesMut::with_capacity(MAX_FRAME);
-    while frame.len() < MAX_FRAME {
-        // Bounded by hand: a full BytesMut would grow rather than end the frame.
-        let room = (MAX_FRAME - frame.len()) as u64;
-        if (&mut *bytes).take(room).read_buf(&mut frame).await? == 0 {
-            break;
-        }
-    }
-    Ok((!frame.is_empty()).then(|| frame.freeze()))
 }
 
 #[cfg(test)]

@@ -22,16 +22,13 @@ use std::collections::{HashSet, VecDeque};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use futures::StreamExt as _;
-use serde::{Deserialize, Serialize};
+use layer::tar::{END, header, padding};
+use serde::Serialize;
 use transfer::{
     BlobError, BlobSource, BlobStream, Descriptor, Digest, Image, MediaType, Missing, Platform,
 };
 
-/// A tar archive consists of blocks of this many bytes.
-const BLOCK: usize = 512;
-
-/// Sizes from here on do not fit into the eleven octal digits of a header.
-const OCTAL_LIMIT: u64 = 1 << 33;
+use crate::document::described;
 
 /// The archive as frames, made as they are asked for: whoever does not ask holds everything back.
 pub struct ThinArchive<'a> {
@@ -112,7 +109,7 @@ impl<'a> ThinArchive<'a> {
                 None if self.ended => return Ok(None),
                 None => {
                     self.ended = true;
-                    self.ready.push_back(Bytes::from_static(&[0; 2 * BLOCK]));
+                    self.ready.push_back(Bytes::from_static(END));
                 }
             }
         }
@@ -187,18 +184,6 @@ pub(super) fn published(image: &Image) -> Option<&Bytes> {
     image.index.as_ref().filter(|_| (&own.os, &own.architecture) == (&host.os, &host.architecture))
 }
 
-/// A document by what it says that it is; `or` when it does not say.
-pub(super) fn described(document: &[u8], or: &str) -> Descriptor {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Typed {
-        media_type: Option<MediaType>,
-    }
-    let told = serde_json::from_slice::<Typed>(document).ok().and_then(|typed| typed.media_type);
-    let media_type = told.unwrap_or_else(|| MediaType::new(or));
-    Descriptor { media_type, ..Descriptor::of(or, document) }
-}
-
 fn legacy_manifest(image: &Image) -> Vec<u8> {
     #[derive(Serialize)]
     #[serde(rename_all = "PascalCase")]
@@ -218,40 +203,6 @@ fn json(document: &impl Serialize) -> Vec<u8> {
 
 fn blob_path(digest: &Digest) -> String {
     format!("blobs/sha256/{}", digest.hex())
-}
-
-/// The zeros after an entry's bytes; `None` where they end on a block.
-fn padding(size: u64) -> Option<Bytes> {
-    const ZEROS: [u8; BLOCK] = [0; BLOCK];
-    let over = usize::try_from(size % BLOCK as u64).expect("less than a block");
-    (over != 0).then(|| Bytes::from_static(&ZEROS).slice(over..))
-}
-
-/// The header of a file that anyone may read, of no one, from the beginning of time.
-///
-/// ustar; from 8 GiB on in GNU's form, which is the one that may carry a size in base 256.
-fn header(path: &str, size: u64) -> [u8; BLOCK] {
-    assert!(path.len() <= 100, "invariant: our paths fit into the name field");
-    let mut header = [0; BLOCK];
-    header[..path.len()].copy_from_slice(path.as_bytes());
-    header[100..108].copy_from_slice(b"0000644\0");
-    header[108..116].copy_from_slice(b"0000000\0");
-    header[116..124].copy_from_slice(b"0000000\0");
-    header[136..148].copy_from_slice(b"00000000000\0");
-    header[156] = b'0';
-    if size < OCTAL_LIMIT {
-        header[124..136].copy_from_slice(format!("{size:011o}\0").as_bytes());
-        header[257..265].copy_from_slice(b"ustar\x0000");
-    } else {
-        header[124] = 0x80;
-        header[128..136].copy_from_slice(&size.to_be_bytes());
-        header[257..265].copy_from_slice(b"ustar  \0");
-    }
-    // The checksum is taken with its own field full of spaces.
-    header[148..156].fill(b' ');
-    let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
-    header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
-    header
 }
 
 #[cfg(test)]

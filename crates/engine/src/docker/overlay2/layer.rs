@@ -2,11 +2,11 @@
 
 use std::fs::File;
 
+use ::layer::tar_split::SplitError;
 use transfer::{BlobError, Digest};
 
 use super::beneath::{Folder, Refused};
 use super::layerdb::{FilesError, LayerFiles};
-use super::tar_split::SplitError;
 
 /// A layer whose tar is rebuilt.
 pub(super) struct Layer {

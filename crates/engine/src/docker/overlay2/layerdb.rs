@@ -17,13 +17,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use ::layer::tar_split::{Entries, SplitError};
 use bytes::Bytes;
 use flate2::bufread::GzDecoder;
 use transfer::file::open_regular;
 use transfer::image::MAX_CONFIG;
 use transfer::{BlobError, ChainId, ConfigDigest, DiffId, Digest};
-
-use super::tar_split::{Entries, SplitError};
 
 /// Largest of the files that hold one ID, in bytes.
 const MAX_ID: u64 = 256;

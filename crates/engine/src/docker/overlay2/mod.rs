@@ -20,7 +20,6 @@ mod layer;
 mod layerdb;
 mod plan;
 mod rebuild;
-mod tar_split;
 
 use std::collections::HashMap;
 use std::fmt;

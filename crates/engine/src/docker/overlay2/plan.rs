@@ -11,12 +11,12 @@
 
 use std::sync::Arc;
 
+use ::layer::tar_split::{Encoded, Entry};
 use bytes::{Buf as _, Bytes};
 use transfer::{BlobError, MAX_FRAME};
 
 use super::layer::Layer;
 use super::layerdb::SplitFile;
-use super::tar_split::{Encoded, Entry};
 use crate::read_ahead::Plan;
 
 /// Bytes of the first frames, which somebody waits for: a full one of tiny files that are not in the

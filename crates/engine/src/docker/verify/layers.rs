@@ -7,11 +7,11 @@ use std::collections::{HashMap, HashSet};
 use std::io::{self, BufRead as _, BufReader, Read};
 
 use flate2::read::MultiGzDecoder;
+use layer::tar::{Kind, Reader, Rules, TarError};
+use layer::tree::{Budget, Layer, Tree, read_layer};
 use transfer::{DiffId, digest::Hasher};
 
 use super::feed::BROKEN;
-use super::tar::{Kind, TarError, TarReader};
-use super::tree::{Budget, Layer, Tree, read_layer};
 
 const GZIP: &[u8] = &[0x1f, 0x8b];
 const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
@@ -62,7 +62,7 @@ fn read_save(
     layers: &mut Layers,
 ) -> Result<(), TarError> {
     let mut budget = Budget::default();
-    let mut save = TarReader::new(save);
+    let mut save = Reader::new(save, Rules::Lenient);
     while let Some(entry) = save.next()? {
         if entry.kind != Kind::File || !may_be_layer(&entry.path) {
             continue;

@@ -11,16 +11,15 @@
 //! removed or changed in either place is found. In memory there is one record for each path, never
 //! content.
 
-mod compare;
 mod feed;
 mod layers;
-mod tar;
-mod tree;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures::TryStreamExt as _;
+use layer::compare::compare;
+use layer::tree::Tree;
 use transfer::EngineImageId;
 
 use self::feed::feed;
@@ -39,6 +38,21 @@ const MAX_TEXT: usize = 1000;
 
 /// The label of containers that exist to be looked into.
 const LABEL: &str = "dev.longshore.verify";
+
+/// Paths that an engine fills in every container's root, whatever the image has there.
+const ENGINES_OWN: [&[u8]; 11] = [
+    b".dockerenv",
+    b"dev",
+    b"dev/console",
+    b"dev/pts",
+    b"dev/shm",
+    b"etc/hosts",
+    b"etc/hostname",
+    b"etc/mtab",
+    b"etc/resolv.conf",
+    b"proc",
+    b"sys",
+];
 
 /// What was found of one image.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -108,7 +122,7 @@ impl Docker {
     async fn look_into(
         &self,
         image: EngineImageId,
-        tree: tree::Tree,
+        tree: Tree,
         found: &mut Verification,
     ) -> Result<(), EngineError> {
         let container = match self.create_container(&spec(image)).await {
@@ -119,7 +133,8 @@ impl Docker {
         let compared = self
             .read("exporting a container", &path, found, move |export| {
                 let mut told = Verification::default();
-                told.files = compare::compare(export, &tree, &mut |problem| told.problem(problem));
+                told.files =
+                    compare(export, &tree, &ENGINES_OWN, &mut |problem| told.problem(problem));
                 told
             })
             .await;

@@ -42,8 +42,9 @@ use self::turns::Turns;
 use self::unpack::{UNCOMPRESSED, Unpacker};
 use super::watch::{Progress, watched};
 use crate::docker::error::says_no_space;
-use crate::docker::thin::{described, published};
+use crate::docker::thin::published;
 use crate::docker::{Docker, EngineError};
+use crate::document::described;
 
 const ACTION: &str = "bringing an image into its containerd";
 

@@ -1,7 +1,7 @@
-//! What an image's root consists of: a record for each path, put together layer by layer.
+//! The root of an image: a record for each path, built layer by layer.
 //!
-//! A layer is applied as engines do it: whiteouts take away what lower layers have, a file in a
-//! folder's place takes the folder's content away, and a path leads through the links that are there.
+//! Layers are applied as engines do it. Whiteouts remove paths of lower layers, a file in a folder's
+//! place removes the folder's content, and paths follow the links that are there.
 //!
 //! Spec: <https://github.com/opencontainers/image-spec/blob/v1.1.1/layer.md#applying-changesets>.
 
@@ -11,10 +11,7 @@ use std::mem::size_of;
 
 use transfer::{Digest, digest::Hasher};
 
-use super::tar::{Entry, Kind, TarError, TarReader};
-
-/// A path relative to the root: no slash at either end, no `.` and no `..` in it.
-pub(super) type Path = Box<[u8]>;
+use crate::tar::{Entry, Kind, Path, Reader, Rules, TarError, clean};
 
 /// Most bytes that the records of one image may take in memory: some two million files.
 const MAX_BYTES: usize = 512 << 20;
@@ -24,37 +21,74 @@ const MAX_LINKS: usize = 40;
 
 /// What is at a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum What {
+pub enum What {
+    /// A regular file.
     File {
+        /// Bytes of content.
         size: u64,
+        /// The content's digest.
         digest: Digest,
     },
-    /// A file that is not compared; see [`Kind::Sparse`].
+    /// A file whose content is not compared; see [`Kind::Sparse`].
     Sparse,
+    /// A folder.
     Folder,
+    /// A symbolic link to this path.
     Symlink(Path),
-    /// In a layer only: the same file as at another path.
+    /// The same file as at this other path. Only layers have it.
     HardLink(Path),
+    /// A device, a pipe or something rarer.
     Other {
+        /// Its type flag.
         flag: u8,
+        /// Major and minor number of a device.
         device: (u64, u64),
     },
 }
 
-/// One thing in a root.
+/// An entry of a root.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Record {
-    pub(super) what: What,
-    pub(super) mode: u16,
-    pub(super) owner: (u64, u64),
+pub struct Record {
+    /// What it is.
+    pub what: What,
+    /// Permission bits, set-uid and the like included.
+    pub mode: u16,
+    /// User and group.
+    pub owner: (u64, u64),
 }
 
 /// The records of one layer in their order, whiteouts included.
-pub(super) type Layer = Vec<(Path, Record)>;
+pub type Layer = Vec<(Path, Record)>;
 
-/// How much more may be remembered.
+/// Why a layer cannot be applied.
+#[derive(Debug, thiserror::Error)]
+pub enum LayerError {
+    /// Its archive cannot be read.
+    #[error(transparent)]
+    Tar(#[from] TarError),
+    /// Its entries make no root.
+    #[error("{0}")]
+    Entry(String),
+    /// The image has more files than this host keeps records of.
+    #[error("it has more files than can be checked")]
+    TooManyFiles,
+}
+
+impl From<std::io::Error> for LayerError {
+    fn from(error: std::io::Error) -> Self {
+        Self::Tar(error.into())
+    }
+}
+
+impl LayerError {
+    fn entry(reason: &str) -> Self {
+        Self::Entry(reason.to_owned())
+    }
+}
+
+/// Bytes of records that may still be kept.
 #[derive(Debug)]
-pub(super) struct Budget(usize);
+pub struct Budget(usize);
 
 impl Default for Budget {
     fn default() -> Self {
@@ -63,14 +97,14 @@ impl Default for Budget {
 }
 
 impl Budget {
-    fn take(&mut self, path: &[u8], record: &Record) -> Result<(), TarError> {
+    fn take(&mut self, path: &[u8], record: &Record) -> Result<(), LayerError> {
         let left = self.0.checked_sub(cost(path, record));
-        self.0 = left.ok_or(TarError::Rule("it has more files than can be checked"))?;
+        self.0 = left.ok_or(LayerError::TooManyFiles)?;
         Ok(())
     }
 
-    /// Gives back what a layer took that is not needed.
-    pub(super) fn forget(&mut self, layer: &Layer) {
+    /// Gives back the bytes of a layer that is not needed.
+    pub fn forget(&mut self, layer: &Layer) {
         self.0 += layer.iter().map(|(path, record)| cost(path, record)).sum::<usize>();
     }
 }
@@ -85,11 +119,14 @@ fn cost(path: &[u8], record: &Record) -> usize {
 }
 
 /// Reads a layer's archive to its end.
-pub(super) fn read_layer(archive: impl Read, budget: &mut Budget) -> Result<Layer, TarError> {
-    let mut reader = TarReader::new(archive);
+///
+/// # Errors
+/// Any [`LayerError`].
+pub fn read_layer(archive: impl Read, budget: &mut Budget) -> Result<Layer, LayerError> {
+    let mut reader = Reader::new(archive, Rules::Lenient);
     let mut layer = Layer::new();
     while let Some(entry) = reader.next()? {
-        let Some(path) = clean(&entry.path)? else { continue };
+        let Some(path) = clean(&entry.path).map_err(LayerError::Entry)? else { continue };
         let record = record(&entry, &mut reader)?;
         budget.take(&path, &record)?;
         layer.push((path, record));
@@ -97,23 +134,26 @@ pub(super) fn read_layer(archive: impl Read, budget: &mut Budget) -> Result<Laye
     Ok(layer)
 }
 
-/// What an entry puts at its path; reads its content.
-pub(super) fn record(entry: &Entry, content: &mut impl Read) -> Result<Record, TarError> {
+/// The record of an entry, whose content is read and hashed.
+///
+/// # Errors
+/// Any [`LayerError`].
+pub fn record(entry: &Entry, content: &mut impl Read) -> Result<Record, LayerError> {
     let what = match entry.kind {
         Kind::File => What::File { size: entry.size, digest: hash(content)? },
         Kind::Sparse => What::Sparse,
         Kind::Folder => What::Folder,
         Kind::Symlink => What::Symlink(entry.link.clone().into()),
         Kind::HardLink => {
-            let target = clean(&entry.link)?;
-            What::HardLink(target.ok_or(TarError::Rule("a hard link to the root"))?)
+            let target = clean(&entry.link).map_err(LayerError::Entry)?;
+            What::HardLink(target.ok_or_else(|| LayerError::entry("a hard link to the root"))?)
         }
         Kind::Other(flag) => What::Other { flag, device: entry.device },
     };
     Ok(Record { what, mode: entry.mode, owner: (entry.uid, entry.gid) })
 }
 
-fn hash(content: &mut impl Read) -> Result<Digest, TarError> {
+fn hash(content: &mut impl Read) -> std::io::Result<Digest> {
     let mut hasher = Hasher::default();
     let mut buffer = [0; 32 << 10];
     loop {
@@ -124,38 +164,29 @@ fn hash(content: &mut impl Read) -> Result<Digest, TarError> {
     }
 }
 
-/// The path without what does not matter; `None` for the root itself.
-pub(super) fn clean(path: &[u8]) -> Result<Option<Path>, TarError> {
-    let mut parts = Vec::new();
-    for part in path.split(|byte| *byte == b'/') {
-        match part {
-            b"" | b"." => {}
-            b".." => return Err(TarError::Rule("a path leads upwards")),
-            part => parts.push(part),
-        }
-    }
-    Ok((!parts.is_empty()).then(|| parts.join(&b'/').into()))
-}
-
-/// A root with what its layers put there.
+/// The root of a stack of layers.
 #[derive(Debug, Default)]
-pub(super) struct Tree {
+pub struct Tree {
     records: BTreeMap<Path, Record>,
 }
 
 impl Tree {
-    /// What is at a path.
-    pub(super) fn get(&self, path: &[u8]) -> Option<&Record> {
+    /// The record of a path.
+    #[must_use]
+    pub fn get(&self, path: &[u8]) -> Option<&Record> {
         self.records.get(path)
     }
 
-    /// All there is, in the order of paths.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&Path, &Record)> {
+    /// All records, in the order of paths.
+    pub fn iter(&self) -> impl Iterator<Item = (&Path, &Record)> {
         self.records.iter()
     }
 
-    /// Takes a layer on top of those before.
-    pub(super) fn apply(&mut self, layer: Layer) -> Result<(), TarError> {
+    /// Applies a layer on top of those before.
+    ///
+    /// # Errors
+    /// [`LayerError::Entry`].
+    pub fn apply(&mut self, layer: Layer) -> Result<(), LayerError> {
         // A whiteout is about lower layers only, wherever in its layer it stands.
         let mut own = HashSet::new();
         for (path, record) in layer {
@@ -172,7 +203,7 @@ impl Tree {
         folder: &[u8],
         hidden: &[u8],
         own: &HashSet<Path>,
-    ) -> Result<(), TarError> {
+    ) -> Result<(), LayerError> {
         let folder = self.resolve(folder)?;
         if hidden == OPAQUE {
             self.remove_beneath(&folder, own);
@@ -186,14 +217,14 @@ impl Tree {
         Ok(())
     }
 
-    /// Puts a record at its path, and says where that really is.
-    fn put(&mut self, path: &[u8], mut record: Record) -> Result<Path, TarError> {
+    /// Puts a record at its path, links followed. Returns the real path.
+    fn put(&mut self, path: &[u8], mut record: Record) -> Result<Path, LayerError> {
         let folder = self.resolve(parent(path))?;
         let path = join(&folder, name(path));
         if let What::HardLink(target) = &record.what {
             let target = join(&self.resolve(parent(target))?, name(target));
             let known = self.records.get(&target);
-            record = known.ok_or(TarError::Rule("a hard link to nothing"))?.clone();
+            record = known.ok_or_else(|| LayerError::entry("a hard link to nothing"))?.clone();
         }
         if record.what != What::Folder {
             self.remove_beneath(&path, &HashSet::new());
@@ -217,8 +248,8 @@ impl Tree {
         }
     }
 
-    /// Where `folder` really is, links followed; empty for the root.
-    fn resolve(&self, folder: &[u8]) -> Result<Path, TarError> {
+    /// The real path of `folder`, links followed; empty for the root.
+    fn resolve(&self, folder: &[u8]) -> Result<Path, LayerError> {
         let mut links = 0;
         let mut found: Vec<u8> = Vec::new();
         let mut rest: Vec<Vec<u8>> = parts(folder);
@@ -234,7 +265,7 @@ impl Tree {
             };
             links += 1;
             if MAX_LINKS < links {
-                return Err(TarError::Rule("a path leads through too many links"));
+                return Err(LayerError::entry("a path leads through too many links"));
             }
             if target.starts_with(b"/") {
                 found.clear();

@@ -1,4 +1,4 @@
-//! tar-split: what an engine keeps of a layer's tar besides the files that came out of it.
+//! tar-split: an engine's record of a layer's tar, without the contents of its files.
 //!
 //! ```text
 //! {"type":2,"payload":"…base64…","position":0}                      bytes, verbatim: headers, padding
@@ -30,9 +30,9 @@ const MAX_NAME: usize = 4096;
 /// The CRC-64 of no bytes, as the engine writes it beside a file's size.
 const CRC_OF_NOTHING: &str = "AAAAAAAAAAA=";
 
-/// What a tar continues with.
+/// The next part of a tar.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Entry<'a> {
+pub enum Entry<'a> {
     /// These bytes.
     Bytes(Encoded<'a>),
     /// The content of a file that the engine unpacked.
@@ -44,13 +44,13 @@ pub(super) enum Entry<'a> {
     },
 }
 
-/// Bytes in base64, not looked at yet.
+/// Bytes in base64, not decoded yet.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Encoded<'a>(&'a [u8]);
+pub struct Encoded<'a>(&'a [u8]);
 
 /// A tar-split file that no engine writes.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum SplitError {
+pub enum SplitError {
     /// It cannot be read, or is no whole gzip file.
     #[error("it cannot be read")]
     Read(#[source] io::Error),
@@ -75,19 +75,24 @@ struct Line<'a> {
 }
 
 /// Reads a tar-split file, already decompressed, entry by entry.
-pub(super) struct Entries<R> {
+#[derive(Debug)]
+pub struct Entries<R> {
     reader: R,
     buffer: Vec<u8>,
     line: u64,
 }
 
 impl<R: BufRead> Entries<R> {
-    pub(super) fn new(reader: R) -> Self {
+    /// Reads what `reader` decompresses.
+    pub fn new(reader: R) -> Self {
         Self { reader, buffer: Vec::new(), line: 0 }
     }
 
     /// The next entry; `None` at the end.
-    pub(super) fn next(&mut self) -> Result<Option<Entry<'_>>, SplitError> {
+    ///
+    /// # Errors
+    /// Any [`SplitError`].
+    pub fn next(&mut self) -> Result<Option<Entry<'_>>, SplitError> {
         self.buffer.clear();
         let limit = MAX_LINE as u64 + 1;
         let read = (&mut self.reader).take(limit).read_until(b'\n', &mut self.buffer);
@@ -105,7 +110,10 @@ impl<R: BufRead> Entries<R> {
     }
 
     /// The size of the tar in bytes, from here to its end.
-    pub(super) fn total(&mut self) -> Result<u64, SplitError> {
+    ///
+    /// # Errors
+    /// Any [`SplitError`].
+    pub fn total(&mut self) -> Result<u64, SplitError> {
         let mut total = 0_u64;
         while let Some(entry) = self.next()? {
             let size = match entry {
@@ -120,21 +128,24 @@ impl<R: BufRead> Entries<R> {
     }
 
     /// An error about the line that was read last.
-    pub(super) fn wrong(&self, what: &'static str) -> SplitError {
+    #[must_use]
+    pub fn wrong(&self, what: &'static str) -> SplitError {
         SplitError::Line { line: self.line, what }
     }
 }
 
 impl Encoded<'_> {
-    /// How many bytes these are.
-    pub(super) fn size(&self) -> u64 {
+    /// Number of bytes.
+    #[must_use]
+    pub fn size(&self) -> u64 {
         let padding = self.0.iter().rev().take(2).filter(|byte| **byte == b'=').count();
         (self.0.len() as u64 / 4 * 3).saturating_sub(padding as u64)
     }
 
-    /// Adds the bytes to `bytes`; `false` unless this is base64, and then what was added is of no
-    /// meaning.
-    pub(super) fn decode_to(&self, bytes: &mut Vec<u8>) -> bool {
+    /// Adds the bytes to `bytes`. Returns `false` unless this is base64; then the added bytes mean
+    /// nothing.
+    #[must_use]
+    pub fn decode_to(&self, bytes: &mut Vec<u8>) -> bool {
         STANDARD.decode_vec(self.0, bytes).is_ok()
     }
 }

@@ -1,31 +1,23 @@
-//! A root as the engine gives it to a container, compared with what the image's layers make up.
+//! A root as an engine gives it to a container, compared with the root of the image's layers.
 
 use std::collections::HashSet;
 use std::fmt;
 use std::io::Read;
 
-use super::tar::{TarError, TarReader};
-use super::tree::{Path, Record, Tree, What, clean, record};
+use crate::tar::{Path, Reader, Rules, clean};
+use crate::tree::{LayerError, Record, Tree, What, record};
 
-/// What an engine puts into a container's root by itself, whatever the image has there.
-const ENGINES_OWN: [&[u8]; 11] = [
-    b".dockerenv",
-    b"dev",
-    b"dev/console",
-    b"dev/pts",
-    b"dev/shm",
-    b"etc/hosts",
-    b"etc/hostname",
-    b"etc/mtab",
-    b"etc/resolv.conf",
-    b"proc",
-    b"sys",
-];
-
-/// Compares every entry of `export` with `tree`, and `tree` with what was met there; how many files'
-/// content was compared. What is wrong is told as it is met.
-pub(super) fn compare(export: impl Read, tree: &Tree, tell: &mut dyn FnMut(String)) -> u64 {
-    let mut comparison = Comparison { tree, tell, seen: HashSet::new(), files: 0 };
+/// Compares every entry of `export` with `tree`, and looks for entries of `tree` that `export` lacks.
+///
+/// Paths in `ignored` may be anything. Each difference goes to `tell` as it is found. Returns the
+/// number of files whose content was compared.
+pub fn compare(
+    export: impl Read,
+    tree: &Tree,
+    ignored: &[&[u8]],
+    tell: &mut dyn FnMut(String),
+) -> u64 {
+    let mut comparison = Comparison { tree, ignored, tell, seen: HashSet::new(), files: 0 };
     match comparison.run(export) {
         Ok(()) => comparison.missing(),
         Err(error) => {
@@ -37,16 +29,17 @@ pub(super) fn compare(export: impl Read, tree: &Tree, tell: &mut dyn FnMut(Strin
 
 struct Comparison<'a> {
     tree: &'a Tree,
+    ignored: &'a [&'a [u8]],
     tell: &'a mut dyn FnMut(String),
     seen: HashSet<Path>,
     files: u64,
 }
 
 impl Comparison<'_> {
-    fn run(&mut self, export: impl Read) -> Result<(), TarError> {
-        let mut reader = TarReader::new(export);
+    fn run(&mut self, export: impl Read) -> Result<(), LayerError> {
+        let mut reader = Reader::new(export, Rules::Lenient);
         while let Some(entry) = reader.next()? {
-            let Some(path) = clean(&entry.path)? else { continue };
+            let Some(path) = clean(&entry.path).map_err(LayerError::Entry)? else { continue };
             let is = record(&entry, &mut reader)?;
             self.entry(path, &is);
         }
@@ -54,7 +47,7 @@ impl Comparison<'_> {
     }
 
     fn entry(&mut self, path: Path, is: &Record) {
-        if ENGINES_OWN.contains(&&*path) {
+        if self.ignored.contains(&&*path) {
             return;
         }
         let Some(should) = self.tree.get(&path) else {
@@ -97,17 +90,17 @@ impl Comparison<'_> {
         differences
     }
 
-    /// Tells what the export did not have.
+    /// Reports what the export lacks.
     fn missing(&mut self) {
         for (path, _) in self.tree.iter() {
-            if !self.seen.contains(path) && !ENGINES_OWN.contains(&&**path) {
+            if !self.seen.contains(path) && !self.ignored.contains(&&**path) {
                 (self.tell)(format!("{} is missing", Shown(path)));
             }
         }
     }
 }
 
-/// How two things at one path differ; `None` when they do not.
+/// How two records of one path differ; `None` when they do not.
 fn content(is: &What, should: &What) -> Option<String> {
     match (is, should) {
         (What::File { size, digest }, What::File { size: own_size, digest: own_digest }) => {
@@ -134,7 +127,7 @@ fn kind(what: &What) -> &'static str {
     }
 }
 
-/// A path as it is told: from the root, without bytes that a terminal would obey.
+/// A path for people: from the root, without bytes that a terminal would obey.
 struct Shown<'a>(&'a [u8]);
 
 impl fmt::Display for Shown<'_> {

@@ -1,12 +1,14 @@
 //! Archives as the common library writes them, and archives that nobody should write.
 
+use super::super::extension::MAX_RECORDS;
+use super::super::{Kind, MAX_PATH};
 use super::*;
 
 /// One entry with its content.
 type Seen = (Entry, Vec<u8>);
 
-fn read(archive: &[u8]) -> Result<Vec<Seen>, TarError> {
-    let mut reader = TarReader::new(archive);
+fn blocking(archive: &[u8], rules: Rules) -> Result<Vec<Seen>, TarError> {
+    let mut reader = Reader::new(archive, rules);
     let mut seen = Vec::new();
     while let Some(entry) = reader.next()? {
         let mut content = Vec::new();
@@ -14,6 +16,33 @@ fn read(archive: &[u8]) -> Result<Vec<Seen>, TarError> {
         seen.push((entry, content));
     }
     Ok(seen)
+}
+
+async fn asynchronous(archive: &[u8]) -> Result<Vec<Seen>, TarError> {
+    let mut reader = AsyncReader::new(archive, Rules::Lenient);
+    let mut seen = Vec::new();
+    while let Some(entry) = reader.next().await? {
+        let mut content = Vec::new();
+        while let Some(frame) = reader.frame(100).await? {
+            assert!((1..=100).contains(&frame.len()));
+            content.extend_from_slice(&frame);
+        }
+        seen.push((entry, content));
+    }
+    Ok(seen)
+}
+
+/// What both readers say, which is the same.
+fn read(archive: &[u8]) -> Result<Vec<Seen>, TarError> {
+    let seen = blocking(archive, Rules::Lenient);
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let again = runtime.block_on(asynchronous(archive));
+    match (&seen, &again) {
+        (Ok(seen), Ok(again)) => assert_eq!(seen, again),
+        (Err(_), Err(_)) => {}
+        _ => panic!("{seen:?} and {again:?}"),
+    }
+    seen
 }
 
 fn header(size: u64, kind: tar::EntryType) -> tar::Header {
@@ -139,5 +168,61 @@ fn what_is_no_archive_is_an_error_and_never_a_panic() {
             builder.append_data(&mut pax, "p", records.as_bytes()).unwrap();
         });
         assert!(read(&bytes).is_err(), "{records:?} was read");
+    }
+}
+
+#[test]
+fn what_was_not_read_of_a_content_is_skipped() {
+    let bytes = archive(|builder| {
+        for (name, size) in [("empty", 0), ("large", 5000), ("whole", 1024), ("last", 1)] {
+            let mut file = header(size, tar::EntryType::Regular);
+            let content = vec![7; usize::try_from(size).unwrap()];
+            builder.append_data(&mut file, name, &content[..]).unwrap();
+        }
+    });
+    let mut reader = Reader::new(&bytes[..], Rules::Strict);
+    for (name, part) in [("empty", 0), ("large", 700), ("whole", 1024), ("last", 0)] {
+        let entry = reader.next().unwrap().unwrap();
+        assert_eq!(entry.path, name.as_bytes());
+        reader.read_exact(&mut vec![0; part]).unwrap();
+    }
+    assert_eq!(reader.next().unwrap(), None);
+}
+
+#[test]
+fn only_a_lenient_reader_takes_what_readers_disagree_on() {
+    let with = |change: fn(&mut tar::Header)| {
+        archive(|builder| {
+            let mut header = header(0, tar::EntryType::Regular);
+            header.set_path("a").unwrap();
+            change(&mut header);
+            header.set_cksum();
+            builder.get_mut().extend(header.as_bytes());
+        })
+    };
+    assert!(blocking(&with(|_| {}), Rules::Strict).is_ok());
+    let cases = [
+        (
+            "a size in base 256",
+            with(|header| {
+                header.as_mut_bytes()[124..136].copy_from_slice(b"\x80\0\0\0\0\0\0\0\0\0\0\0")
+            }),
+        ),
+        ("a device", with(|header| header.set_entry_type(tar::EntryType::Char))),
+        ("an unknown type", with(|header| header.as_mut_bytes()[156] = b'Z')),
+        ("no end marker", with(|_| {})[..BLOCK].to_vec()),
+        (
+            "a path of another",
+            archive(|builder| {
+                builder.append_pax_extensions([("path", &b"b"[..])]).unwrap();
+                let mut file = header(0, tar::EntryType::Regular);
+                builder.append_data(&mut file, "a", &[][..]).unwrap();
+            }),
+        ),
+        ("an entry after an empty header", [&[0; BLOCK][..], &with(|_| {})].concat()),
+    ];
+    for (case, bytes) in cases {
+        read(&bytes).expect(case);
+        assert!(blocking(&bytes, Rules::Strict).is_err(), "{case} was read");
     }
 }
