@@ -1,35 +1,35 @@
-//! Environment files: `.env` and those of `--env-file`, by the rules of compose.
+//! Environment files (`.env` and `--env-file`), parsed as compose parses them.
 //!
 //! ```text
 //!   # a comment                        NAME=value # a comment
 //!   export NAME=value                  NAME: value
-//!   NAME='as it stands, $NOT_READ'     NAME="with $OTHER, \n and \"quotes\", over
+//!   NAME='literal, $NOT_EXPANDED'      NAME="with $OTHER, \n and \"quotes\", over
 //!   NAME                                several lines"
 //! ```
-//! A variable in a value is looked up in the environment first and then in what was read so far. A
-//! name alone says that the environment has it, and adds nothing.
+//! A variable in a value is looked up in the environment first, then among the variables above it. A
+//! name without a value defers to the environment and adds nothing.
 //! <https://github.com/compose-spec/compose-go/blob/v2.0.2/dotenv/parser.go>
 
 use std::collections::BTreeMap;
 
-use crate::error::{Fault, Found, excerpt};
+use crate::error::{Fault, FaultAt, excerpt};
 use crate::interpolate::interpolate;
-use crate::place::Spot;
+use crate::location::Position;
 
-/// Reads an environment file's text into `variables`, over what is there; what `environment` has is
-/// used in values and never changed.
+/// Parses an environment file into `variables`, overriding existing entries. Values may refer to
+/// variables of `environment`.
 ///
 /// # Errors
-/// A line without a name, a quoted value that does not end, a variable that cannot be put in.
+/// An invalid name, a quoted value without a closing quote, or a variable that cannot be expanded.
 pub(crate) fn parse(
     text: &str,
     environment: &BTreeMap<String, String>,
     variables: &mut BTreeMap<String, String>,
-) -> Result<(), Found> {
+) -> Result<(), FaultAt> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut rest = statement(text);
     while !rest.is_empty() {
-        let here = spot(text, rest);
+        let here = position(text, rest);
         let (name, after) = name(rest).map_err(|fault| fault.at(here))?;
         let Some(after) = after else {
             rest = statement(rest.split_once('\n').map_or("", |(_, rest)| rest));
@@ -43,7 +43,7 @@ pub(crate) fn parse(
     Ok(())
 }
 
-/// The text from its first statement on: blanks and comments are left out.
+/// The text from its first statement on, without leading blanks and comments.
 fn statement(text: &str) -> &str {
     let mut rest = text.trim_start();
     while rest.starts_with('#') {
@@ -52,8 +52,8 @@ fn statement(text: &str) -> &str {
     rest
 }
 
-/// The name that a statement begins with, and what follows its `=` or `:`; no value where the line
-/// is a name alone.
+/// Splits a statement into its name and the text after `=` or `:`; `None` for a name without a
+/// value.
 fn name(statement: &str) -> Result<(&str, Option<&str>), Fault> {
     let exported = statement.strip_prefix("export");
     let exported = exported.filter(|rest| rest.starts_with(char::is_whitespace));
@@ -70,12 +70,12 @@ fn name(statement: &str) -> Result<(&str, Option<&str>), Fault> {
     }
 }
 
-/// White space within a line.
+/// White space other than a line feed.
 fn is_blank(c: char) -> bool {
     matches!(c, '\t' | '\u{b}' | '\u{c}' | '\r' | ' ' | '\u{85}' | '\u{a0}')
 }
 
-/// The value that `text` begins with, and what follows it.
+/// Splits `text` into its leading value and the rest.
 fn value<'a>(
     text: &'a str,
     lookup: &dyn Fn(&str) -> Option<String>,
@@ -97,7 +97,7 @@ fn value<'a>(
     Ok((value, rest))
 }
 
-/// What stands until `quote`, with escaped quotes made quotes and all else as it is.
+/// Splits `text` at the closing `quote`. Escaped quotes are unescaped, other escapes are kept.
 fn quoted(text: &str, quote: char) -> Option<(String, &str)> {
     let mut inside = String::new();
     let mut is_escaped = false;
@@ -117,8 +117,8 @@ fn quoted(text: &str, quote: char) -> Option<(String, &str)> {
     None
 }
 
-/// The escapes of a double-quoted value: `\n` and its like, `\0` and three octal digits. `\$` becomes
-/// `$$`, which is a dollar once variables were put in; others stay as they are.
+/// Resolves the escapes of a double-quoted value: `\n` and similar, `\0` with three octal digits.
+/// `\$` becomes `$$`, which interpolation turns into a dollar sign. Other escapes are kept.
 fn unescape(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
     let mut rest = text;
@@ -154,8 +154,8 @@ fn unescape(text: &str) -> String {
     plain
 }
 
-/// Up to three digits after `\0`: a character when they are three octal ones within a byte, and else
-/// what compose makes of them, a backslash and the digits.
+/// Reads up to three digits after `\0`. Three octal digits that fit a byte give a character; as in
+/// compose, anything else gives a backslash and the digits.
 fn octal(rest: &mut &str, plain: &mut String) {
     let count = rest.bytes().take(3).take_while(u8::is_ascii_digit).count();
     let (digits, after) = rest.split_at(count);
@@ -169,11 +169,11 @@ fn octal(rest: &mut &str, plain: &mut String) {
     }
 }
 
-/// Where `rest`, an end of `text`, begins.
-fn spot(text: &str, rest: &str) -> Spot {
+/// The position in `text` at which its suffix `rest` begins.
+fn position(text: &str, rest: &str) -> Position {
     let before = &text[..text.len() - rest.len()];
     let line = before.rsplit('\n').next().unwrap_or_default();
-    Spot { line: before.matches('\n').count() + 1, column: line.chars().count() + 1 }
+    Position { line: before.matches('\n').count() + 1, column: line.chars().count() + 1 }
 }
 
 #[cfg(test)]

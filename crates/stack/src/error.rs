@@ -1,190 +1,188 @@
-//! Why a stack could not be read: where it is written, what is wrong, and what to do.
+//! Errors in compose and environment files: location, fault and remedy.
 
 use std::path::PathBuf;
 
 use transfer::reference::InvalidReference;
 
-use crate::place::{Place, Spot};
+use crate::location::{Location, Position};
 
 /// A stack that could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum StackError {
-    /// No compose file was named.
-    #[error("no compose file was named")]
+    /// The caller gave no compose file.
+    #[error("no compose file given: name at least one")]
     NoFiles,
-    /// A file that could not be read at all.
+    /// The operating system could not open or read a file.
     #[error("{} could not be read", file.display())]
     Unreadable {
-        /// Which file.
+        /// The file.
         file: PathBuf,
-        /// Why.
+        /// The error of the operating system.
         #[source]
         source: std::io::Error,
     },
-    /// Something in a file that makes no sense or is not understood.
-    #[error("{place}: {fault}")]
-    Refused {
-        /// Where.
-        place: Place,
-        /// What, and what to do.
+    /// A file's content is invalid or unsupported.
+    #[error("{location}: {fault}")]
+    Invalid {
+        /// The location of the fault.
+        location: Location,
+        /// The fault, with its remedy.
         fault: Fault,
     },
 }
 
-/// What is wrong at one place.
+/// A fault at one location of a file.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
-    /// The file is larger than anything that a person writes.
-    #[error("the file is larger than {most} bytes")]
+    /// The file is too large.
+    #[error("the file is larger than {limit} bytes")]
     TooLarge {
         /// The limit, in bytes.
-        most: u64,
+        limit: u64,
     },
-    /// Bytes that are no text.
+    /// The file is not UTF-8.
     #[error("the file is not UTF-8 text")]
     NotText,
-    /// The file breaks the rules of YAML.
-    #[error("this is not YAML: {0}")]
+    /// The file is not valid YAML.
+    #[error("invalid YAML: {0}")]
     Syntax(String),
-    /// Lists and mappings inside each other, too many of them.
-    #[error("nested deeper than {most} levels")]
+    /// Lists and mappings nest too deep.
+    #[error("nesting exceeds {limit} levels")]
     TooDeep {
         /// The limit, in levels.
-        most: usize,
+        limit: usize,
     },
-    /// Too many entries, those that aliases repeat counted each time.
-    #[error("more than {most} entries, with what aliases repeat")]
+    /// Too many entries, counted with all aliases expanded.
+    #[error("more than {limit} entries with all aliases expanded")]
     TooMany {
         /// The limit, in entries.
-        most: usize,
+        limit: usize,
     },
-    /// An alias inside the thing that it stands for.
-    #[error("this alias stands for something that it is a part of")]
+    /// An alias refers to a node that contains it.
+    #[error("this alias refers to a node that contains it")]
     AliasLoop,
-    /// A key that is no word.
+    /// A key is a list or a mapping.
     #[error("a key must be a plain word, not a list or a mapping")]
-    KeyNotWord,
-    /// One key twice in one mapping.
-    #[error("the key {key:?} is already on line {first}: remove one of the two")]
+    KeyNotScalar,
+    /// A mapping has one key twice.
+    #[error("duplicate key {key:?}, already used on line {first}: remove one of the two")]
     DuplicateKey {
         /// The key.
         key: String,
-        /// The line on which it stands first.
+        /// The line of its first use.
         first: usize,
     },
-    /// The file holds nothing but blanks and comments.
+    /// The file has only blanks and comments.
     #[error("the file is empty")]
     Empty,
-    /// No file names a service.
-    #[error("no services: a stack lists them under `services:`")]
+    /// No file has a service.
+    #[error("no services: list them under `services:`")]
     NoServices,
-    /// A mapping was needed.
+    /// A node must be a mapping.
     #[error("{what} must be a mapping")]
     NotMapping {
-        /// Of what.
+        /// The node, in words.
         what: String,
     },
-    /// A text was needed.
-    #[error("the image of {service:?} must be a text: put it in quotes")]
-    ImageNotText {
-        /// Of which service.
+    /// An image must be a string.
+    #[error("the image of service {service:?} must be a string: put it in quotes")]
+    ImageNotString {
+        /// The service.
         service: String,
     },
-    /// A key that the Compose Specification does not have.
-    #[error("{key:?} is no key of {what}: correct it, or let it begin with `x-`")]
+    /// A key is not in the Compose Specification.
+    #[error("unknown key {key:?} in {what}: correct it, or prefix it with `x-`")]
     UnknownKey {
         /// The key.
         key: String,
-        /// Of what.
+        /// The mapping that has it, in words.
         what: &'static str,
     },
-    /// A name that no service can have.
-    #[error("{name:?} is no name of a service: letters, digits, `.`, `_` and `-` only")]
+    /// A service's name has characters that are not allowed.
+    #[error("invalid service name {name:?}: use only letters, digits, `.`, `_` and `-`")]
     ServiceName {
         /// The name.
         name: String,
     },
-    /// A key or tag that chooses images and is not understood yet.
-    #[error("`{key}` {of} can choose images and is not understood yet: {remedy}")]
-    NotUnderstood {
+    /// A key or tag can select images and is not supported yet.
+    #[error("`{key}` {scope} can select images and is not supported yet: {remedy}")]
+    Unsupported {
         /// The key or tag.
         key: String,
-        /// Where it stands: `in service "web"`.
-        of: String,
-        /// What to do.
+        /// Its scope, in words: `in service "web"`.
+        scope: String,
+        /// The change to the file that avoids it.
         remedy: &'static str,
     },
-    /// A service whose image is built and has no name to find it by.
+    /// A service is built and its image has no name.
     #[error(
-        "service {service:?} is built and names no image: build it, and say with `image:` what it is called"
+        "service {service:?} has `build` but no `image`: build it, and set the image's name with `image:`"
     )]
     BuildWithoutImage {
-        /// Which service.
+        /// The service.
         service: String,
     },
-    /// A service without an image.
-    #[error("service {service:?} has no image: say one with `image:`")]
+    /// A service has no image.
+    #[error("service {service:?} has no image: set one with `image:`")]
     NoImage {
-        /// Which service.
+        /// The service.
         service: String,
     },
-    /// An image that is empty once its variables were put in.
-    #[error("the image of {service:?} is empty{unset}")]
+    /// An image's name is empty after substitution.
+    #[error("the image of service {service:?} is empty{unset}")]
     EmptyImage {
-        /// Which service.
+        /// The service.
         service: String,
-        /// Which variables are not set, as the end of a sentence.
+        /// Unset variables in the name.
         unset: Unset,
     },
-    /// An image that is no image's name once its variables were put in.
+    /// An image's name is invalid after substitution.
     #[error("service {service:?}: {invalid}{unset}")]
     NotReference {
-        /// Which service.
+        /// The service.
         service: String,
-        /// Which rule it breaks.
+        /// The broken rule.
         invalid: InvalidReference,
-        /// Which variables are not set, as the end of a sentence.
+        /// Unset variables in the name.
         unset: Unset,
     },
-    /// A `${…}` that cannot be read.
+    /// A `${…}` has invalid syntax.
     #[error(
-        "{template:?} is no variable that can be read: `${{NAME}}`, `${{NAME:-default}}`; a dollar itself is `$$`"
+        "invalid variable {template:?}: write `${{NAME}}` or `${{NAME:-default}}`, and `$$` for a dollar sign"
     )]
     Template {
-        /// From its dollar on, cut to a length that is safe to print.
+        /// The text from the dollar on, cut to a printable length.
         template: String,
     },
-    /// A variable that the file requires.
-    #[error("the variable {variable} is required{}", reason_of(reason))]
+    /// A variable that the file requires is unset, or empty where it must not be.
+    #[error("required variable {variable} has no value{}", suffix(reason))]
     Required {
-        /// Which variable.
+        /// The variable.
         variable: String,
-        /// What the file says about it; may be empty.
+        /// The reason given in the file; may be empty.
         reason: String,
     },
-    /// Variables with defaults inside each other, or values that grow past all measure.
-    #[error(
-        "variables are nested deeper than {depth} levels or make a text of more than {size} bytes"
-    )]
+    /// Defaults nest too deep, or a value grows too long.
+    #[error("variables nest deeper than {depth} levels or expand to more than {size} bytes")]
     TemplateTooLarge {
         /// The limit, in levels.
         depth: usize,
         /// The limit, in bytes.
         size: usize,
     },
-    /// A line of an environment file without a variable's name.
-    #[error("{name:?} is no variable's name")]
+    /// A line of an environment file does not begin with a variable's name.
+    #[error("invalid variable name {name:?}")]
     VariableName {
-        /// What stands there, cut to a length that is safe to print.
+        /// The invalid name, cut to a printable length.
         name: String,
     },
-    /// A quoted value in an environment file that does not end.
-    #[error("the quoted value that begins here does not end")]
+    /// A quoted value in an environment file has no closing quote.
+    #[error("the quoted value that begins here has no closing quote")]
     Unterminated,
 }
 
-/// Variables that were not set, told at the end of a sentence: ` (TAG is not set)`; nothing when
-/// there are none.
+/// Unset variables, displayed as the end of a sentence: ` (TAG is not set: …)`, or nothing when the
+/// list is empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Unset(pub Vec<String>);
 
@@ -204,31 +202,31 @@ impl std::fmt::Display for Unset {
     }
 }
 
-/// A fault with the spot where it is, before the file's name is added.
+/// A fault with its position, before the file's name is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Found {
-    pub(crate) spot: Spot,
+pub(crate) struct FaultAt {
+    pub(crate) position: Position,
     pub(crate) fault: Fault,
 }
 
 impl Fault {
-    /// This fault at a spot.
-    pub(crate) fn at(self, spot: Spot) -> Found {
-        Found { spot, fault: self }
+    /// This fault at a position.
+    pub(crate) fn at(self, position: Position) -> FaultAt {
+        FaultAt { position, fault: self }
     }
 
-    /// This fault at a place.
-    pub(crate) fn refused(self, place: Place) -> StackError {
-        StackError::Refused { place, fault: self }
+    /// The error for this fault at a location.
+    pub(crate) fn into_error(self, location: Location) -> StackError {
+        StackError::Invalid { location, fault: self }
     }
 }
 
-/// The start of a text that may be long or hostile.
+/// The start of a text, short enough to print.
 pub(crate) fn excerpt(text: &str) -> String {
     const LONGEST: usize = 80;
     text.chars().take(LONGEST).collect()
 }
 
-fn reason_of(reason: &str) -> String {
+fn suffix(reason: &str) -> String {
     if reason.is_empty() { String::new() } else { format!(": {reason}") }
 }

@@ -1,6 +1,6 @@
-//! Variables in a text, by the rules of compose.
+//! Substitution of variables in a text, by the rules of compose.
 //!
-//! | form | the variable is set | … set and empty | … not set |
+//! | form | variable set | set and empty | not set |
 //! |---|---|---|---|
 //! | `$NAME`, `${NAME}` | its value | nothing | nothing |
 //! | `${NAME:-other}` | its value | `other` | `other` |
@@ -11,30 +11,30 @@
 //! | `${NAME+other}` | `other` | `other` | nothing |
 //! | `$$` | `$` | `$` | `$` |
 //!
-//! `other` and `reason` may have variables in them. A dollar before anything else is a dollar.
+//! `other` and `reason` may contain variables. A dollar sign before anything else is literal.
 //! <https://github.com/compose-spec/compose-go/blob/v2.0.2/template/template.go>
 
 use crate::error::{Fault, excerpt};
 
-/// Variables in defaults of variables, at most.
+/// Deepest nesting of variables in defaults of variables.
 const MAX_DEPTH: usize = 32;
 
-/// Longest result in bytes. An image's name ends at some 500; values in environment files may be
-/// certificates.
+/// Longest result, in bytes. An image's name has at most about 500, but values in environment files
+/// may be certificates.
 const MAX_SIZE: usize = 1 << 18;
 
-/// A text with its variables put in.
+/// A text after substitution.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Interpolated {
     pub(crate) text: String,
-    /// Variables that were asked for without a default and are not set, each once.
+    /// Unset variables without a default, each once.
     pub(crate) unset: Vec<String>,
 }
 
-/// Puts the values that `lookup` knows in the place of variables.
+/// Replaces variables with the values that `lookup` returns.
 ///
 /// # Errors
-/// A `${` that cannot be read, a required variable that is missing, a limit passed.
+/// Invalid syntax after `${`, a required variable without a value, or an exceeded limit.
 pub(crate) fn interpolate(
     template: &str,
     lookup: &dyn Fn(&str) -> Option<String>,
@@ -88,7 +88,7 @@ fn split_at_dollar(text: &str) -> Option<(&str, &str)> {
     text.find('$').map(|position| text.split_at(position))
 }
 
-/// The variable's name that a text begins with; empty when it begins with none.
+/// The variable name at the start of a text; empty if there is none.
 fn name_of(text: &str) -> &str {
     let is_part = |(position, c): (usize, char)| {
         c == '_' || c.is_ascii_alphabetic() || (position > 0 && c.is_ascii_digit())
@@ -97,14 +97,14 @@ fn name_of(text: &str) -> &str {
     &text[..end.unwrap_or(text.len())]
 }
 
-/// Where the brace closes that was opened just before `text`.
+/// The offset of the brace that closes the one just before `text`.
 ///
-/// As compose counts: every opening brace has to be closed, dollar or not, and the character after
-/// an opening brace is not looked at.
+/// Follows compose: every opening brace must be closed, with or without a dollar sign, and the
+/// character after an opening brace is skipped.
 fn closing_brace(text: &str) -> Option<usize> {
     let bytes = text.as_bytes();
     let mut open = 1_usize;
-    // The one after the first brace is skipped too: `${}` is no variable in any case.
+    // The character after the first brace is skipped too: `${}` is invalid in any case.
     let mut position = 1;
     while let Some(byte) = bytes.get(position) {
         match byte {
@@ -125,7 +125,7 @@ fn closing_brace(text: &str) -> Option<usize> {
     None
 }
 
-/// What stands between `${` and `}`.
+/// The content of `${…}`.
 struct Variable<'a> {
     name: &'a str,
     form: Form<'a>,
@@ -133,7 +133,7 @@ struct Variable<'a> {
 
 enum Form<'a> {
     Plain,
-    /// `-`, or `:-` where an empty value is as good as none.
+    /// `-`, or `:-` if an empty value counts as unset.
     Default {
         or_empty: bool,
         other: &'a str,

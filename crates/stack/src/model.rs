@@ -1,23 +1,23 @@
-//! What compose files say about images: services merged over all files, nothing put in yet.
+//! Services of compose files with their images, merged over all files, before substitution.
 
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::error::{Fault, Found, StackError};
-use crate::place::{Place, Spot};
+use crate::error::{Fault, FaultAt, StackError};
+use crate::location::{Location, Position};
 use crate::yaml::{Node, NodeId, Pair, Tree, Value};
 
-/// Keys of a file that say nothing about images.
+/// Top-level keys that select no images.
 ///
 /// All but `services` and `include` of
 /// <https://github.com/compose-spec/compose-go/blob/v2.0.2/schema/compose-spec.json>.
 const TOP_LEVEL: &[&str] =
     &["configs", "models", "name", "networks", "secrets", "version", "volumes"];
 
-/// Keys of a service that only say how it runs, by the same schema and its newer versions.
+/// Keys of a service that only configure its containers, from the same schema and its newer versions.
 ///
-/// A key that is not here may choose an image in a version of compose to come: it is refused, as
-/// compose refuses what it does not know.
+/// Other keys are refused, as compose refuses unknown keys: a later version may let one select an
+/// image.
 #[rustfmt::skip]
 const RUN_TIME: &[&str] = &[
     "annotations", "attach", "blkio_config", "cap_add", "cap_drop", "cgroup", "cgroup_parent",
@@ -35,54 +35,54 @@ const RUN_TIME: &[&str] = &[
     "volumes_from", "working_dir",
 ];
 
-/// Keys of a service that may hold images of their own in entries of a list.
+/// Keys of a service whose list entries may name further images.
 const HOOKS: [&str; 3] = ["post_start", "pre_start", "pre_stop"];
 
 const MERGE: &str = "<<";
 
-/// Services in the order of their first mention, each as all files together say.
+/// Services in the order of their first mention, each merged over all files.
 #[derive(Debug, Default)]
 pub(crate) struct Model {
     pub(crate) services: Vec<Service>,
-    /// The project's name, as the last file that has one says it.
+    /// The project's name from the last file that has one.
     pub(crate) name: Option<Text>,
 }
 
-/// A service, as far as its image goes.
+/// A service with its image.
 #[derive(Debug)]
 pub(crate) struct Service {
     pub(crate) name: String,
-    /// Where it is first mentioned.
-    pub(crate) place: Place,
-    /// Its image with variables; the last file that says one decides.
+    /// The location of its first mention.
+    pub(crate) location: Location,
+    /// Its image before substitution, from the last file that has one.
     pub(crate) image: Option<Text>,
-    /// Where a build is described.
-    pub(crate) build: Option<Place>,
+    /// The location of its `build` key.
+    pub(crate) build: Option<Location>,
 }
 
-/// A text with variables that are not put in yet.
+/// A text before substitution.
 #[derive(Clone, Debug)]
 pub(crate) struct Text {
     pub(crate) template: String,
-    pub(crate) place: Place,
+    pub(crate) location: Location,
 }
 
 impl Model {
-    /// Puts a file's documents over what earlier files said.
+    /// Merges a file's documents over the earlier files.
     ///
     /// # Errors
-    /// What is not understood or makes no sense, with its place.
+    /// An invalid or unsupported node, with its location.
     pub(crate) fn add(&mut self, file: &Arc<Path>, tree: &Tree) -> Result<(), StackError> {
         let mut reader = Reader { model: self, file, tree };
         let read = match tree.documents.as_slice() {
-            [] => Err(Fault::Empty.at(Spot::START)),
+            [] => Err(Fault::Empty.at(Position::START)),
             documents => documents.iter().try_for_each(|document| reader.document(*document)),
         };
-        read.map_err(|Found { spot, fault }| fault.refused(spot.of(file)))
+        read.map_err(|FaultAt { position, fault }| fault.into_error(position.in_file(file)))
     }
 }
 
-/// One file on its way into the model.
+/// Reads one file into the model.
 struct Reader<'a> {
     model: &'a mut Model,
     file: &'a Arc<Path>,
@@ -90,15 +90,15 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    fn document(&mut self, root: NodeId) -> Result<(), Found> {
+    fn document(&mut self, root: NodeId) -> Result<(), FaultAt> {
         for pair in self.mapping(root, "a compose file", "at the top")? {
             let node = self.tree.node(pair.value);
             match pair.key.as_str() {
                 "services" => self.services(pair.value)?,
                 "name" => self.model.name = node.scalar().map(|text| self.text(text, node)),
                 "include" => {
-                    let remedy = "name the included file with a --compose of its own";
-                    return Err(not_understood("include", "at the top", remedy).at(pair.spot));
+                    let remedy = "pass the included file with its own `--compose`";
+                    return Err(unsupported("include", "at the top", remedy).at(pair.position));
                 }
                 key if TOP_LEVEL.contains(&key) || key.starts_with("x-") => {}
                 _ => return Err(unknown(pair, "a compose file")),
@@ -107,135 +107,135 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    fn services(&mut self, services: NodeId) -> Result<(), Found> {
+    fn services(&mut self, services: NodeId) -> Result<(), FaultAt> {
         for pair in self.mapping(services, "services", "in services")? {
             let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
             if pair.key.is_empty() || !pair.key.chars().all(is_part) {
-                return Err(Fault::ServiceName { name: pair.key.clone() }.at(pair.spot));
+                return Err(Fault::ServiceName { name: pair.key.clone() }.at(pair.position));
             }
             self.service(pair)?;
         }
         Ok(())
     }
 
-    fn service(&mut self, service: &Pair) -> Result<(), Found> {
+    fn service(&mut self, service: &Pair) -> Result<(), FaultAt> {
         let name = &service.key;
-        let of = format!("in service {name:?}");
+        let scope = format!("in service {name:?}");
         let mut image = None;
         let mut build = None;
-        for pair in self.mapping(service.value, &format!("service {name:?}"), &of)? {
+        for pair in self.mapping(service.value, &format!("service {name:?}"), &scope)? {
             let node = self.tree.node(pair.value);
             match pair.key.as_str() {
-                "image" => image = Some(self.image(name, &of, node)?),
+                "image" => image = Some(self.image(name, &scope, node)?),
                 "build" => {
-                    refuse_tag(node, &of)?;
-                    build = Some(pair.spot.of(self.file));
+                    refuse_tag(node, &scope)?;
+                    build = Some(pair.position.in_file(self.file));
                 }
-                "volumes" => self.refuse_image_volumes(node, &of)?,
-                key if HOOKS.contains(&key) => self.refuse_hook_images(node, key, &of)?,
-                key => match not_understood_yet(key) {
-                    Some(remedy) => return Err(not_understood(key, &of, remedy).at(pair.spot)),
+                "volumes" => self.refuse_image_volumes(node, &scope)?,
+                key if HOOKS.contains(&key) => self.refuse_hook_images(node, key, &scope)?,
+                key => match unsupported_remedy(key) {
+                    Some(remedy) => return Err(unsupported(key, &scope, remedy).at(pair.position)),
                     None if RUN_TIME.contains(&key) || key.starts_with("x-") => {}
                     None => return Err(unknown(pair, "a service")),
                 },
             }
         }
-        let place = service.spot.of(self.file);
+        let location = service.position.in_file(self.file);
         match self.model.services.iter_mut().find(|there| there.name == *name) {
             Some(there) => {
                 there.image = image.or(there.image.take());
                 there.build = build.or(there.build.take());
             }
-            None => self.model.services.push(Service { name: name.clone(), place, image, build }),
+            None => {
+                self.model.services.push(Service { name: name.clone(), location, image, build });
+            }
         }
         Ok(())
     }
 
-    fn image(&self, service: &str, of: &str, node: &Node) -> Result<Text, Found> {
-        refuse_tag(node, of)?;
+    fn image(&self, service: &str, scope: &str, node: &Node) -> Result<Text, FaultAt> {
+        refuse_tag(node, scope)?;
         match &node.value {
-            Value::Scalar { text, is_text: true } => Ok(self.text(text, node)),
-            _ => Err(Fault::ImageNotText { service: service.to_owned() }.at(node.spot)),
+            Value::Scalar { text, is_string: true } => Ok(self.text(text, node)),
+            _ => Err(Fault::ImageNotString { service: service.to_owned() }.at(node.position)),
         }
     }
 
-    /// A volume of the type `image` mounts an image's files.
-    fn refuse_image_volumes(&self, volumes: &Node, of: &str) -> Result<(), Found> {
+    /// Refuses volumes of the type `image`, which mount an image's files.
+    fn refuse_image_volumes(&self, volumes: &Node, scope: &str) -> Result<(), FaultAt> {
         let Value::Sequence(entries) = &volumes.value else { return Ok(()) };
         for entry in entries {
             let kind = self.tree.get(*entry, "type");
             if let Some(kind) = kind.filter(|kind| kind.scalar() == Some("image")) {
-                let remedy = "name its image with --image, and leave the volume out of this file";
-                return Err(not_understood("type: image", of, remedy).at(kind.spot));
+                let remedy = "pass its image with `--image`, and remove the volume from this file";
+                return Err(unsupported("type: image", scope, remedy).at(kind.position));
             }
         }
         Ok(())
     }
 
-    /// A hook may run in a container of another image.
-    fn refuse_hook_images(&self, hooks: &Node, key: &str, of: &str) -> Result<(), Found> {
+    /// Refuses hooks that run in a container of another image.
+    fn refuse_hook_images(&self, hooks: &Node, key: &str, scope: &str) -> Result<(), FaultAt> {
         let Value::Sequence(entries) = &hooks.value else { return Ok(()) };
         for entry in entries {
             if let Some(image) = self.tree.get(*entry, "image") {
-                let remedy = "name its image with --image, and leave the hook out of this file";
-                return Err(not_understood(&format!("{key}: image"), of, remedy).at(image.spot));
+                let remedy = "pass its image with `--image`, and remove the hook from this file";
+                return Err(unsupported(&format!("{key}: image"), scope, remedy).at(image.position));
             }
         }
         Ok(())
     }
 
-    /// The entries of a mapping in which images are chosen: no tag and no merge key may hide any.
-    fn mapping(&self, id: NodeId, what: &str, of: &str) -> Result<&'a [Pair], Found> {
+    /// The entries of a mapping that selects images. Tags and merge keys, which could hide some, are
+    /// refused.
+    fn mapping(&self, id: NodeId, what: &str, scope: &str) -> Result<&'a [Pair], FaultAt> {
         let tree: &'a Tree = self.tree;
         let node = tree.node(id);
-        refuse_tag(node, of)?;
+        refuse_tag(node, scope)?;
         let Value::Mapping(pairs) = &node.value else {
-            return Err(Fault::NotMapping { what: what.to_owned() }.at(node.spot));
+            return Err(Fault::NotMapping { what: what.to_owned() }.at(node.position));
         };
         match pairs.iter().find(|pair| pair.key == MERGE) {
             Some(merge) => {
-                let remedy = "write out the keys that it would bring, the image first of all";
-                Err(not_understood(MERGE, of, remedy).at(merge.spot))
+                let remedy = "write out the merged keys, `image` at least";
+                Err(unsupported(MERGE, scope, remedy).at(merge.position))
             }
             None => Ok(pairs),
         }
     }
 
     fn text(&self, template: &str, node: &Node) -> Text {
-        Text { template: template.to_owned(), place: node.spot.of(self.file) }
+        Text { template: template.to_owned(), location: node.position.in_file(self.file) }
     }
 }
 
-/// What to do instead of a key of a service that chooses images and is not understood; `None` for
-/// all other keys.
-fn not_understood_yet(key: &str) -> Option<&'static str> {
+/// The remedy for an unsupported key of a service that can select images; `None` for all other keys.
+fn unsupported_remedy(key: &str) -> Option<&'static str> {
     match key {
-        "extends" => Some("write out here what it would bring, the image first of all"),
-        "profiles" => {
-            Some("leave the key out to have the image, or leave the service out not to have it")
-        }
-        "provider" => Some("leave the service out of this file: it is not run from an image"),
+        "extends" => Some("write out the inherited keys, `image` at least"),
+        "profiles" => Some("remove the key to keep the service's image, or remove the service"),
+        "provider" => Some("remove the service from this file: it runs no image"),
         _ => None,
     }
 }
 
-/// Tags of compose say how files are merged.
-fn refuse_tag(node: &Node, of: &str) -> Result<(), Found> {
+/// Refuses tags such as `!reset`, which control how compose merges files.
+fn refuse_tag(node: &Node, scope: &str) -> Result<(), FaultAt> {
     match &node.tag {
         Some(tag) => {
-            let remedy = "write the outcome into a file of its own, and name that alone";
-            Err(not_understood(tag, of, remedy).at(node.spot))
+            let remedy = "write the merged result to one file, and pass only that file";
+            Err(unsupported(tag, scope, remedy).at(node.position))
         }
         None => Ok(()),
     }
 }
 
-fn not_understood(key: &str, of: &str, remedy: &'static str) -> Fault {
-    Fault::NotUnderstood { key: key.to_owned(), of: of.to_owned(), remedy }
+fn unsupported(key: &str, scope: &str, remedy: &'static str) -> Fault {
+    Fault::Unsupported { key: key.to_owned(), scope: scope.to_owned(), remedy }
 }
 
-fn unknown(pair: &Pair, what: &'static str) -> Found {
-    Fault::UnknownKey { key: crate::error::excerpt(&pair.key), what }.at(pair.spot)
+fn unknown(pair: &Pair, what: &'static str) -> FaultAt {
+    Fault::UnknownKey { key: crate::error::excerpt(&pair.key), what }.at(pair.position)
 }
 
 #[cfg(test)]

@@ -1,23 +1,22 @@
-//! YAML as a tree with positions, within limits: hostile files end in an error, soon.
+//! YAML as a tree with positions and limits: a hostile file fails quickly.
 //!
-//! The nodes of all documents of a file lie in one arena. An alias is the target's index and not a
-//! copy, so that a file which repeats itself a billion times takes no more memory than its text; what
-//! it would be written out is counted all the same, and bounded.
+//! One arena has the nodes of all documents of a file. An alias is the index of its target, not a
+//! copy, so a file of nested aliases takes no more memory than its text. The expanded size is counted
+//! all the same, and limited.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use granit_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Tag};
 
-use crate::error::{Fault, Found};
-use crate::place::Spot;
+use crate::error::{Fault, FaultAt};
+use crate::location::Position;
 
-/// Lists and mappings inside each other, at most. People's files have about ten; what is deeper is
-/// no compose file.
+/// Deepest nesting of lists and mappings. Real compose files have about ten levels.
 const MAX_DEPTH: usize = 64;
 
-/// Nodes of one file at most, what aliases stand for counted each time. A service has some fifty;
-/// `docker compose` refuses past 100,000 visits of nodes.
+/// Most nodes in a file, with all aliases expanded. A service has about fifty. `docker compose` stops
+/// after 100,000 visits of nodes.
 const MAX_NODES: usize = 50_000;
 
 /// A node's index in its [`Tree`].
@@ -28,27 +27,28 @@ pub(crate) struct NodeId(usize);
 #[derive(Debug, Default)]
 pub(crate) struct Tree {
     nodes: Vec<Node>,
-    /// The root of each document, in order; those without content are left out.
+    /// The root of each document that has content, in order.
     pub(crate) documents: Vec<NodeId>,
 }
 
 /// A scalar, a list or a mapping.
 #[derive(Debug)]
 pub(crate) struct Node {
-    pub(crate) spot: Spot,
+    pub(crate) position: Position,
     /// A tag other than YAML's own: `!reset`.
     pub(crate) tag: Option<String>,
     pub(crate) value: Value,
-    /// Nodes that this one would be, written out.
+    /// Number of nodes in this one with all aliases expanded.
     size: usize,
 }
 
 #[derive(Debug)]
 pub(crate) enum Value {
-    /// A text, or a null, number or truth value where a plain scalar reads as one.
+    /// A string; or, with `is_string` false, a plain scalar that YAML reads as null, number, boolean
+    /// or date.
     Scalar {
         text: String,
-        is_text: bool,
+        is_string: bool,
     },
     Sequence(Vec<NodeId>),
     Mapping(Vec<Pair>),
@@ -58,8 +58,8 @@ pub(crate) enum Value {
 #[derive(Clone, Debug)]
 pub(crate) struct Pair {
     pub(crate) key: String,
-    /// Where the key stands.
-    pub(crate) spot: Spot,
+    /// The position of the key.
+    pub(crate) position: Position,
     pub(crate) value: NodeId,
 }
 
@@ -68,7 +68,7 @@ impl Tree {
         &self.nodes[id.0]
     }
 
-    /// The value of `key` in a mapping; `None` too where `id` is no mapping.
+    /// The value of `key` in a mapping; `None` also if `id` is not a mapping.
     pub(crate) fn get(&self, id: NodeId, key: &str) -> Option<&Node> {
         let Value::Mapping(pairs) = &self.node(id).value else { return None };
         pairs.iter().find(|pair| pair.key == key).map(|pair| self.node(pair.value))
@@ -76,7 +76,7 @@ impl Tree {
 }
 
 impl Node {
-    /// The text of a scalar, whatever it reads as.
+    /// The text of a scalar of any type.
     pub(crate) fn scalar(&self) -> Option<&str> {
         match &self.value {
             Value::Scalar { text, .. } => Some(text),
@@ -85,36 +85,35 @@ impl Node {
     }
 }
 
-/// Reads a file's text.
+/// Parses a file's text.
 ///
 /// # Errors
-/// What is not YAML, one key twice in a mapping, an alias inside its own anchor, and what is past a
-/// limit.
-pub(crate) fn parse(text: &str) -> Result<Tree, Found> {
+/// Invalid YAML, a duplicate key, an alias inside its own anchor, or an exceeded limit.
+pub(crate) fn parse(text: &str) -> Result<Tree, FaultAt> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut builder = Builder::default();
     let mut parser = Parser::new_from_str(text);
     while let Some(event) = parser.next_event() {
         let (event, span) = event.map_err(|error| syntax(&error))?;
-        // Where a tag is wrong, it is the tag that one looks for.
+        // An error about a tag must point to the tag, not to the node after it.
         let start = span.tag_span().map_or(span.start, |tag| tag.start);
-        builder.take(event, spot(&start))?;
+        builder.take(event, position(&start))?;
     }
     Ok(builder.tree)
 }
 
-fn syntax(error: &ScanError) -> Found {
-    Fault::Syntax(error.info()).at(spot(error.marker()))
+fn syntax(error: &ScanError) -> FaultAt {
+    Fault::Syntax(error.info()).at(position(error.marker()))
 }
 
-fn spot(marker: &Marker) -> Spot {
-    Spot { line: marker.line().max(1), column: marker.col() + 1 }
+fn position(marker: &Marker) -> Position {
+    Position { line: marker.line().max(1), column: marker.col() + 1 }
 }
 
-/// A list or mapping whose end was not seen yet.
+/// A list or mapping whose end is still to come.
 #[derive(Debug)]
 struct Open {
-    spot: Spot,
+    position: Position,
     tag: Option<String>,
     anchor: usize,
     content: Content,
@@ -126,10 +125,10 @@ enum Content {
     Sequence(Vec<NodeId>),
     Mapping {
         pairs: Vec<Pair>,
-        /// The line on which each key stands.
+        /// The line of each key.
         keys: HashMap<String, usize>,
         /// The key whose value comes next.
-        key: Option<(String, Spot)>,
+        key: Option<(String, Position)>,
     },
 }
 
@@ -137,33 +136,33 @@ enum Content {
 struct Builder {
     tree: Tree,
     open: Vec<Open>,
-    /// What an anchor stands for; `None` while that is still open.
+    /// The node of each anchor; `None` while that node is open.
     anchors: HashMap<usize, Option<NodeId>>,
 }
 
 impl Builder {
-    fn take(&mut self, event: Event<'_>, spot: Spot) -> Result<(), Found> {
+    fn take(&mut self, event: Event<'_>, position: Position) -> Result<(), FaultAt> {
         match event {
             Event::Scalar(text, style, anchor, tag) => {
-                let is_text = match tag.as_deref().and_then(Tag::core_suffix) {
+                let is_string = match tag.as_deref().and_then(Tag::core_suffix) {
                     Some(kind) => kind == "str",
                     None => style != ScalarStyle::Plain || !is_resolved(&text),
                 };
-                let value = Value::Scalar { text: text.into_owned(), is_text };
-                self.close(spot, foreign(tag.as_deref()), anchor, value, 1)
+                let value = Value::Scalar { text: text.into_owned(), is_string };
+                self.close(position, foreign(tag.as_deref()), anchor, value, 1)
             }
             Event::Alias(anchor) => match self.anchors.get(&anchor) {
-                Some(Some(id)) => self.attach(*id, spot),
-                _ => Err(Fault::AliasLoop.at(spot)),
+                Some(Some(id)) => self.attach(*id, position),
+                _ => Err(Fault::AliasLoop.at(position)),
             },
             Event::SequenceStart(_, anchor, tag) => {
                 let content = Content::Sequence(Vec::new());
-                self.begin(spot, foreign(tag.as_deref()), anchor, content)
+                self.begin(position, foreign(tag.as_deref()), anchor, content)
             }
             Event::MappingStart(_, anchor, tag) => {
                 let content =
                     Content::Mapping { pairs: Vec::new(), keys: HashMap::new(), key: None };
-                self.begin(spot, foreign(tag.as_deref()), anchor, content)
+                self.begin(position, foreign(tag.as_deref()), anchor, content)
             }
             Event::SequenceEnd | Event::MappingEnd => {
                 let Some(open) = self.open.pop() else { return Ok(()) };
@@ -171,78 +170,79 @@ impl Builder {
                     Content::Sequence(entries) => Value::Sequence(entries),
                     Content::Mapping { pairs, .. } => Value::Mapping(pairs),
                 };
-                self.close(open.spot, open.tag, open.anchor, value, open.size)
+                self.close(open.position, open.tag, open.anchor, value, open.size)
             }
-            // Where documents begin and end shows in what is open; the others have no content.
+            // The starts and ends of documents show in `open`; the remaining events have no content.
             _ => Ok(()),
         }
     }
 
     fn begin(
         &mut self,
-        spot: Spot,
+        position: Position,
         tag: Option<String>,
         anchor: usize,
         content: Content,
-    ) -> Result<(), Found> {
+    ) -> Result<(), FaultAt> {
         if self.open.len() == MAX_DEPTH {
-            return Err(Fault::TooDeep { most: MAX_DEPTH }.at(spot));
+            return Err(Fault::TooDeep { limit: MAX_DEPTH }.at(position));
         }
         if anchor != 0 {
             self.anchors.insert(anchor, None);
         }
-        self.open.push(Open { spot, tag, anchor, content, size: 1 });
+        self.open.push(Open { position, tag, anchor, content, size: 1 });
         Ok(())
     }
 
-    /// A node is whole: it goes into the arena, under its anchor, and into what is open.
+    /// Adds a complete node to the arena, to its anchor, and to its parent.
     fn close(
         &mut self,
-        spot: Spot,
+        position: Position,
         tag: Option<String>,
         anchor: usize,
         value: Value,
         size: usize,
-    ) -> Result<(), Found> {
+    ) -> Result<(), FaultAt> {
         if self.tree.nodes.len() == MAX_NODES {
-            return Err(Fault::TooMany { most: MAX_NODES }.at(spot));
+            return Err(Fault::TooMany { limit: MAX_NODES }.at(position));
         }
         let id = NodeId(self.tree.nodes.len());
-        self.tree.nodes.push(Node { spot, tag, value, size });
+        self.tree.nodes.push(Node { position, tag, value, size });
         if anchor != 0 {
             self.anchors.insert(anchor, Some(id));
         }
-        self.attach(id, spot)
+        self.attach(id, position)
     }
 
-    /// A node, or what an alias at `spot` stands for, goes into what is open.
-    fn attach(&mut self, id: NodeId, spot: Spot) -> Result<(), Found> {
+    /// Adds a node, or the target of an alias at `position`, to its parent.
+    fn attach(&mut self, id: NodeId, position: Position) -> Result<(), FaultAt> {
         let node = self.tree.node(id);
         let Some(open) = self.open.last_mut() else {
-            // A document of nothing is none: `---` at the end of a file.
-            if !matches!(&node.value, Value::Scalar { text, is_text: false } if is_null(text)) {
+            // A document without content does not count, such as after `---` at the end of a file.
+            if !matches!(&node.value, Value::Scalar { text, is_string: false } if is_null(text)) {
                 self.tree.documents.push(id);
             }
             return Ok(());
         };
         open.size += node.size;
         if MAX_NODES < open.size {
-            return Err(Fault::TooMany { most: MAX_NODES }.at(spot));
+            return Err(Fault::TooMany { limit: MAX_NODES }.at(position));
         }
         match &mut open.content {
             Content::Sequence(entries) => entries.push(id),
             Content::Mapping { pairs, keys, key } => match key.take() {
-                Some((key, spot)) => pairs.push(Pair { key, spot, value: id }),
+                Some((key, position)) => pairs.push(Pair { key, position, value: id }),
                 None => {
-                    let word = node.scalar().ok_or_else(|| Fault::KeyNotWord.at(spot))?.to_owned();
+                    let word =
+                        node.scalar().ok_or_else(|| Fault::KeyNotScalar.at(position))?.to_owned();
                     match keys.entry(word.clone()) {
-                        Entry::Vacant(vacant) => vacant.insert(spot.line),
+                        Entry::Vacant(vacant) => vacant.insert(position.line),
                         Entry::Occupied(first) => {
                             let first = *first.get();
-                            return Err(Fault::DuplicateKey { key: word, first }.at(spot));
+                            return Err(Fault::DuplicateKey { key: word, first }.at(position));
                         }
                     };
-                    *key = Some((word, spot));
+                    *key = Some((word, position));
                 }
             },
         }
@@ -250,13 +250,13 @@ impl Builder {
     }
 }
 
-/// A tag that is not YAML's own, as it is written.
+/// A tag outside YAML's core schema, as written.
 fn foreign(tag: Option<&Tag>) -> Option<String> {
     let tag = tag.filter(|tag| !tag.is_yaml_core_schema() && !tag.suffix().is_empty())?;
     Some(format!("{}{}", tag.handle(), tag.suffix()))
 }
 
-/// Whether a plain scalar reads as something else than a text, as Go's YAML library has it.
+/// Reports whether Go's YAML library would read a plain scalar as something other than a string.
 fn is_resolved(text: &str) -> bool {
     is_null(text)
         || matches!(text, "true" | "True" | "TRUE" | "false" | "False" | "FALSE")
@@ -278,13 +278,13 @@ fn is_number(text: &str) -> bool {
         let rest = digits.strip_prefix(prefix);
         rest.is_some_and(|rest| !rest.is_empty() && rest.chars().all(|c| c.is_digit(radix)))
     };
-    // Rust reads `inf` and `nan` as numbers, YAML does not.
+    // Rust parses `inf` and `nan` as numbers, YAML does not.
     let decimal = digits.starts_with(|c: char| c.is_ascii_digit() || c == '.')
         && digits.parse::<f64>().is_ok();
     decimal || based("0x", 16) || based("0o", 8) || based("0b", 2)
 }
 
-/// A year, a month and a day; a time may follow.
+/// Reports whether a scalar is a year, a month and a day, with or without a time.
 fn is_date(text: &str) -> bool {
     let mut parts = text.splitn(3, '-');
     let digits = |part: Option<&str>, lengths: &[usize]| {

@@ -1,4 +1,4 @@
-//! Every way to write a variable, and that hostile files end.
+//! Every form of a variable, the errors, and termination on hostile text.
 
 use proptest::prelude::*;
 
@@ -8,13 +8,13 @@ fn environment() -> BTreeMap<String, String> {
     BTreeMap::from([("SHELL".to_owned(), "zsh".to_owned())])
 }
 
-fn read(text: &str) -> Result<BTreeMap<String, String>, Found> {
+fn read(text: &str) -> Result<BTreeMap<String, String>, FaultAt> {
     let mut variables = BTreeMap::new();
     parse(text, &environment(), &mut variables).map(|()| variables)
 }
 
 #[test]
-fn every_way_to_write_a_variable_is_read() {
+fn every_form_of_a_variable_is_read() {
     let check = |text: &str, expected: &[(&str, &str)]| {
         let expected: BTreeMap<String, String> = expected
             .iter()
@@ -49,21 +49,25 @@ fn every_way_to_write_a_variable_is_read() {
 }
 
 #[test]
-fn what_makes_no_sense_is_told_with_its_line() {
+fn an_error_has_the_line_of_its_fault() {
     let check = |text: &str, line: usize, expected: &str| {
         let found = read(text).unwrap_err();
-        assert_eq!((found.spot.line, found.fault.to_string().as_str()), (line, expected), "{text}");
+        assert_eq!(
+            (found.position.line, found.fault.to_string().as_str()),
+            (line, expected),
+            "{text}"
+        );
     };
-    check("A=1\nB C=2", 2, "\"B C\" is no variable's name");
-    check("\n\nA!", 3, "\"A!\" is no variable's name");
-    check("A=1\n  B='x\n", 2, "the quoted value that begins here does not end");
-    check("A=\"x\\\"", 1, "the quoted value that begins here does not end");
-    check("A=1\nB=${C:?say it}", 2, "the variable C is required: say it");
+    check("A=1\nB C=2", 2, "invalid variable name \"B C\"");
+    check("\n\nA!", 3, "invalid variable name \"A!\"");
+    check("A=1\n  B='x\n", 2, "the quoted value that begins here has no closing quote");
+    check("A=\"x\\\"", 1, "the quoted value that begins here has no closing quote");
+    check("A=1\nB=${C:?say it}", 2, "required variable C has no value: say it");
 }
 
 proptest! {
     #[test]
-    fn no_text_makes_it_panic(text in "[A-C=:#'\"\\\\$x0-9 \n-]{0,80}|.{0,80}") {
+    fn no_text_makes_the_parser_panic(text in "[A-C=:#'\"\\\\$x0-9 \n-]{0,80}|.{0,80}") {
         drop(read(&text));
     }
 }

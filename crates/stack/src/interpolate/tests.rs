@@ -1,10 +1,10 @@
-//! Every form, and that hostile texts end.
+//! Every form of a variable, the limits, and termination on hostile text.
 
 use proptest::prelude::*;
 
 use super::*;
 
-/// `SET` has a value, `EMPTY` has an empty one, `UNSET` has none.
+/// A lookup in which `SET` has a value, `EMPTY` an empty one, and `UNSET` none.
 fn lookup(name: &str) -> Option<String> {
     match name {
         "SET" => Some("value".to_owned()),
@@ -19,7 +19,8 @@ fn outcome(template: &str) -> Result<String, Fault> {
     interpolate(template, &lookup).map(|interpolated| interpolated.text)
 }
 
-/// Templates, and what compose 2 makes of them, one pair a line; an ignored test asks the real one.
+/// Templates and their results in compose 2, one pair per line. An ignored test compares them with
+/// the real tool.
 const FORMS: &str = include_str!("../../tests/forms.tsv");
 
 #[test]
@@ -31,36 +32,36 @@ fn every_form_gives_what_compose_gives() {
 }
 
 #[test]
-fn what_is_required_and_missing_is_an_error_with_its_reason() {
+fn a_required_variable_without_a_value_is_an_error_with_its_reason() {
     let check = |template: &str, expected: &str| {
         assert_eq!(outcome(template).unwrap_err().to_string(), expected, "{template}");
     };
-    check("${UNSET:?set it}", "the variable UNSET is required: set it");
-    check("${EMPTY:?set it}", "the variable EMPTY is required: set it");
-    check("${UNSET?}", "the variable UNSET is required");
-    check("${UNSET:?see ${SET}}", "the variable UNSET is required: see value");
-    check("${UNSET:-${UNSET:?in}}", "the variable UNSET is required: in");
+    check("${UNSET:?set it}", "required variable UNSET has no value: set it");
+    check("${EMPTY:?set it}", "required variable EMPTY has no value: set it");
+    check("${UNSET?}", "required variable UNSET has no value");
+    check("${UNSET:?see ${SET}}", "required variable UNSET has no value: see value");
+    check("${UNSET:-${UNSET:?in}}", "required variable UNSET has no value: in");
 }
 
 #[test]
-fn what_is_no_variable_is_an_error_that_shows_it() {
+fn invalid_syntax_is_an_error_that_quotes_it() {
     for template in
         ["${", "${}", "${ }", "${1}", "${SET", "${SET:}", "${SET:x}", "${SET!}", "a${-b}"]
     {
         assert!(matches!(outcome(template), Err(Fault::Template { .. })), "{template}");
     }
-    assert!(outcome("a${-b}").unwrap_err().to_string().starts_with("\"${-b}\" is no variable"));
+    assert!(outcome("a${-b}").unwrap_err().to_string().starts_with("invalid variable \"${-b}\""));
 }
 
 #[test]
-fn variables_that_are_not_set_are_told_once_each() {
+fn unset_variables_are_listed_once_each() {
     let unset = |template: &str| interpolate(template, &lookup).unwrap().unset;
     assert_eq!(unset("$A${B}$A${C:-}${SET:-$D}${E+x}"), ["A", "B"]);
     assert_eq!(unset("${A:-$B}"), ["B"]);
 }
 
 #[test]
-fn depth_and_size_end_in_an_error() {
+fn depth_and_size_are_limited() {
     let deep = |levels: usize| format!("{}x{}", "${U:-".repeat(levels), "}".repeat(levels));
     assert_eq!(outcome(&deep(MAX_DEPTH - 1)), Ok("x".to_owned()));
     assert!(matches!(outcome(&deep(MAX_DEPTH)), Err(Fault::TemplateTooLarge { .. })));
@@ -72,17 +73,17 @@ fn depth_and_size_end_in_an_error() {
 
 proptest! {
     #[test]
-    fn no_text_makes_it_panic(template in "[$${}:?+a-c_ä-]{0,60}|.{0,60}") {
+    fn no_text_makes_interpolation_panic(template in "[$${}:?+a-c_ä-]{0,60}|.{0,60}") {
         drop(outcome(&template));
     }
 
     #[test]
-    fn a_text_without_dollars_stays_as_it_is(template in "[^$]{0,60}") {
+    fn a_text_without_dollar_signs_is_unchanged(template in "[^$]{0,60}") {
         prop_assert_eq!(outcome(&template), Ok(template));
     }
 
     #[test]
-    fn doubled_dollars_bring_any_text_through(text in ".{0,60}") {
+    fn doubled_dollar_signs_escape_any_text(text in ".{0,60}") {
         prop_assert_eq!(outcome(&text.replace('$', "$$")), Ok(text));
     }
 }

@@ -1,4 +1,4 @@
-//! What is understood, what is refused, and where.
+//! Merging of files, and errors with their locations.
 
 use super::*;
 use crate::yaml;
@@ -18,7 +18,7 @@ fn images(texts: &[&str]) -> Vec<(String, Option<String>)> {
 }
 
 #[test]
-fn the_last_file_that_says_an_image_decides() {
+fn the_last_image_of_a_service_wins() {
     let base = "services:\n  a: {image: a:1}\n  b: {image: b:1, ports: ['80:80']}\n";
     let over = "services:\n  b: {image: b:2}\n  a: {restart: always}\n  c: {image: c:1}\n";
     let of = |name: &str, image: &str| (name.to_owned(), Some(image.to_owned()));
@@ -29,16 +29,16 @@ fn the_last_file_that_says_an_image_decides() {
 }
 
 #[test]
-fn an_anchor_brings_its_image_where_it_is_used() {
+fn an_alias_has_the_image_of_its_anchor() {
     let text = "x-base: &base {image: base:1}\nservices:\n  a: *base\n  b: {image: &i b:1}\n  c: {image: *i}\n";
     let model = model(&[text]).unwrap();
     let places: Vec<String> =
-        model.services.iter().map(|it| it.image.as_ref().unwrap().place.to_string()).collect();
+        model.services.iter().map(|it| it.image.as_ref().unwrap().location.to_string()).collect();
     assert_eq!(places, ["0.yaml:1:23", "0.yaml:4:17", "0.yaml:4:17"]);
 }
 
 #[test]
-fn keys_that_only_say_how_containers_run_are_not_read() {
+fn keys_that_only_configure_containers_are_not_read() {
     let text = "
 version: 3
 name: x
@@ -60,18 +60,18 @@ services:
 }
 
 #[test]
-fn what_chooses_images_and_is_not_understood_is_told_with_its_place() {
+fn an_unsupported_key_is_an_error_with_its_location() {
     let check = |text: &str, expected: &str| {
         let error = model(&[text]).unwrap_err().to_string();
         assert!(error.starts_with(expected), "{text}\n{error}");
     };
-    check("include: [a.yaml]\n", "0.yaml:1:1: `include` at the top can choose images");
+    check("include: [a.yaml]\n", "0.yaml:1:1: `include` at the top can select images");
     check("<<: {}\nservices: {}\n", "0.yaml:1:1: `<<` at the top");
     check("services:\n  <<: {}\n", "0.yaml:2:3: `<<` in services");
     check("services:\n  a:\n    <<: {image: x}\n", "0.yaml:3:5: `<<` in service \"a\"");
     check(
         "x-a: &a {<<: {image: x}}\nservices:\n  a: *a\n",
-        "0.yaml:1:10: `<<` in service \"a\" can choose images and is not understood yet: write out",
+        "0.yaml:1:10: `<<` in service \"a\" can select images and is not supported yet: write out",
     );
     check("services:\n  a: {image: x, extends: b}\n", "0.yaml:2:17: `extends` in service \"a\"");
     check("services:\n  a: {image: x, profiles: [p]}\n", "0.yaml:2:17: `profiles` in");
@@ -92,7 +92,7 @@ fn what_chooses_images_and_is_not_understood_is_told_with_its_place() {
 }
 
 #[test]
-fn what_makes_no_sense_is_told_with_its_place() {
+fn an_invalid_node_is_an_error_with_its_location() {
     let check = |text: &str, expected: &str| {
         assert_eq!(model(&[text]).unwrap_err().to_string(), expected, "{text}");
     };
@@ -103,19 +103,22 @@ fn what_makes_no_sense_is_told_with_its_place() {
     check("services:\n  a:\n", "0.yaml:2:4: service \"a\" must be a mapping");
     check(
         "service:\n  a: {}\n",
-        "0.yaml:1:1: \"service\" is no key of a compose file: correct it, or let it begin with `x-`",
+        "0.yaml:1:1: unknown key \"service\" in a compose file: correct it, or prefix it with `x-`",
     );
     check(
         "services:\n  a: {imagee: x}\n",
-        "0.yaml:2:7: \"imagee\" is no key of a service: correct it, or let it begin with `x-`",
+        "0.yaml:2:7: unknown key \"imagee\" in a service: correct it, or prefix it with `x-`",
     );
     check(
         "services:\n  a b: {image: x}\n",
-        "0.yaml:2:3: \"a b\" is no name of a service: letters, digits, `.`, `_` and `-` only",
+        "0.yaml:2:3: invalid service name \"a b\": use only letters, digits, `.`, `_` and `-`",
     );
     for image in ["1.5", "null", "[x]", "{a: b}", "true"] {
-        let place = "0.yaml:2:14";
+        let location = "0.yaml:2:14";
         let text = format!("services:\n  a: {{image: {image}}}\n");
-        check(&text, &format!("{place}: the image of \"a\" must be a text: put it in quotes"));
+        check(
+            &text,
+            &format!("{location}: the image of service \"a\" must be a string: put it in quotes"),
+        );
     }
 }

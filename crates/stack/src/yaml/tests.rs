@@ -1,4 +1,4 @@
-//! Positions, kinds of scalars, and the limits.
+//! Positions, types of scalars, and the limits.
 
 use std::time::{Duration, Instant};
 
@@ -6,31 +6,31 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn fault(text: &str) -> (Spot, Fault) {
+fn fault(text: &str) -> (Position, Fault) {
     let found = parse(text).unwrap_err();
-    (found.spot, found.fault)
+    (found.position, found.fault)
 }
 
-fn at(line: usize, column: usize) -> Spot {
-    Spot { line, column }
+fn at(line: usize, column: usize) -> Position {
+    Position { line, column }
 }
 
 #[test]
-fn every_node_knows_its_line_and_column() {
+fn every_node_has_its_line_and_column() {
     let tree = parse("a: 1\nb:\n  - x\n  - {c: ä, d: y}\n").unwrap();
     let Value::Mapping(pairs) = &tree.node(tree.documents[0]).value else { panic!() };
-    assert_eq!((pairs[1].spot, pairs[1].key.as_str()), (at(2, 1), "b"));
+    assert_eq!((pairs[1].position, pairs[1].key.as_str()), (at(2, 1), "b"));
     let Value::Sequence(entries) = &tree.node(pairs[1].value).value else { panic!() };
-    assert_eq!(tree.node(entries[0]).spot, at(3, 5));
-    assert_eq!(tree.get(entries[1], "d").unwrap().spot, at(4, 15));
+    assert_eq!(tree.node(entries[0]).position, at(3, 5));
+    assert_eq!(tree.get(entries[1], "d").unwrap().position, at(4, 15));
 }
 
 #[test]
-fn plain_scalars_that_read_as_something_else_are_no_texts() {
-    let is_text = |text: &str| {
+fn plain_scalars_of_other_types_are_not_strings() {
+    let is_string = |text: &str| {
         let tree = parse(&format!("[{text}]")).unwrap();
         let Value::Sequence(entries) = &tree.node(tree.documents[0]).value else { panic!() };
-        matches!(tree.node(entries[0]).value, Value::Scalar { is_text: true, .. })
+        matches!(tree.node(entries[0]).value, Value::Scalar { is_string: true, .. })
     };
     for text in [
         "x",
@@ -45,7 +45,7 @@ fn plain_scalars_that_read_as_something_else_are_no_texts() {
         "16-alpine",
         "a:1",
     ] {
-        assert!(is_text(text), "{text}");
+        assert!(is_string(text), "{text}");
     }
     for text in [
         "1",
@@ -61,7 +61,7 @@ fn plain_scalars_that_read_as_something_else_are_no_texts() {
         "2024-01-02",
         "!!int 1",
     ] {
-        assert!(!is_text(text), "{text}");
+        assert!(!is_string(text), "{text}");
     }
 }
 
@@ -71,7 +71,7 @@ fn an_alias_is_its_anchor() {
     let root = tree.documents[0];
     let b = tree.get(root, "b").unwrap();
     assert!(std::ptr::eq(b, tree.get(root, "a").unwrap()));
-    assert_eq!(b.spot.line, 1);
+    assert_eq!(b.position.line, 1);
 }
 
 #[test]
@@ -90,47 +90,47 @@ fn documents_without_content_are_none() {
 }
 
 #[test]
-fn a_key_stands_once_in_a_mapping() {
+fn a_duplicate_key_is_an_error() {
     let duplicate = |first| Fault::DuplicateKey { key: "a".to_owned(), first };
     assert_eq!(fault("a: 1\nb: 2\na: 3\n"), (at(3, 1), duplicate(1)));
     assert_eq!(fault("x:\n  {a: 1, \"a\": 2}\n"), (at(2, 10), duplicate(2)));
-    assert_eq!(fault("? [x]\n: 1\n").1, Fault::KeyNotWord);
+    assert_eq!(fault("? [x]\n: 1\n").1, Fault::KeyNotScalar);
 }
 
 #[test]
-fn what_is_not_yaml_is_told_with_its_place() {
+fn a_syntax_error_has_its_position() {
     for (text, line) in
         [("a: 1\n b: 2\n", 2), ("a: [1\nb: 2\n", 2), ("a: *none\n", 1), ("a: 'x\n", 2)]
     {
-        let (spot, fault) = fault(text);
+        let (position, fault) = fault(text);
         assert!(matches!(fault, Fault::Syntax(_)), "{text:?}: {fault}");
-        assert_eq!(spot.line, line, "{text:?}: {fault}");
+        assert_eq!(position.line, line, "{text:?}: {fault}");
     }
 }
 
 #[test]
-fn a_bomb_of_aliases_is_refused_where_it_grows_too_large() {
+fn an_alias_bomb_is_refused_at_the_line_that_exceeds_the_limit() {
     let mut text = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n".to_owned();
     for level in 1..9 {
         let aliases = vec![format!("*a{}", level - 1); 9].join(", ");
         text.push_str(&format!("a{level}: &a{level} [{aliases}]\n"));
     }
-    let (spot, fault) = fault(&text);
-    assert_eq!((spot.line, fault), (5, Fault::TooMany { most: MAX_NODES }));
+    let (position, fault) = fault(&text);
+    assert_eq!((position.line, fault), (5, Fault::TooMany { limit: MAX_NODES }));
     assert_eq!(self::fault("a: &a [x, *a]\n"), (at(1, 11), Fault::AliasLoop));
 }
 
 #[test]
-fn depth_is_bounded() {
+fn depth_is_limited() {
     let nested = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
     assert!(parse(&nested(MAX_DEPTH)).is_ok());
-    assert_eq!(fault(&nested(MAX_DEPTH + 1)).1, Fault::TooDeep { most: MAX_DEPTH });
+    assert_eq!(fault(&nested(MAX_DEPTH + 1)).1, Fault::TooDeep { limit: MAX_DEPTH });
     let indented: String = (0..200).map(|level| format!("{}a:\n", " ".repeat(level))).collect();
-    assert_eq!(fault(&indented).1, Fault::TooDeep { most: MAX_DEPTH });
+    assert_eq!(fault(&indented).1, Fault::TooDeep { limit: MAX_DEPTH });
 }
 
 #[test]
-fn hostile_files_end_soon() {
+fn hostile_files_are_parsed_quickly() {
     const SIZE: usize = 1 << 20;
     let large = |unit: &str| unit.repeat(SIZE / unit.len());
     let keys: String = (0..60_000).map(|number| format!("k{number}: 1\n")).collect();
@@ -164,7 +164,7 @@ fn hostile_files_end_soon() {
     for (name, text) in texts {
         let started = Instant::now();
         let outcome = parse(&text).map(|tree| tree.nodes.len());
-        // Optimised, each takes a tenth of a second. Tests are not, and run beside others.
+        // An optimised build takes a tenth of a second each. Tests are unoptimised and run in parallel.
         let limit = Duration::from_secs(if cfg!(debug_assertions) { 10 } else { 1 });
         let taken = started.elapsed();
         assert!(taken < limit, "{name} took {taken:?}: {outcome:?}");
@@ -173,7 +173,7 @@ fn hostile_files_end_soon() {
 
 proptest! {
     #[test]
-    fn no_text_makes_it_panic(text in "[a-c:{}\\[\\],&*!|>'\"#%?\n -]{0,120}|.{0,80}") {
+    fn no_text_makes_the_parser_panic(text in "[a-c:{}\\[\\],&*!|>'\"#%?\n -]{0,120}|.{0,80}") {
         drop(parse(&text));
     }
 }

@@ -1,13 +1,13 @@
-//! Compose files as public projects write them: the images that `docker compose` finds, or an error
-//! with its place.
+//! Compose files in the style of public projects: either the images that `docker compose` finds, or
+//! an error with its location.
 //!
 //! ```text
-//!   tests/corpus/<project>/compose.yaml         names in its head whose features it has
-//!                          .env, …              what belongs to it
-//!                          arguments.txt        --file, --env-file and NAME=value, one a line;
+//!   tests/corpus/<project>/compose.yaml         its first lines name the imitated project
+//!                          .env, …              its environment and other files
+//!                          arguments.txt        --file, --env-file and NAME=value, one per line;
 //!                                               absent: --file compose.yaml
-//!                          expected.txt         what `docker compose config --images` prints, sorted
-//!                          expected-error.txt   what is said instead
+//!                          expected.txt         output of `docker compose config --images`, sorted
+//!                          expected-error.txt   or the expected error
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,7 +18,7 @@ use std::process::{Command, Stdio};
 use stack::StackError;
 use transfer::Reference;
 
-/// Forms of variables with what becomes of them, one pair a line.
+/// Forms of variables with their results, one pair per line.
 const FORMS: &str = include_str!("../forms.tsv");
 
 struct Project {
@@ -52,7 +52,7 @@ impl Project {
         fs::read_to_string(self.folder.join(name)).ok()
     }
 
-    /// What we find.
+    /// Reads the project with this crate.
     fn read(&self) -> Result<BTreeSet<Reference>, StackError> {
         let paths = |names: &[String]| -> Vec<PathBuf> {
             names.iter().map(|name| self.folder.join(name)).collect()
@@ -76,7 +76,7 @@ fn references(text: &str) -> BTreeSet<Reference> {
 }
 
 #[test]
-fn the_images_of_public_projects_are_found_or_an_error_names_the_place() {
+fn public_projects_give_their_images_or_an_error_with_its_location() {
     for project in projects() {
         let name = project.folder.display();
         match (project.text("expected.txt"), project.text("expected-error.txt")) {
@@ -94,7 +94,7 @@ fn the_images_of_public_projects_are_found_or_an_error_names_the_place() {
     }
 }
 
-/// The real tool, in an empty environment.
+/// Runs the real tool with no environment but `environment`.
 fn docker_compose(
     folder: &Path,
     arguments: &[&str],
@@ -146,7 +146,7 @@ fn docker_compose_reads_every_form_of_a_variable_the_same() {
         environment.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
     for line in FORMS.lines() {
         let (template, expected) = line.split_once('\t').unwrap();
-        // In front of it something that is no name's part: an empty image would be an error.
+        // The prefix keeps the image non-empty, since compose refuses an empty one.
         let compose = format!("services: {{a: {{image: 'image/{template}'}}}}\n");
         fs::write(folder.path().join("compose.yaml"), compose).unwrap();
         let printed = docker_compose(folder.path(), &["config", "--images"], &environment);

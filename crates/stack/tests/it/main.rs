@@ -1,7 +1,7 @@
-//! What the crate promises, on whole projects in folders.
+//! The crate's public behaviour on whole projects in folders.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop and say where")]
-#![expect(clippy::print_stdout, reason = "what was compared, for a person")]
+#![expect(clippy::unwrap_used, reason = "a failed step should stop the test where it is")]
+#![expect(clippy::print_stdout, reason = "prints the number of compared projects")]
 
 mod corpus;
 mod read;

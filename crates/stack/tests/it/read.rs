@@ -1,14 +1,14 @@
-//! Projects in folders: which files are read, and which of their values wins.
+//! Projects in folders: the files that are read, and the precedence of their values.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use stack::{MAX_FILE, StackError, Wanted};
+use stack::{MAX_FILE, StackError, StackImage};
 use tempfile::TempDir;
 
-/// A folder with these files in it, called `project`.
+/// A project folder with these files.
 fn folder(files: &[(&str, &str)]) -> (TempDir, PathBuf) {
     let temporary = tempfile::tempdir().unwrap();
     let project = temporary.path().join("My_Project.1");
@@ -25,23 +25,23 @@ fn read(
     files: &[&str],
     env_files: &[&str],
     environment: &[(&str, &str)],
-) -> Result<Vec<Wanted>, StackError> {
+) -> Result<Vec<StackImage>, StackError> {
     let paths = |names: &[&str]| names.iter().map(|name| folder.join(name)).collect::<Vec<_>>();
     let environment: BTreeMap<String, String> =
         environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     stack::read(&paths(files), &paths(env_files), &environment)
 }
 
-fn names(wanted: &[Wanted]) -> Vec<String> {
+fn names(wanted: &[StackImage]) -> Vec<String> {
     wanted.iter().map(|wanted| wanted.reference.to_string()).collect()
 }
 
-fn message(outcome: Result<Vec<Wanted>, StackError>, folder: &Path) -> String {
+fn message(outcome: Result<Vec<StackImage>, StackError>, folder: &Path) -> String {
     outcome.unwrap_err().to_string().replace(&format!("{}/", folder.display()), "")
 }
 
 #[test]
-fn the_environment_wins_over_files_and_later_files_over_earlier() {
+fn the_environment_overrides_files_and_later_files_override_earlier_ones() {
     let compose = "services:\n  a: {image: 'a:${TAG:-none}'}\n";
     let files = [
         ("compose.yaml", compose),
@@ -63,7 +63,7 @@ fn the_environment_wins_over_files_and_later_files_over_earlier() {
 }
 
 #[test]
-fn the_environment_file_lies_beside_the_first_file() {
+fn the_default_environment_file_is_beside_the_first_compose_file() {
     let compose = "services:\n  a: {image: 'a:${TAG:-none}'}\n";
     let files = [
         ("b/compose.yaml", compose),
@@ -74,11 +74,15 @@ fn the_environment_file_lies_beside_the_first_file() {
     let (_keep, folder) = folder(&files);
     let of = |files: &[&str]| names(&read(&folder, files, &[], &[]).unwrap());
     assert_eq!(of(&["b/compose.yaml", "c/compose.yaml"]), ["a:b"]);
-    assert_eq!(of(&["c/compose.yaml", "b/compose.yaml"]), ["a:none"], "a folder is no .env");
+    assert_eq!(
+        of(&["c/compose.yaml", "b/compose.yaml"]),
+        ["a:none"],
+        "a folder named .env is ignored"
+    );
 }
 
 #[test]
-fn an_image_is_named_once_with_all_its_reasons() {
+fn an_image_is_listed_once_with_all_its_reasons() {
     let base = "services:\n  b: {image: 'docker.io/library/x:1'}\n  a: {image: y@sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa}\n";
     let over = "services:\n  c: {image: x:1}\n  d: {image: 'localhost:5000/z'}\n";
     let (_keep, folder) = folder(&[("a.yaml", base), ("b.yaml", over)]);
@@ -94,7 +98,7 @@ fn an_image_is_named_once_with_all_its_reasons() {
 }
 
 #[test]
-fn the_project_s_name_is_a_variable_too() {
+fn the_project_name_is_a_variable_too() {
     let plain = "services:\n  a: {image: '${COMPOSE_PROJECT_NAME}-a'}\n";
     let named = format!("name: ${{N:-Named}}\n{plain}");
     let (_keep, folder) = folder(&[("plain.yaml", plain), ("named.yaml", &named)]);
@@ -108,17 +112,17 @@ fn the_project_s_name_is_a_variable_too() {
 }
 
 #[test]
-fn an_image_that_cannot_be_named_is_told_with_its_place() {
+fn an_invalid_image_is_an_error_with_its_location() {
     let check = |service: &str, expected: &str| {
         let compose = format!("services:\n  a:\n    {service}\n");
         let (_keep, folder) = folder(&[("c.yaml", &compose)]);
         let message = message(read(&folder, &["c.yaml"], &[], &[("EMPTY", "")]), &folder);
         assert_eq!(message, expected, "{service}");
     };
-    check("image: ''", "c.yaml:3:12: the image of \"a\" is empty");
+    check("image: ''", "c.yaml:3:12: the image of service \"a\" is empty");
     check(
         "image: $TAG",
-        "c.yaml:3:12: the image of \"a\" is empty (TAG is not set: set it in the environment or in .env)",
+        "c.yaml:3:12: the image of service \"a\" is empty (TAG is not set: set it in the environment or in .env)",
     );
     check(
         "image: x:$TAG",
@@ -128,16 +132,16 @@ fn an_image_that_cannot_be_named_is_told_with_its_place() {
         "image: x/$A$B:$EMPTY",
         "c.yaml:3:12: service \"a\": \"x/:\" is not an image name: its repository breaks the rule [a-z0-9]+ joined by . _ __ or dashes (A, B are not set: set them in the environment or in .env)",
     );
-    check("image: x:${T:?pin it}", "c.yaml:3:12: the variable T is required: pin it");
+    check("image: x:${T:?pin it}", "c.yaml:3:12: required variable T has no value: pin it");
     check(
         "image: x:${T",
-        "c.yaml:3:12: \"${T\" is no variable that can be read: `${NAME}`, `${NAME:-default}`; a dollar itself is `$$`",
+        "c.yaml:3:12: invalid variable \"${T\": write `${NAME}` or `${NAME:-default}`, and `$$` for a dollar sign",
     );
     check(
         "build: .",
-        "c.yaml:3:5: service \"a\" is built and names no image: build it, and say with `image:` what it is called",
+        "c.yaml:3:5: service \"a\" has `build` but no `image`: build it, and set the image's name with `image:`",
     );
-    check("ports: []", "c.yaml:2:3: service \"a\" has no image: say one with `image:`");
+    check("ports: []", "c.yaml:2:3: service \"a\" has no image: set one with `image:`");
 }
 
 #[test]
@@ -164,9 +168,9 @@ fn files_that_cannot_be_read_are_named() {
     check("folder", &[], "folder could not be read");
     check("many.yaml", &[], "many.yaml:1:1: the file is larger than 1048576 bytes");
     check("latin.yaml", &[], "latin.yaml:1:1: the file is not UTF-8 text");
-    check("none.yaml", &[], "none.yaml:1:1: no services: a stack lists them under `services:`");
+    check("none.yaml", &[], "none.yaml:1:1: no services: list them under `services:`");
     check("c.yaml", &["absent.env"], "absent.env could not be read");
     check("c.yaml", &["large.env"], "large.env:1:1: the file is larger than 1048576 bytes");
-    check("c.yaml", &["bad.env"], "bad.env:2:1: \"B C\" is no variable's name");
+    check("c.yaml", &["bad.env"], "bad.env:2:1: invalid variable name \"B C\"");
     assert!(matches!(read(&folder, &[], &[], &[]), Err(StackError::NoFiles)));
 }

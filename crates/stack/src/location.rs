@@ -1,36 +1,36 @@
-//! Where something is written: a file, a line and a column.
+//! A location in a source file: file, line and column.
 
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-/// A place in a file, written `compose.yaml:12:5`.
+/// A location in a named file, displayed as `compose.yaml:12:5`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place {
+pub struct Location {
     file: Arc<Path>,
     line: usize,
     column: usize,
 }
 
-/// A place in a file that is known already: line and column, both counted from 1.
+/// A line and a column in one file, both counted from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Spot {
+pub(crate) struct Position {
     pub(crate) line: usize,
     pub(crate) column: usize,
 }
 
-impl Spot {
+impl Position {
     /// The first character of a file.
     pub(crate) const START: Self = Self { line: 1, column: 1 };
 
-    /// The same spot with its file.
-    pub(crate) fn of(self, file: &Arc<Path>) -> Place {
-        Place { file: Arc::clone(file), line: self.line, column: self.column }
+    /// The same position as a location in `file`.
+    pub(crate) fn in_file(self, file: &Arc<Path>) -> Location {
+        Location { file: Arc::clone(file), line: self.line, column: self.column }
     }
 }
 
-impl Place {
-    /// The file, as it was named by the caller.
+impl Location {
+    /// The file, as the caller named it.
     #[must_use]
     pub fn file(&self) -> &Path {
         &self.file
@@ -49,7 +49,7 @@ impl Place {
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}:{}", self.file.display(), self.line, self.column)
     }
