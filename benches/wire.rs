@@ -1,4 +1,4 @@
-//! `cargo bench -p benches --bench wire`: a gRPC read beside a raw socket, in the same run.
+//! `cargo bench -p benches --bench wire`: a gRPC read compared with a raw socket in the same run.
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -6,28 +6,28 @@ use std::path::PathBuf;
 use benches::wire::{self, Options, parse_size};
 use clap::{Parser, ValueEnum};
 
-/// Reads one blob over gRPC and over bare sockets, and compares speed, CPU time and memory.
+/// Read one blob over gRPC and over bare sockets, and compare speed, CPU time and memory.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// Size of the blob, in KiB, MiB or GiB; the raw servers hold it in memory.
+    /// Size of the blob, with the unit KiB, MiB or GiB. The raw servers keep it in memory.
     #[arg(long, default_value = "1GiB", value_parser = parse_size)]
     size: u64,
-    /// How often each route is taken; the figures are medians.
+    /// Number of rounds. Each runs every route once; figures are medians.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
-    /// Only routes whose name has this in it: `unix`, `x 16`, `raw tcp`.
+    /// Run only routes whose name contains this text, such as `unix`, `x 16` or `raw tcp`.
     #[arg(long, default_value = "")]
     only: String,
-    /// One round of 64 MiB: shows that it works, measures little.
+    /// Run one round with 64 MiB, to check that everything works.
     #[arg(long, conflicts_with_all = ["size", "rounds"])]
     quick: bool,
-    /// Where the blob is stored meanwhile; the system's temporary folder unless given.
+    /// Folder for the blob during the run [default: the system's temporary folder].
     #[arg(long)]
     folder: Option<PathBuf>,
-    /// A table for people, or one JSON object a line.
+    /// Output as a table, or as one JSON object per line.
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
-    /// What `cargo bench` passes to every bench.
+    /// Ignored; `cargo bench` passes it to every bench.
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -51,7 +51,7 @@ fn main() -> anyhow::Result<()> {
     };
     let mut stderr = std::io::stderr();
     let report = wire::run(&options, |progress| {
-        // Progress is for whoever waits; a closed stderr is no reason to stop.
+        // A closed stderr must not stop the run.
         writeln!(stderr, "round {} of {rounds}: {}", progress.round, progress.route).ok();
     })?;
     let text = match arguments.format {

@@ -1,4 +1,4 @@
-//! One blob for many: taken in once, followed by all who ask.
+//! One blob for many readers: ingested once, while all readers follow the ingest.
 
 use std::sync::Arc;
 
@@ -10,10 +10,11 @@ use transfer::{BlobError, BlobSource as _, BlobStore as _};
 
 use crate::{Frames, SIZE, descriptor_of, drained, runtime};
 
-/// Readers at once.
+/// Numbers of concurrent readers.
 const READERS: [u64; 3] = [1, 4, 16];
 
-/// A blob that the store does not have, for several readers at once; the bytes are all of theirs.
+/// Reads a blob that the store lacks, by several readers at once. Throughput counts the bytes of all
+/// readers.
 pub(crate) fn fanning_out(criterion: &mut Criterion) {
     let runtime = runtime();
     let folder = tempfile::tempdir().expect("the temporary folder is writable");

@@ -1,4 +1,4 @@
-//! The archive that an engine loads.
+//! Framing of the archive that an engine loads.
 
 use criterion::Criterion;
 use engine::docker::ThinArchive;
@@ -6,14 +6,14 @@ use transfer::{BlobError, DiffId, Image, Layer, Missing};
 
 use crate::{Frames, descriptor_of, image_of, runtime};
 
-/// A thin archive with one layer inside: what the framing costs beside the bytes themselves.
+/// Frames a thin archive with one layer, which shows the cost beyond the layer's bytes.
 pub(crate) fn framing(criterion: &mut Criterion) {
     let runtime = runtime();
     let frames = Frames::noise();
     let layer =
         Layer { diff_id: DiffId(descriptor_of(&frames.0).digest), blob: descriptor_of(&frames.0) };
     let image = Image { layers: vec![layer], ..image_of(0, 0) };
-    // No throughput: frames pass through uncopied, so the time is that of 64 frames of any size.
+    // Throughput would mislead: frames are not copied, so their size does not change the time.
     let mut group = criterion.benchmark_group("thin archive");
     group.bench_function("one layer of 64 frames", |bencher| {
         bencher.to_async(&runtime).iter(|| async {

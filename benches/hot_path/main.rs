@@ -1,4 +1,4 @@
-//! `cargo bench -p benches --bench hot_path`: the parts of a layer's way, each by itself.
+//! `cargo bench -p benches --bench hot_path`: each step of a layer's path by itself.
 //!
 //! ```text
 //!   verify ► store ► read over gRPC ► fan-out ► plan ► framing of a thin archive
@@ -22,11 +22,11 @@ use transfer::{
     Platform,
 };
 
-/// As in the agents.
+/// The agents' allocator.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Large enough that what is done once per blob does not count.
+/// Size of the blob in bytes, large enough to hide costs per blob.
 const SIZE: u64 = 64 << 20;
 
 const SEED: u64 = 1;
@@ -43,7 +43,7 @@ fn descriptor_of(frames: &[Bytes]) -> Descriptor {
     Descriptor::of(MediaType::LAYER, &frames.concat())
 }
 
-/// Reads a stream to its end, and says how many bytes came.
+/// Reads a stream to its end and returns the number of bytes.
 async fn drained(mut stream: BlobStream) -> Result<usize, BlobError> {
     let mut seen = 0;
     while let Some(frame) = stream.next().await {
@@ -52,7 +52,7 @@ async fn drained(mut stream: BlobStream) -> Result<usize, BlobError> {
     Ok(seen)
 }
 
-/// Frames at hand, whatever is asked for: nothing is read or hashed.
+/// A source that returns the same frames for every digest, without reading or hashing.
 #[derive(Clone)]
 struct Frames(Vec<Bytes>);
 
@@ -72,13 +72,13 @@ impl BlobSource for Frames {
     async fn open(&self, _: &Digest, offset: u64) -> Result<BlobStream, BlobError> {
         let mut frames = self.0.clone();
         let first = usize::try_from(offset).unwrap_or(usize::MAX);
-        // Reads begin at the blob's beginning, or within its first frame.
+        // Reads start at the beginning of the blob or within its first frame.
         frames[0] = frames[0].slice(first.min(frames[0].len() - 1)..);
         Ok(stream_of(&frames))
     }
 }
 
-/// An image whose lower half all images share, as real ones share a base.
+/// An image that shares its lower half of layers with all others, as real images share a base.
 fn image_of(image: u32, layers: u32) -> Image {
     let layer = |layer: u32| {
         let owner = if layer < layers / 2 { u32::MAX } else { image };

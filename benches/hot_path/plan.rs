@@ -1,4 +1,4 @@
-//! What an engine lacks of an image.
+//! Planning: the layers that an engine lacks of an image.
 
 use std::collections::HashSet;
 
@@ -8,7 +8,7 @@ use transfer::{DiffId, Digest, Image};
 
 use crate::image_of;
 
-/// What an engine with 1,000 images lacks of one more, all of 100 layers.
+/// Plans one more image for an engine that has 1,000, all with 100 layers.
 pub(crate) fn planning(criterion: &mut Criterion) {
     let held: Vec<Image> = (0..1_000).map(|image| image_of(image, 100)).collect();
     let diff_ids: Vec<Vec<DiffId>> = held.iter().map(diff_ids_of).collect();

@@ -1,7 +1,7 @@
-//! A read over gRPC, both ends in this process, beside the same bytes over a bare socket.
+//! A read over gRPC with both ends in this process, compared with the same bytes over a bare socket.
 //!
-//! Nothing is verified on either side: the reads begin at byte 1, as after a broken connection.
-//! `benches/wire.rs` has the two ends as processes of their own, and says what each used.
+//! Neither side verifies: the reads start at byte 1, as after a broken connection. `benches/wire.rs`
+//! runs the two ends as separate processes and reports the resources of each.
 
 use std::io;
 use std::sync::Arc;
@@ -24,10 +24,10 @@ use transfer::{BlobSource as _, Image, ImageSource as _, LayerForm, MAX_FRAME};
 
 use crate::{Frames, SIZE, descriptor_of, drained, runtime};
 
-/// What the pipe holds: about what a socket does.
+/// Capacity of the pipe in bytes, about that of a socket.
 const PIPE: usize = 256 << 10;
 
-/// Where the two ends meet.
+/// The transport between the two ends.
 #[derive(Clone, Copy, Debug)]
 enum Over {
     Pipe,
@@ -35,7 +35,7 @@ enum Over {
     Tcp,
 }
 
-/// Each kind of connection, ours and bare.
+/// Reads over each transport, by gRPC and bare.
 pub(crate) fn reading(criterion: &mut Criterion) {
     let runtime = runtime();
     let folder = tempfile::tempdir().expect("the temporary folder is writable");
@@ -68,7 +68,8 @@ pub(crate) fn reading(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// A host agent's data path over `frames`, the only layer of `image`; it ends with the guard.
+/// Serves `frames`, the only layer of `image`, through a host agent's data path. Dropping the guard
+/// ends it.
 async fn serve(
     over: Over,
     image: Image,
@@ -111,7 +112,7 @@ async fn dial(pipes: mpsc::Sender<Box<dyn Io>>) -> io::Result<Box<dyn Io>> {
     Ok(Box::new(near))
 }
 
-/// The same bytes with nothing around them, a connection included as in the other.
+/// Moves the same bytes without gRPC. Like the gRPC read, this includes the connection.
 async fn moved_bare(over: Over, frames: &[Bytes], socket: &std::path::Path) -> io::Result<usize> {
     match over {
         Over::Pipe => {

@@ -1,4 +1,4 @@
-//! The file store.
+//! Ingest into the file store and reads from it.
 
 use bytes::Bytes;
 use criterion::{Criterion, Throughput};
@@ -7,7 +7,7 @@ use transfer::{BlobError, BlobSource as _, BlobStore as _, Descriptor};
 
 use crate::{Frames, SIZE, descriptor_of, drained, runtime};
 
-/// A blob into the file store: hash, write, fsync, rename, fsync of the folder.
+/// Ingests a blob (hash, write, fsync, rename, fsync of the folder), then reads it back.
 pub(crate) fn ingesting(criterion: &mut Criterion) {
     let runtime = runtime();
     let folder = tempfile::tempdir().expect("the temporary folder is writable");
@@ -34,7 +34,7 @@ pub(crate) fn ingesting(criterion: &mut Criterion) {
 }
 
 async fn ingest(store: &FsStore, frames: &[Bytes], blob: &Descriptor) -> Result<(), BlobError> {
-    // Removed first: what is there already would not be renamed again.
+    // Remove it first: the store would skip the rename of a blob that it has.
     store.remove(&blob.digest).await?;
     let mut ingest = store.ingest().await?;
     for frame in frames {

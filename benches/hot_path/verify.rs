@@ -1,4 +1,4 @@
-//! The trust boundary, beside the hash alone.
+//! Verification, compared with the hash alone.
 
 use criterion::{Criterion, Throughput};
 use futures::TryStreamExt as _;
@@ -7,7 +7,7 @@ use transfer::verify::verify;
 
 use crate::{Frames, SIZE, descriptor_of, runtime, stream_of};
 
-/// What remains of a verified stream's speed, beside hashing in one piece.
+/// Verifies a stream of frames, compared with hashing the bytes in one piece.
 pub(crate) fn verifying(criterion: &mut Criterion) {
     let runtime = runtime();
     let Frames(frames) = Frames::noise();

@@ -1,12 +1,12 @@
-//! Bytes to move: incompressible, and the same on every machine.
+//! Blobs of incompressible bytes, the same on every machine.
 
 use bytes::Bytes;
 use transfer::{BlobStore, Descriptor, Hasher, MAX_FRAME, MediaType};
 
-/// A blob's bytes as frames of [`MAX_FRAME`], the last one shorter: noise made from `seed`.
+/// Noise of `size` bytes from `seed`, in frames of [`MAX_FRAME`]; the last one may be shorter.
 ///
-/// Noise because no file system or socket may gain by compressing it, and from a seed so that two runs
-/// move the same bytes.
+/// Noise, so that no file system or socket gains by compression; seeded, so that two runs move the
+/// same bytes.
 pub fn frames(seed: u64, size: u64) -> impl Iterator<Item = Bytes> {
     let mut noise = Noise(seed);
     let mut left = size;
@@ -17,10 +17,10 @@ pub fn frames(seed: u64, size: u64) -> impl Iterator<Item = Bytes> {
     })
 }
 
-/// Puts the blob of `seed` and `size` into `store` and names it.
+/// Ingests the blob of `seed` and `size` into `store`.
 ///
 /// # Errors
-/// What the store says: mostly that there is no room.
+/// An error of the store, most likely a full disk.
 pub async fn ingest(
     store: &dyn BlobStore,
     seed: u64,

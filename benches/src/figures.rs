@@ -1,10 +1,10 @@
-//! What every bench counts with: the middle of its rounds, and the CPU clock.
+//! Shared arithmetic of the benches: medians and the CPU clock.
 
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// The middle value; the mean of the two middle ones; 0 of none.
+/// The median: the middle value, or the mean of the two middle values; 0 for an empty slice.
 #[must_use]
 pub fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
@@ -17,7 +17,7 @@ pub fn median(values: &[f64]) -> f64 {
     }
 }
 
-/// User and system time of this process in nanoseconds: `getrusage` would count in ticks.
+/// User and system time of this process. `getrusage` would count in ticks.
 pub(crate) fn cpu_time() -> anyhow::Result<Duration> {
     Ok(Duration::try_from(clock_gettime(ClockId::ProcessCPUTime))?)
 }

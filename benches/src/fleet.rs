@@ -1,10 +1,9 @@
-//! A fleet of ranges in which nothing changed: a host agent and every range's agent as they are, over
-//! Unix sockets, with engines inside this process that do no work of their own.
+//! A fleet of unchanged ranges: real agents over Unix sockets, with simulated engines in this process.
 //!
 //! ```text
 //!   FakeDocker ──► host agent ══ a Unix socket per range ══► dind agent ──► FakeDocker     × ranges
 //! ```
-//! What is measured is what Longshore spends to find out that there is nothing to do.
+//! It measures how long Longshore takes to find that nothing has to move.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -22,13 +21,13 @@ use tokio::task::JoinHandle;
 use transfer::event::EventKind;
 use transfer::{Event, Outcome, Reference, StoreKind, fixture};
 
-/// Layers of each image: about what images in use have.
+/// Layers per image, about as many as real images have.
 const LAYERS: usize = 10;
 
-/// How long agents may take to come up or to end.
+/// Timeout for agents to start and to end.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// How large a fleet is.
+/// Size of a fleet.
 #[derive(Clone, Copy, Debug)]
 pub struct Size {
     /// Ranges, at least one.
@@ -37,11 +36,11 @@ pub struct Size {
     pub images: usize,
 }
 
-/// A fleet that is up, and in step.
+/// A running fleet whose ranges are in sync.
 pub struct Fleet {
     references: Vec<Reference>,
     clients: Vec<RangeClient>,
-    /// Of the host first, then of each range.
+    /// The host's engine, then the engine of each range.
     engines: Vec<FakeDocker>,
     agents: Vec<JoinHandle<Result<process::exit::Exit>>>,
     shutdown: Shutdown,
@@ -55,10 +54,10 @@ impl std::fmt::Debug for Fleet {
 }
 
 impl Fleet {
-    /// Starts everything; each range's engine, with this store, has every image already.
+    /// Starts all agents and engines. Range engines use this store and already have every image.
     ///
     /// # Errors
-    /// An agent does not come up.
+    /// An agent fails to start.
     pub async fn start(size: Size, store: StoreKind) -> Result<Self> {
         let folder = tempfile::tempdir().context("making a folder for sockets")?;
         let engines: Vec<_> = std::iter::once(FakeDocker::start(StoreKind::Graphdriver))
@@ -102,11 +101,11 @@ impl Fleet {
         Ok(())
     }
 
-    /// Syncs every range at once, and checks that each image was proven and none moved: how long it
-    /// took until the last had said so.
+    /// Syncs all ranges at once and checks that every image was proven and none moved. Returns the
+    /// time until the last range reported.
     ///
     /// # Errors
-    /// A sync fails, or something was to do.
+    /// A sync fails, or an image changed.
     pub async fn sync(&self) -> Result<Duration> {
         let begun = Instant::now();
         try_join_all(self.clients.iter().map(|client| self.sync_one(client))).await?;
@@ -132,7 +131,7 @@ impl Fleet {
         Ok(())
     }
 
-    /// Requests that the engines answered so far: the host's, and those of all ranges together.
+    /// Requests answered so far by the host's engine, and by all range engines together.
     #[must_use]
     pub fn requests(&self) -> (u64, u64) {
         let ranges = self.engines[1..].iter().map(FakeDocker::requests).sum();
@@ -142,7 +141,7 @@ impl Fleet {
     /// Ends every agent.
     ///
     /// # Errors
-    /// One does not end, or ended with an error.
+    /// An agent does not end in time, or ended with an error.
     pub async fn end(self) -> Result<()> {
         self.shutdown.drain();
         let ended = futures::stream::iter(self.agents).then(|agent| agent).collect::<Vec<_>>();
@@ -158,7 +157,7 @@ fn host(state: &Path, engine: &FakeDocker) -> Result<host_agent::config::Serve> 
     let line = line.map(Into::into).into_iter().chain([state.as_os_str().to_owned()]);
     match host_agent::config::Config::try_parse_from(line)?.command {
         host_agent::config::Command::Serve(serve) => Ok(serve),
-        command => anyhow::bail!("the line says serve: {command:?}"),
+        command => anyhow::bail!("expected the serve command, got {command:?}"),
     }
 }
 
@@ -174,6 +173,6 @@ fn dind(
     let line = line.into_iter().chain(["--state-dir", &state, "--name", "range"]);
     match dind_agent::config::Config::try_parse_from(line)?.command {
         dind_agent::config::Command::Serve(serve) => Ok(serve),
-        command => anyhow::bail!("the line says serve: {command:?}"),
+        command => anyhow::bail!("expected the serve command, got {command:?}"),
     }
 }

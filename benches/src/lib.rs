@@ -1,5 +1,4 @@
-//! Benchmarks over the way of a layer: what `wire.rs` and `hot_path.rs` drive, as a library, so that a
-//! test can run them too.
+//! Benchmarks of a layer's path, as a library that the bench programs and the tests share.
 
 pub mod blob;
 pub mod export;

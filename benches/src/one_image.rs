@@ -1,4 +1,4 @@
-//! A host with one image, whose only layer is the blob that is moved.
+//! An image source with one image, whose only layer is the benched blob.
 
 use std::sync::Arc;
 
@@ -10,10 +10,10 @@ use transfer::{
     SourceError,
 };
 
-/// The image whose only layer is a blob: the same at both ends, and in every process.
+/// Builds the image whose only layer is the blob `digest`, identical in every process.
 ///
 /// # Errors
-/// Never in practice: the config is made here.
+/// Never in practice, since the config is valid.
 pub fn image_of(digest: Digest, size: u64) -> Result<Image, InvalidImage> {
     let config = serde_json::json!({
         "architecture": "amd64",
@@ -23,12 +23,12 @@ pub fn image_of(digest: Digest, size: u64) -> Result<Image, InvalidImage> {
     Image::from_layers(Bytes::from(config.to_string()), &[size])
 }
 
-/// A host with one image, which has no name.
+/// A source with one image without a name.
 #[derive(Debug)]
 pub struct OneImage<S> {
     /// The image.
     pub image: Image,
-    /// Where its blobs are.
+    /// The source of its blobs.
     pub blobs: Arc<S>,
 }
 

@@ -1,5 +1,5 @@
-//! An engine's images read by Longshore beside `docker save` to `/dev/null`, in the same run: one JSON
-//! object a line, run by `cargo xtask bench`.
+//! Reads of an engine's images, compared with `docker save` to `/dev/null` in the same run. Prints one
+//! JSON object per line for `cargo xtask bench`.
 //!
 //! ```text
 //! export-peer --docker unix:///run/docker.sock --image python:3.13 --rounds 3
@@ -11,34 +11,34 @@ use anyhow::Context as _;
 use benches::export::{Cache, Options, run};
 use clap::Parser;
 
-/// As in the agents: 1 MiB buffers fault pages under glibc's allocator.
+/// The agents' allocator; with glibc's, buffers of 1 MiB cause page faults.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Reads an engine's images by Longshore and by `docker save`, interleaved, and prints a JSON object
-/// for each measure.
+/// Read an engine's images by Longshore and by `docker save` in turn, and print one JSON object per
+/// measure.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// The engine: `unix:///run/docker.sock`, `tcp://127.0.0.1:2375`.
+    /// Address of the engine, such as `unix:///run/docker.sock` or `tcp://127.0.0.1:2375`.
     #[arg(long)]
     docker: String,
-    /// An image of the engine; may be given several times, each is measured.
+    /// Image of the engine to measure; repeatable.
     #[arg(long, required = true)]
     image: Vec<String>,
-    /// How often each measure is taken; medians are told.
+    /// Number of rounds for each measure; figures are medians.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
-    /// Where the engine's data-root can be read, when not where the engine says.
+    /// Path to the engine's data-root [default: the path that the engine reports].
     #[arg(long)]
     data_root: Option<PathBuf>,
-    /// The socket of the containerd beneath the engine, when not where it usually is.
+    /// Socket of the engine's containerd [default: its usual path].
     #[arg(long)]
     containerd_socket: Option<PathBuf>,
-    /// What the page cache has before each read, of ours and of save alike. `cold` needs root, and
-    /// empties it for the whole machine.
+    /// State of the page cache before each read, for both sides. `cold` needs root and empties the
+    /// cache of the whole machine.
     #[arg(long, default_value = "warm", value_parser = ["warm", "cold"])]
     cache: String,
-    /// Measure all ways of reading that the engine has, not only those with a goal.
+    /// Measure every export method of the engine, not only the default one.
     #[arg(long)]
     all: bool,
 }
@@ -50,7 +50,7 @@ async fn main() -> anyhow::Result<()> {
     for image in arguments.image {
         let options = Options {
             docker: arguments.docker.clone(),
-            image: image.parse().with_context(|| format!("{image:?} names no image"))?,
+            image: image.parse().with_context(|| format!("{image:?} is not an image name"))?,
             rounds: arguments.rounds,
             places: engine::docker::way::Places {
                 data_root: arguments.data_root.clone(),
@@ -64,7 +64,7 @@ async fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-#[expect(clippy::print_stdout, reason = "the lines are what this program is for")]
+#[expect(clippy::print_stdout, reason = "the JSON lines are this program's output")]
 fn emit(line: &str) {
     println!("{line}");
 }

@@ -1,5 +1,4 @@
-//! Many ranges in which nothing changed: how long a sync of all takes, as a JSON object a line; run by
-//! `cargo xtask bench`.
+//! Syncs of a fleet of unchanged ranges, timed as one JSON object per line for `cargo xtask bench`.
 
 use std::collections::BTreeMap;
 
@@ -9,23 +8,23 @@ use clap::Parser;
 use serde_json::json;
 use transfer::StoreKind;
 
-/// As in the agents.
+/// The agents' allocator.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// What all of it may take, in seconds: 20 images in 50 ranges.
+/// Goal in seconds for 20 images in 50 ranges.
 const GOAL: f64 = 1.0;
 
-/// Syncs a fleet of ranges on engine fixtures in which nothing changed.
+/// Sync a fleet of unchanged ranges on simulated engines, and print the times as JSON lines.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// Ranges.
+    /// Number of ranges.
     #[arg(long, default_value_t = 50)]
     ranges: usize,
-    /// Images in each.
+    /// Number of images in each range.
     #[arg(long, default_value_t = 20)]
     images: usize,
-    /// How often it is measured; medians are told.
+    /// Number of measured syncs; `ours` is their median.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
 }
@@ -35,7 +34,7 @@ async fn main() -> anyhow::Result<()> {
     let Arguments { ranges, images, rounds } = Arguments::parse();
     for store in [StoreKind::Graphdriver, StoreKind::Containerd] {
         let fleet = Fleet::start(Size { ranges, images }, store).await?;
-        // The first connects, and lets every agent find out who its engine is.
+        // The first sync opens the connections and caches every engine's info.
         fleet.sync().await?;
         let before = fleet.requests();
         let mut seconds = Vec::with_capacity(rounds);
@@ -50,7 +49,7 @@ async fn main() -> anyhow::Result<()> {
         ]);
         fleet.end().await?;
         let ours = median(&seconds);
-        // The goal is about this size, and says nothing of another.
+        // The goal applies to this size only.
         let goal = ((ranges, images) == (50, 20)).then_some(GOAL);
         emit(&json!({
             "measure": format!("unchanged-{images}x{ranges}"), "store": store.to_string(),
@@ -62,7 +61,7 @@ async fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-#[expect(clippy::print_stdout, reason = "the lines are what this program is for")]
+#[expect(clippy::print_stdout, reason = "the JSON lines are this program's output")]
 fn emit(line: &serde_json::Value) {
     println!("{line}");
 }

@@ -1,14 +1,15 @@
-//! One end of a socket in `benches/wire`: started by the rig, of no use to people.
+//! One end of a socket in `benches/wire`, started by the rig only.
 
 use anyhow::Context as _;
 
-/// As in the agents: 1 MiB buffers fault pages under glibc's allocator.
+/// The agents' allocator; with glibc's, buffers of 1 MiB cause page faults.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let job =
-        std::env::args().nth(1).context("started by `cargo bench -p benches --bench wire`")?;
+    let job = std::env::args()
+        .nth(1)
+        .context("no job given: run `cargo bench -p benches --bench wire` instead")?;
     benches::wire::peer::run(&job).await
 }

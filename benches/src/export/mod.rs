@@ -1,18 +1,18 @@
-//! Reading a host's layers beside `docker save` to `/dev/null`.
+//! Reads of a host's layers, compared with `docker save` to `/dev/null`.
 //!
 //! ```text
 //!  measure              ours                                    peer
-//!  export-layer         the image's largest layer, as it is     save of an image of that layer alone
-//!                       passed on to a range, which verifies
-//!  export-layer-hashed  the same, verified here, as it is kept  the same
-//!  export-image         every layer of it, one after another    save of the image
-//!  export-first-byte    open a layer → its first frame, of the  save of the largest layer alone →
-//!                       layer that takes longest                its first byte
+//!  export-layer         the image's largest layer, unverified,  save of an image with only that layer
+//!                       as for a single range that verifies it
+//!  export-layer-hashed  the same, verified, as for the store    the same
+//!  export-image         all layers, one after another           save of the image
+//!  export-first-byte    open to first frame, of the slowest     save of the largest layer, until its
+//!                       layer                                   first byte
 //! ```
-//! Each round takes ours and the peer in turn, the other one first the next time. Both read with the page
-//! cache alike: warmed by a read that is not counted, or emptied before each.
+//! Each round runs both sides, in alternating order. The page cache is the same for both: warmed by an
+//! uncounted round, or emptied before each read.
 
-mod line;
+mod measurement;
 mod ours;
 mod save;
 
@@ -24,16 +24,16 @@ use engine::Docker;
 use engine::docker::way::{Places, Way};
 use transfer::{Reference, StoreKind};
 
-pub use self::line::Line;
-use self::ours::{Ours, Verified};
+pub use self::measurement::Measurement;
+use self::ours::{Ours, VerifiedBy};
 use self::save::{OneLayer, Save};
 
-/// What the page cache has before each read.
+/// State of the page cache before each read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cache {
-    /// What the last read left there.
+    /// Unchanged since the last read.
     Warm,
-    /// Nothing.
+    /// Empty.
     Cold,
 }
 
@@ -49,43 +49,43 @@ impl Cache {
     }
 }
 
-/// What to measure.
+/// Options of a run.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The engine's address.
     pub docker: String,
     /// The image.
     pub image: Reference,
-    /// How often each measure is taken.
+    /// Number of rounds.
     pub rounds: usize,
-    /// Where the engine's files are.
+    /// Locations of the engine's files.
     pub places: Places,
-    /// What the page cache has.
+    /// State of the page cache.
     pub cache: Cache,
-    /// Every way that the engine has, or only those with a goal.
+    /// Measure every export method of the engine, not only the default one.
     pub all: bool,
 }
 
-/// What one read took.
+/// Bytes and time of one read.
 #[derive(Clone, Copy, Debug)]
-struct Took {
+struct Timing {
     bytes: u64,
     time: Duration,
-    /// CPU time of this process meanwhile; zero for a peer, whose work is the engine's.
+    /// CPU time of this process; zero for the peer, whose work happens in the engine.
     cpu: Duration,
 }
 
-/// Takes every measure of one image and tells each as it is known.
+/// Takes every measure of one image, and emits each when it is complete.
 ///
 /// # Errors
-/// The engine does not answer, has no such image, or a read failed.
-pub async fn run(options: &Options, mut tell: impl FnMut(&Line)) -> anyhow::Result<()> {
+/// The engine does not answer, lacks the image, or a read fails.
+pub async fn run(options: &Options, mut emit: impl FnMut(&Measurement)) -> anyhow::Result<()> {
     let docker = Docker::connect(&options.docker).await?;
     let store = docker.info().await?.store;
     for way in Way::ALL.into_iter().filter(|way| is_measured(*way, store, options.all)) {
         match Ours::open(&docker, way, options).await {
-            Ok(ours) => measure(options, &ours, &mut tell).await?,
-            // The way that is taken by itself must be there; others may lack files or a socket here.
+            Ok(ours) => measure(options, &ours, &mut emit).await?,
+            // The default method must work; others may lack files or a socket on this machine.
             Err(error) if is_default(way, store) => return Err(error),
             Err(error) => note(way, &error),
         }
@@ -93,7 +93,7 @@ pub async fn run(options: &Options, mut tell: impl FnMut(&Line)) -> anyhow::Resu
     Ok(())
 }
 
-/// The way that an agent takes where nothing is said.
+/// Reports whether `way` is the export method that an agent uses by default.
 fn is_default(way: Way, store: StoreKind) -> bool {
     way == match store {
         StoreKind::Graphdriver => Way::Files,
@@ -106,18 +106,18 @@ fn is_measured(way: Way, store: StoreKind, all: bool) -> bool {
     is_default(way, store) || (all && !other_store)
 }
 
-#[expect(clippy::print_stderr, reason = "said beside the lines, not among them")]
+#[expect(clippy::print_stderr, reason = "a note beside the JSON lines on stdout")]
 fn note(way: Way, error: &anyhow::Error) {
-    eprintln!("{way} is not measured: {error:#}");
+    eprintln!("export method {way} is not measured: {error:#}");
 }
 
 async fn measure(
     options: &Options,
     ours: &Ours,
-    tell: &mut impl FnMut(&Line),
+    emit: &mut impl FnMut(&Measurement),
 ) -> anyhow::Result<()> {
     let save = Save::new(&options.docker);
-    let about = |measure, unit, goal| Line {
+    let about = |measure, unit, goal| Measurement {
         measure,
         store: ours.store(),
         image: options.image.to_string(),
@@ -135,50 +135,54 @@ async fn measure(
     let name = options.image.to_string();
     let mut image = about("export-image", "MB/s", goals.then_some(2.0));
     for round in 0..=options.rounds {
-        let mine = async |line: &mut Line| line.add_ours(round, ours.image(options).await?);
-        let theirs = async |line: &mut Line| line.add_peer(round, save.whole(&name, options)?);
+        let mine = async |line: &mut Measurement| line.add_ours(round, ours.image(options).await?);
+        let theirs =
+            async |line: &mut Measurement| line.add_peer(round, save.whole(&name, options)?);
         in_turn(round, &mut image, mine, theirs).await?;
     }
-    tell(&image);
+    emit(&image);
 
-    if !ours.single_layers() {
+    if !ours.has_single_layers() {
         return Ok(());
     }
-    let alone = OneLayer::import(&save, ours).await?;
+    let only_layer = OneLayer::import(&save, ours).await?;
     let layers = [
-        ("export-layer", goals.then_some(3.0), Verified::ByReader),
-        ("export-layer-hashed", None, Verified::BySource),
+        ("export-layer", goals.then_some(3.0), VerifiedBy::Reader),
+        ("export-layer-hashed", None, VerifiedBy::Source),
     ];
     for (measure, goal, verified) in layers {
         let mut layer = about(measure, "MB/s", goal);
         for round in 0..=options.rounds {
-            let mine = async |line: &mut Line| {
+            let mine = async |line: &mut Measurement| {
                 line.add_ours(round, ours.largest(options, verified).await?)
             };
-            let theirs =
-                async |line: &mut Line| line.add_peer(round, save.whole(&alone.name, options)?);
+            let theirs = async |line: &mut Measurement| {
+                line.add_peer(round, save.whole(&only_layer.name, options)?)
+            };
             in_turn(round, &mut layer, mine, theirs).await?;
         }
-        tell(&layer);
+        emit(&layer);
     }
 
     let mut first = about("export-first-byte", "s", goals.then_some(0.2));
     for round in 0..=options.rounds {
-        let mine = async |line: &mut Line| line.add_ours(round, ours.first_byte(options).await?);
-        let theirs =
-            async |line: &mut Line| line.add_peer(round, save.first_byte(&alone.name, options)?);
+        let mine =
+            async |line: &mut Measurement| line.add_ours(round, ours.first_byte(options).await?);
+        let theirs = async |line: &mut Measurement| {
+            line.add_peer(round, save.first_byte(&only_layer.name, options)?)
+        };
         in_turn(round, &mut first, mine, theirs).await?;
     }
-    tell(&first);
+    emit(&first);
     Ok(())
 }
 
-/// One round: both sides, the other one first each time.
+/// Runs both sides of a round, in alternating order.
 async fn in_turn(
     round: usize,
-    line: &mut Line,
-    mine: impl AsyncFn(&mut Line) -> anyhow::Result<()>,
-    theirs: impl AsyncFn(&mut Line) -> anyhow::Result<()>,
+    line: &mut Measurement,
+    mine: impl AsyncFn(&mut Measurement) -> anyhow::Result<()>,
+    theirs: impl AsyncFn(&mut Measurement) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     if round.is_multiple_of(2) {
         mine(line).await?;
@@ -189,7 +193,7 @@ async fn in_turn(
     }
 }
 
-/// What an image of the engine is called in the lines, for each store.
+/// The store's name in the output.
 fn store_name(store: StoreKind) -> &'static str {
     match store {
         StoreKind::Graphdriver => "overlay2",

@@ -1,4 +1,4 @@
-//! Longshore's own reads, as the host agent reads: by an image source.
+//! Longshore's reads through an image source, as the host agent reads.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,24 +10,24 @@ use futures::TryStreamExt as _;
 use transfer::store::MemoryStore;
 use transfer::{BlobSource, ConfigDigest, Image, ImageSource, Layer, LayerForm, StoreKind};
 
-use super::{Options, Took, store_name};
+use super::{Options, Timing, store_name};
 use crate::figures::cpu_time;
 
-/// Who hashes what is read.
+/// The side that hashes a layer.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Verified {
-    /// A range that is alone, which a layer is passed on to.
-    ByReader,
-    /// The host agent, for its store.
-    BySource,
+pub(super) enum VerifiedBy {
+    /// The reader: a single range, to which the host agent passes the layer on.
+    Reader,
+    /// The host agent, before it stores the layer.
+    Source,
 }
 
-/// An image by one way.
+/// An image, read by one export method.
 pub(super) struct Ours {
     way: Way,
     store: StoreKind,
     docker: Docker,
-    /// Absent where only `save` reads.
+    /// `None` if the method is `save`.
     direct: Option<Arc<dyn ImageSource>>,
     config_digest: ConfigDigest,
     image: Image,
@@ -52,12 +52,12 @@ impl Ours {
         store_name(self.store)
     }
 
-    /// The goals are those of reading a graphdriver's files.
+    /// Reports whether the goals apply: they are for reading a graphdriver's files.
     pub(super) fn has_goals(&self) -> bool {
         self.way == Way::Files
     }
 
-    pub(super) fn single_layers(&self) -> bool {
+    pub(super) fn has_single_layers(&self) -> bool {
         self.direct.is_some()
     }
 
@@ -71,10 +71,10 @@ impl Ours {
         source(&self.docker, self.direct.clone()).blobs(&self.config_digest)
     }
 
-    /// The image asked for and read whole.
-    pub(super) async fn image(&self, options: &Options) -> anyhow::Result<Took> {
+    /// Times a read of the whole image.
+    pub(super) async fn image(&self, options: &Options) -> anyhow::Result<Timing> {
         options.cache.prepare()?;
-        // A source that knows nothing of the image yet.
+        // A new source, which has cached nothing about the image.
         let direct = match &self.direct {
             Some(_) => way::open(&self.docker, self.way, &options.places).await?,
             None => None,
@@ -84,33 +84,33 @@ impl Ours {
         let image = source.image(&self.config_digest, LayerForm::AsStored).await?;
         let mut bytes = 0;
         if self.direct.is_none() {
-            // It is whole in memory now, and that was all the work.
+            // `save` has put the whole image into memory, so there is nothing left to read.
             bytes = image.layers.iter().map(|layer| layer.blob.size).sum();
             return clock.took(bytes);
         }
         let blobs = source.blobs(&self.config_digest);
         for layer in &image.layers {
-            bytes += read(&*blobs, layer, Verified::ByReader).await?;
+            bytes += read(&*blobs, layer, VerifiedBy::Reader).await?;
         }
         clock.took(bytes)
     }
 
-    /// The largest layer, whole.
+    /// Times a read of the largest layer.
     pub(super) async fn largest(
         &self,
         options: &Options,
-        verified: Verified,
-    ) -> anyhow::Result<Took> {
+        verified: VerifiedBy,
+    ) -> anyhow::Result<Timing> {
         options.cache.prepare()?;
         let clock = Clock::start()?;
         let bytes = read(&*self.blobs(), self.layer()?, verified).await?;
         clock.took(bytes)
     }
 
-    /// From asking for a layer to its first frame, nothing being known of it before: the slowest of
+    /// Times the opening of a layer until its first frame, with nothing cached. Returns the slowest of
     /// the image's layers.
-    pub(super) async fn first_byte(&self, options: &Options) -> anyhow::Result<Took> {
-        let mut slowest = None::<Took>;
+    pub(super) async fn first_byte(&self, options: &Options) -> anyhow::Result<Timing> {
+        let mut slowest = None::<Timing>;
         for layer in &self.image.layers {
             let direct = way::open(&self.docker, self.way, &options.places).await?;
             let blobs = source(&self.docker, direct).blobs(&self.config_digest);
@@ -130,11 +130,11 @@ fn source(docker: &Docker, direct: Option<Arc<dyn ImageSource>>) -> Arc<dyn Imag
     direct.unwrap_or_else(|| Arc::new(Export::new(docker.clone(), store())))
 }
 
-async fn read(blobs: &dyn BlobSource, layer: &Layer, verified: Verified) -> anyhow::Result<u64> {
+async fn read(blobs: &dyn BlobSource, layer: &Layer, verified: VerifiedBy) -> anyhow::Result<u64> {
     let digest = &layer.blob.digest;
     let mut frames = match verified {
-        Verified::ByReader => blobs.open_unverified(digest, 0).await?,
-        Verified::BySource => blobs.open(digest, 0).await?,
+        VerifiedBy::Reader => blobs.open_unverified(digest, 0).await?,
+        VerifiedBy::Source => blobs.open(digest, 0).await?,
     };
     let mut bytes = 0;
     while let Some(frame) = frames.try_next().await? {
@@ -143,7 +143,7 @@ async fn read(blobs: &dyn BlobSource, layer: &Layer, verified: Verified) -> anyh
     Ok(bytes)
 }
 
-/// Wall and CPU time from here on.
+/// Measures wall and CPU time from its start.
 struct Clock {
     began: Instant,
     cpu: Duration,
@@ -154,8 +154,8 @@ impl Clock {
         Ok(Self { began: Instant::now(), cpu: cpu_time()? })
     }
 
-    fn took(&self, bytes: u64) -> anyhow::Result<Took> {
+    fn took(&self, bytes: u64) -> anyhow::Result<Timing> {
         let time = self.began.elapsed();
-        Ok(Took { bytes, time, cpu: cpu_time()?.saturating_sub(self.cpu) })
+        Ok(Timing { bytes, time, cpu: cpu_time()?.saturating_sub(self.cpu) })
     }
 }

@@ -1,4 +1,4 @@
-//! The peer: `docker save` to `/dev/null`, as a person types it.
+//! The peer: `docker save` to `/dev/null`, run on the command line.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -11,12 +11,12 @@ use futures::TryStreamExt as _;
 use tokio::io::AsyncWriteExt as _;
 
 use super::ours::Ours;
-use super::{Options, Took};
+use super::{Options, Timing};
 
-/// The engine by its command line.
+/// Runs `docker save` on one engine.
 pub(super) struct Save {
     docker: String,
-    /// Bytes of saves that were counted; an image is the same for a whole run.
+    /// Archive sizes by image. Images do not change during a run.
     sizes: RefCell<BTreeMap<String, u64>>,
 }
 
@@ -31,31 +31,31 @@ impl Save {
         command
     }
 
-    /// Saves `image` to `/dev/null`. The bytes are those of the archive.
-    pub(super) fn whole(&self, image: &str, options: &Options) -> anyhow::Result<Took> {
+    /// Times a save of `image` to `/dev/null`, with the archive's size.
+    pub(super) fn whole(&self, image: &str, options: &Options) -> anyhow::Result<Timing> {
         options.cache.prepare()?;
         let began = Instant::now();
         let status = self.command(&["save", image]).stdout(Stdio::null()).status();
         let time = began.elapsed();
         ensure!(status.context("running docker save")?.success(), "docker save {image} failed");
-        Ok(Took { bytes: self.size(image)?, time, cpu: Duration::ZERO })
+        Ok(Timing { bytes: self.size(image)?, time, cpu: Duration::ZERO })
     }
 
-    /// From asking to the first byte.
-    pub(super) fn first_byte(&self, image: &str, options: &Options) -> anyhow::Result<Took> {
+    /// Times a save of `image` until its first byte.
+    pub(super) fn first_byte(&self, image: &str, options: &Options) -> anyhow::Result<Timing> {
         options.cache.prepare()?;
         let began = Instant::now();
         let mut save = self.command(&["save", image]).stdout(Stdio::piped()).spawn()?;
         let mut first = [0];
         let read = save.stdout.take().context("a pipe was asked for")?.read_exact(&mut first);
         let time = began.elapsed();
-        // It ends by itself once its pipe is closed; killing it is only faster.
+        // A closed pipe would end it too, but later.
         save.kill().and_then(|()| save.wait()).context("ending docker save")?;
-        read.with_context(|| format!("docker save {image} gave nothing"))?;
-        Ok(Took { bytes: 1, time, cpu: Duration::ZERO })
+        read.with_context(|| format!("docker save {image} printed nothing"))?;
+        Ok(Timing { bytes: 1, time, cpu: Duration::ZERO })
     }
 
-    /// Bytes of a save of `image`.
+    /// The archive's size in bytes, counted once per image.
     fn size(&self, image: &str) -> anyhow::Result<u64> {
         if let Some(size) = self.sizes.borrow().get(image) {
             return Ok(*size);
@@ -69,14 +69,14 @@ impl Save {
     }
 }
 
-/// An image of one layer alone, so that there is a save of that layer and of nothing else.
+/// An image with a single layer, which makes `docker save` export that layer only.
 pub(super) struct OneLayer<'a> {
     save: &'a Save,
     pub(super) name: String,
 }
 
 impl<'a> OneLayer<'a> {
-    /// Gives the engine the largest layer of `ours` once more, as an image of its own.
+    /// Imports the largest layer of `ours` as an image of its own.
     pub(super) async fn import(save: &'a Save, ours: &Ours) -> anyhow::Result<Self> {
         let name = format!("longshore-bench/export-{}:1", std::process::id());
         let mut command = tokio::process::Command::from(save.command(&["import", "-", &name]));
@@ -98,7 +98,7 @@ impl<'a> OneLayer<'a> {
 impl Drop for OneLayer<'_> {
     fn drop(&mut self) {
         let mut remove = self.save.command(&["rmi", &self.name]);
-        // There is none where the import failed, which was told then.
+        // It fails if the import failed, and that error is reported already.
         drop(remove.stdout(Stdio::null()).stderr(Stdio::null()).status());
     }
 }

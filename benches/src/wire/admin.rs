@@ -1,4 +1,4 @@
-//! What a host agent's listener needs beside the data path: an administration with nothing to do.
+//! A stub of the administration service, which a host agent's listener needs besides the data path.
 
 use std::net::SocketAddr;
 
@@ -10,7 +10,7 @@ use proto::transfers::Transfer;
 use proto::{Caller, HostAdmin, RangeName, WantedSet};
 use transfer::Reference;
 
-/// Knows no range. Never called: the bench's listener is a range's.
+/// An administration without ranges. Never called, since the bench connects as a range.
 #[derive(Clone, Copy, Debug)]
 pub struct NoAdmin;
 

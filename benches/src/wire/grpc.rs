@@ -1,8 +1,8 @@
-//! Our own read: a library over the file store behind a listener, and a remote host's verified blobs.
+//! Longshore's read: a library over the file store behind a listener, and a remote host's blobs.
 //!
-//! Both ends are `proto`'s, composed as the agents compose them. All receivers are
-//! one range here, so the host's limits on turns, bytes in flight and connections grow with them: none is
-//! to wait for another. Each receiver reads over a single connection. Frames and windows are the agents'.
+//! Both ends are `proto`'s, composed as in the agents, with the same frames and windows. All receivers
+//! count as one range here, so the host's limits on reads, bytes in flight and connections grow with
+//! their number, and none waits for another. Each receiver reads over a single connection.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use super::peer::Job;
 use super::route::Transport;
 use crate::one_image::{OneImage, image_of};
 
-/// A host agent's data path, ready to serve; says where.
+/// Builds a host agent's data path; returns the server and its address.
 pub(super) async fn listen(
     job: &Job,
     store: &Path,
@@ -31,7 +31,7 @@ pub(super) async fn listen(
     let blobs = open(job, store).await?;
     let leases = blobs.leases().clone();
     let images = OneImage { image: image_of(job.digest, job.size)?, blobs: Arc::new(blobs) };
-    // The receivers are one range here, and many in life.
+    // In production each receiver is a range of its own.
     let receivers = job.route.receivers.max(8);
     let in_flight = u64::from(receivers) * transfer::limited::WINDOW as u64;
     let terms = Terms {
@@ -55,8 +55,8 @@ pub(super) async fn listen(
     Ok((Server::new(listener, services, caps), endpoint))
 }
 
-/// The store as a host agent has it that took the blob in itself: what it serves was hashed once, and
-/// is not hashed again for a reader.
+/// Opens the store and reads the blob once, so that it counts as hashed, as in a host agent that
+/// ingested it.
 pub(super) async fn open(job: &Job, store: &Path) -> anyhow::Result<FsStore> {
     let blobs = FsStore::open(store).await.context("opening the store")?;
     let mut read = blobs.open(&job.digest, 0).await?;
@@ -69,8 +69,8 @@ pub(super) async fn serve(server: Server, end: CancellationToken) -> anyhow::Res
     Ok(server.run(end).await?)
 }
 
-/// Takes the blob as a dind agent does, and keeps it where there is somewhere to keep it; says how
-/// many bytes came.
+/// Receives the blob as a dind agent does, and ingests it into `kept` if given. Returns the number of
+/// bytes.
 pub(super) async fn fetch(from: &str, job: &Job, kept: Option<FsStore>) -> anyhow::Result<u64> {
     let host = RemoteHost::new(from.parse()?, Manners { connections: 1, ..Manners::default() });
     let config_digest = image_of(job.digest, job.size)?.config_digest;
@@ -83,7 +83,7 @@ pub(super) async fn fetch(from: &str, job: &Job, kept: Option<FsStore>) -> anyho
     take(stream, ingest, job).await
 }
 
-/// Reads a stream to its end and keeps it, where it is to be kept; says how many bytes came.
+/// Reads a stream to its end into `ingest` if given. Returns the number of bytes.
 pub(super) async fn take(
     mut stream: BlobStream,
     mut ingest: Option<Box<dyn Ingest>>,
@@ -97,7 +97,7 @@ pub(super) async fn take(
             ingest.write(frame).await?;
         }
     }
-    ensure!(seen == job.expected(), "{seen} of {} bytes came", job.expected());
+    ensure!(seen == job.expected(), "received {seen} of {} bytes", job.expected());
     if let Some(ingest) = ingest {
         ingest.commit(&job.blob()).await?;
     }

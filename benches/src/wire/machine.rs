@@ -1,29 +1,28 @@
-//! The machine that was measured on: numbers without it mean nothing.
+//! A description of the measured machine, without which figures mean nothing.
 
 use std::fmt;
 use std::fs;
 
 use serde::{Deserialize, Serialize};
 
-/// What a reader needs to know of the machine.
+/// The machine of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Machine {
-    /// The processor's own name; `unknown` where the system does not tell.
+    /// The processor's name, or `unknown`.
     pub cpu: String,
     /// Cores that this process may run on.
     pub cores: usize,
-    /// Whether the processor hashes SHA-256 by itself: four times as fast as code does.
+    /// True if the processor has SHA instructions, which make SHA-256 four times as fast.
     pub sha_instructions: bool,
-    /// The kernel's release; `unknown` where the system does not tell.
+    /// The kernel's release, or `unknown`.
     pub kernel: String,
-    /// Processes that wanted a core in the last minute, on average: more than a few tenths before a
-    /// run mean that speeds are others' as much as ours, and only CPU seconds say much. Absent where
-    /// the system does not tell.
+    /// Load average of the last minute, before the run; `None` if unavailable. Above a few tenths,
+    /// other processes affect the speeds, and only CPU seconds are comparable.
     pub load: Option<f64>,
 }
 
 impl Machine {
-    /// Asks the system.
+    /// Describes this machine.
     #[must_use]
     pub fn here() -> Self {
         let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
@@ -76,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_processor_is_known_by_its_name_and_flags() {
+    fn cpuinfo_gives_the_name_and_sha_support() {
         let cases = [
             ("model name\t: AMD EPYC\nflags\t\t: fpu sha_ni aes\n", ("AMD EPYC", true)),
             ("model name\t: Xeon: old\nflags\t\t: fpu aes\n", ("Xeon: old", false)),
@@ -89,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn the_load_is_that_of_the_last_minute() {
+    fn the_load_is_the_average_of_the_last_minute() {
         let cases = [("0.25 1.5 2.0 1/200 4711\n", Some(0.25)), ("", None), ("x 1", None)];
         for (text, load) in cases {
             assert_eq!(parse_load(text), load, "{text:?}");

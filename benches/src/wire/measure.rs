@@ -1,4 +1,4 @@
-//! What the wire is to reach, beside what it reached: a line for each goal.
+//! The goals for the wire with their results, one line each.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use super::report::Sample;
 use super::route::{Protocol, Receiver, Route, Transport};
 use crate::figures::median;
 
-/// Which figure of a sample is compared.
+/// The compared figure of a sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Figure {
     /// 1e9 bytes per second; more is better.
@@ -17,7 +17,7 @@ enum Figure {
     Cpu,
 }
 
-/// A goal: a route's figure by that of what it is measured against.
+/// A goal for the ratio of our route's figure to the peer's.
 struct Goal {
     measure: &'static str,
     figure: Figure,
@@ -26,48 +26,48 @@ struct Goal {
     ratio: f64,
 }
 
-/// On which side of its goal a ratio has to be.
+/// The side of its goal on which a ratio must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Bound {
-    /// As small as the goal, or smaller.
+    /// At most the goal.
     Most,
-    /// As large as the goal, or larger.
+    /// At least the goal.
     Least,
 }
 
-/// One goal and what was reached: what `cargo xtask bench` takes in.
+/// A goal with its result, as `cargo xtask bench` reads it.
 #[derive(Clone, Debug, Serialize)]
 pub struct Measure {
-    /// What was measured.
+    /// The measure's name.
     pub measure: String,
-    /// Engines take no part.
+    /// Always `None`, since no engine takes part.
     pub store: Option<String>,
-    /// Over how many rounds the figures are medians.
+    /// Number of rounds; the figures are their medians.
     pub rounds: usize,
     /// Our median.
     pub ours: f64,
-    /// The median of what it is measured against.
+    /// The peer's median.
     pub peer: f64,
-    /// All that ran beside it and does the same work, in the same unit.
+    /// The medians of all other routes that do the same work.
     pub peers: BTreeMap<String, f64>,
-    /// The unit of these.
+    /// The unit of these figures.
     pub unit: &'static str,
     /// The median of the ratios within each round.
     pub ratio: f64,
-    /// What the ratio has to keep to.
+    /// The limit for the ratio.
     pub goal: f64,
-    /// On which side.
+    /// The kind of the goal: an upper or a lower limit.
     pub bound: Bound,
-    /// Whether it does.
+    /// True if the goal is met.
     pub met: bool,
-    /// Which of `peers` the peer is.
+    /// The peer's key in `peers`.
     pub against: String,
-    /// The figures of each round, ours as `ours`.
+    /// The figures of each round by route; ours are under `ours`.
     pub raw: BTreeMap<String, Vec<f64>>,
 }
 
-/// The goals, in the order in which they are told.
+/// The goals, in the order of the report.
 fn goals() -> Vec<Goal> {
     use Protocol::{Grpc, Raw, Tonic};
     use Transport::{Tcp, Unix};
@@ -117,7 +117,7 @@ impl Figure {
     }
 }
 
-/// Every goal beside what was reached, where both of its routes were taken.
+/// The result of each goal whose two routes were both run.
 pub(super) fn measures(samples: &[(u32, Sample)]) -> Vec<Measure> {
     let taken = |route| samples.iter().any(|(_, sample)| sample.route == route);
     let goals = goals().into_iter().filter(|goal| taken(goal.ours) && taken(goal.peer));
@@ -130,7 +130,7 @@ fn measure(goal: &Goal, samples: &[(u32, Sample)]) -> Measure {
         let own = samples.iter().filter(|(_, sample)| sample.route == route);
         own.map(|(_, sample)| figure.of(sample)).collect()
     };
-    // A round holds every route once, and rounds come in order.
+    // Each round has every route once, and rounds are in order.
     let (our_figures, peer_figures) = (figures(ours), figures(peer));
     let ratios = our_figures.iter().zip(&peer_figures).map(|(ours, peer)| ours / peer);
     let ratio = median(&ratios.collect::<Vec<_>>());
@@ -164,11 +164,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_goal_compares_routes_that_are_taken() {
+    fn every_goal_compares_existing_routes() {
         let all = Route::all();
         for goal in goals() {
-            assert!(all.contains(&goal.ours), "{}: {} is not taken", goal.measure, goal.ours);
-            assert!(all.contains(&goal.peer), "{}: {} is not taken", goal.measure, goal.peer);
+            assert!(all.contains(&goal.ours), "{}: no route {}", goal.measure, goal.ours);
+            assert!(all.contains(&goal.peer), "{}: no route {}", goal.measure, goal.peer);
         }
     }
 

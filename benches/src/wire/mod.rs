@@ -1,13 +1,13 @@
-//! A blob's way from one process to another, over gRPC and over bare sockets, side by side.
+//! Transfers of a blob between two processes, by gRPC and over bare sockets, compared.
 //!
 //! ```text
 //!   rig ── for each round, for each route in a shuffled order
-//!    ├─ wire-peer serve ──── socket ────► wire-peer fetch      two processes: CPU is told apart
-//!    └─ report: medians over the rounds; ratios are taken within a round, then their median
+//!    ├─ wire-peer serve ──── socket ────► wire-peer fetch      two processes, so CPU time is separate
+//!    └─ report: medians over the rounds; for ratios, the median of the ratios within rounds
 //! ```
 //!
-//! What a machine does in a minute differs by more than what is measured here, so only ratios to a
-//! raw socket *of the same round* say something about the code.
+//! A machine's speed varies by more than the differences measured here. Only ratios to a raw socket
+//! *in the same round* say something about the code.
 
 pub mod route;
 pub mod peer;

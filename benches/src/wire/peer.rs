@@ -1,9 +1,10 @@
-//! One end of a socket as a process of its own, so that its CPU time and memory are its own.
+//! One end of a socket in a separate process, which separates its CPU time and memory.
 //!
-//! The rig starts `wire-peer JOB`, the job as JSON. Both ends answer on stdout, a JSON object a line:
+//! The rig starts `wire-peer JOB`, with the job as JSON. Both ends answer on stdout, one JSON value per
+//! line:
 //!
 //! ```text
-//! serve:  "http://127.0.0.1:40123"                         listening; serves until stdin ends
+//! serve:  "http://127.0.0.1:40123"                         listening; serves until stdin closes
 //!         {"cpu_seconds":0.31,"peak_rss_bytes":9437184}
 //! fetch:  {"bytes":…,"seconds":0.35,"usage":{…}}
 //! ```
@@ -23,81 +24,81 @@ use super::route::{Protocol, Receiver, Route};
 use super::{grpc, raw, tonic};
 use crate::figures::cpu_time;
 
-/// What a peer is to do.
+/// The job of a peer.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Job {
-    /// Over what, and what to do with the bytes.
+    /// The route.
     pub route: Route,
-    /// Which blob.
+    /// The blob's digest.
     pub digest: Digest,
     /// Its size in bytes.
     pub size: u64,
-    /// Which end.
+    /// The end that this peer is.
     pub role: Role,
 }
 
 impl Job {
-    /// Where each receiver begins, in bytes.
+    /// Offset in bytes at which each receiver starts.
     pub(super) fn offset(&self) -> u64 {
         self.route.offset(self.size)
     }
 
-    /// What is moved.
+    /// The moved blob.
     pub(super) fn blob(&self) -> Descriptor {
         let (media_type, digest, size) = (MediaType::new(MediaType::LAYER), self.digest, self.size);
         Descriptor { media_type, digest, size }
     }
 
-    /// How many bytes each receiver is to get.
+    /// Number of bytes that each receiver must get.
     pub(super) fn expected(&self) -> u64 {
         self.size - self.offset()
     }
 }
 
-/// The end of the socket that a peer is.
+/// One end of the socket.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
-    /// Gives the blob.
+    /// Sends the blob.
     Serve {
         /// The folder of the blob store.
         store: PathBuf,
-        /// Where a Unix socket is made.
+        /// The path for a Unix socket.
         socket: PathBuf,
     },
-    /// Takes the blob.
+    /// Receives the blob.
     Fetch {
-        /// Where the server said that it listens: `http://host:port` or `unix:///path`.
+        /// The server's address: `http://host:port` or `unix:///path`.
         from: String,
-        /// A folder for what is to be kept.
+        /// A folder for the received blob, if the route stores it.
         folder: PathBuf,
     },
 }
 
-/// What a process used while it moved the blob.
+/// Resources that a process used.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Usage {
-    /// User and system time of all its threads, in seconds, from the moment it was ready.
+    /// User and system time of all its threads since it was ready, in seconds.
     pub cpu_seconds: f64,
-    /// The most memory it ever held, in bytes (`VmHWM`).
+    /// Peak memory in bytes (`VmHWM`).
     pub peak_rss_bytes: u64,
 }
 
-/// What came of a fetch.
+/// Result of a fetch.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Fetched {
-    /// How many bytes came.
+    /// Number of received bytes.
     pub bytes: u64,
-    /// From before the connection was made to after the last byte was handled.
+    /// Time from before the connection until the last byte was handled.
     pub seconds: f64,
-    /// What the receiver used meanwhile.
+    /// Resources that the receiver used.
     pub usage: Usage,
 }
 
-/// Does the job written as JSON, and answers on stdout.
+/// Runs a job given as JSON, and answers on stdout.
 ///
 /// # Errors
-/// That the job is malformed, or that the transfer failed.
+/// The job is malformed, or the transfer fails.
 pub async fn run(job: &str) -> anyhow::Result<()> {
     let job: Job = serde_json::from_str(job).context("reading the job")?;
     match &job.role {
@@ -125,7 +126,7 @@ async fn serve(job: &Job, store: &Path, socket: &Path) -> anyhow::Result<()> {
     }
 }
 
-/// Says where, runs `serve` until stdin ends, and says what it took.
+/// Prints the endpoint, runs `serve` until stdin closes, and prints the usage.
 async fn measured<F>(
     endpoint: &str,
     serve: impl FnOnce(CancellationToken) -> F,
@@ -170,7 +171,7 @@ async fn fetch(job: &Job, from: &str, folder: &Path) -> anyhow::Result<()> {
     }
     let seconds = start.elapsed().as_secs_f64();
     let usage = meter.usage()?;
-    ensure!(0 < bytes, "nothing came");
+    ensure!(0 < bytes, "received no bytes");
     say(&Fetched { bytes, seconds, usage })
 }
 
@@ -180,7 +181,7 @@ fn say(answer: &impl Serialize) -> anyhow::Result<()> {
     Ok(stdout.flush()?)
 }
 
-/// CPU time from a moment on.
+/// Measures CPU time from its start.
 struct Meter(Duration);
 
 impl Meter {
@@ -194,9 +195,10 @@ impl Meter {
     }
 }
 
-/// `VmHWM`, since `getrusage`'s peak is inherited from the process that started this one.
+/// Peak memory from `VmHWM`. The peak of `getrusage` would include the parent process.
 fn peak_rss() -> anyhow::Result<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").context("asking for VmHWM")?;
+    let status =
+        std::fs::read_to_string("/proc/self/status").context("reading /proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     let kibibytes = line.and_then(|line| line.trim().strip_suffix("kB")).map(str::trim);
     Ok(kibibytes.context("/proc/self/status has no VmHWM in kB")?.parse::<u64>()? * 1024)

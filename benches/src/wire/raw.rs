@@ -1,7 +1,7 @@
-//! The baseline: bytes in writes of 1 MiB on a bare socket, nothing around them.
+//! The baseline: writes of 1 MiB on a bare socket.
 //!
-//! The server holds the whole blob in memory, so that no file is read while it sends: the fastest
-//! sender that safe code can be, and why its peak memory is that of the blob.
+//! The server keeps the whole blob in memory and reads no file while it sends. Safe code cannot send
+//! faster; the price is a peak memory of the blob's size.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ pub(super) enum Listener {
     Unix(UnixListener),
 }
 
-/// Binds a socket; its address in the form of our own endpoints.
+/// Binds a socket; returns it with its address in the form of Longshore's endpoints.
 pub(super) async fn listen(
     transport: Transport,
     socket: &Path,
@@ -46,14 +46,14 @@ pub(super) async fn listen(
     }
 }
 
-/// What is to be sent of the blob, in frames in memory.
+/// Loads the frames to send into memory.
 pub(super) async fn load(store: &Path, job: &Job) -> anyhow::Result<Vec<Bytes>> {
     let store = FsStore::open(store).await.context("opening the store")?;
     let stream = store.open(&job.digest, job.offset()).await?;
     Ok(stream.try_collect().await?)
 }
 
-/// Sends the blob to the first `receivers` who connect.
+/// Sends the blob to the first `receivers` connections.
 pub(super) async fn serve(
     listener: Listener,
     blob: Vec<Bytes>,
@@ -73,7 +73,7 @@ pub(super) async fn serve(
     Ok(())
 }
 
-/// Takes the blob, and says how many bytes came.
+/// Receives the blob; returns the number of bytes.
 pub(super) async fn fetch(from: &str, job: &Job) -> anyhow::Result<u64> {
     match from.strip_prefix(UNIX) {
         Some(path) => receive(UnixStream::connect(path).await?, job).await,
@@ -102,9 +102,9 @@ async fn receive(mut socket: impl AsyncRead + Unpin, job: &Job) -> anyhow::Resul
             hasher.update(&buffer[..len]);
         }
     }
-    ensure!(seen == job.expected(), "{seen} of {} bytes came", job.expected());
+    ensure!(seen == job.expected(), "received {seen} of {} bytes", job.expected());
     if job.route.receiver == Receiver::Verifies {
-        ensure!(hasher.digest() == job.digest, "other bytes came than were sent");
+        ensure!(hasher.digest() == job.digest, "received bytes do not match digest {}", job.digest);
     }
     Ok(seen)
 }

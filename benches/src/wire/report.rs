@@ -1,4 +1,4 @@
-//! What came out: medians over the rounds, and ratios to the raw socket of the same round.
+//! The report of a run: medians over the rounds, and ratios to the raw socket in the same round.
 
 use std::fmt;
 
@@ -13,16 +13,16 @@ use crate::figures::median;
 /// One transfer.
 #[derive(Clone, Copy, Debug)]
 pub struct Sample {
-    /// Which way.
+    /// The route.
     pub route: Route,
-    /// What the sender used.
+    /// The sender's resources.
     pub server: Usage,
-    /// What the receiver saw and used.
+    /// The receiver's result and resources.
     pub fetched: Fetched,
 }
 
 impl Sample {
-    /// 1e9 bytes.
+    /// Received bytes in units of 1e9.
     #[expect(clippy::cast_precision_loss, reason = "blobs are far below 2^52 bytes")]
     pub(super) fn gigabytes(&self) -> f64 {
         self.fetched.bytes as f64 / 1e9
@@ -35,60 +35,60 @@ impl Sample {
 
 #[cfg(test)]
 impl Sample {
-    /// 2 GB that took so long, and so much CPU time at either end.
+    /// A sample of 2 GB with this time, and this CPU time at both ends.
     pub(super) fn made(route: Route, seconds: f64, cpu_seconds: f64) -> Self {
         let usage = Usage { cpu_seconds, peak_rss_bytes: 3 << 20 };
         Self { route, server: usage, fetched: Fetched { bytes: 2_000_000_000, seconds, usage } }
     }
 }
 
-/// One route over all rounds; the JSON form of a result.
+/// The result of one route over all rounds, also in JSON.
 #[derive(Clone, Debug, Serialize)]
 pub struct Row {
-    /// The route as the table names it.
+    /// The route's name in the table.
     pub route: String,
-    /// What speaks on the socket.
+    /// The protocol on the socket.
     pub protocol: Protocol,
-    /// What kind of socket.
+    /// The kind of socket.
     pub transport: Transport,
-    /// What the receiver does with the bytes.
+    /// The receiver's handling of the bytes.
     pub receiver: Receiver,
-    /// How many receivers, with a connection each; figures are of all together.
+    /// Number of receivers, each with its own connection; figures are for all together.
     pub receivers: u32,
-    /// Bytes of the blob.
+    /// Size of the blob in bytes.
     pub size_bytes: u64,
-    /// Over how many rounds the figures are medians.
+    /// Number of rounds; the figures are their medians.
     pub rounds: usize,
-    /// 1e9 bytes per second.
+    /// Speed in 1e9 bytes per second.
     pub gigabytes_per_second: f64,
-    /// Speed by raw TCP's of the same round whose receiver discards; absent where that was not taken.
+    /// Ratio of the speed to raw TCP with a discarding receiver, within rounds; `None` if that route
+    /// was not run.
     pub of_raw_tcp: Option<f64>,
-    /// Speed by that of what does the same work in the same round, [`Route::same_work`]; absent where
-    /// that was not taken.
+    /// Ratio of the speed to [`Route::same_work`], within rounds; `None` if that route was not run.
     pub of_same_work: Option<f64>,
     /// User and system seconds of the sender per 1e9 bytes.
     pub server_cpu_seconds_per_gigabyte: f64,
     /// User and system seconds of the receiver per 1e9 bytes.
     pub client_cpu_seconds_per_gigabyte: f64,
-    /// The most memory that the sender held in any round. A raw one holds the blob.
+    /// Peak memory of the sender over all rounds. A raw sender has the blob in memory.
     pub server_peak_rss_bytes: u64,
-    /// The most memory that the receiver held in any round.
+    /// Peak memory of the receiver over all rounds.
     pub client_peak_rss_bytes: u64,
 }
 
-/// Every route, on one machine.
+/// The results of a run on one machine.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// Where it was measured.
+    /// The machine.
     pub machine: Machine,
     /// The routes, in the order of [`Route::all`].
     pub rows: Vec<Row>,
-    /// The goals beside what was reached.
+    /// The goals with their results.
     pub measures: Vec<Measure>,
 }
 
 impl Report {
-    /// Sums up samples, each with its round; a round holds every route once that is taken at all.
+    /// Summarises samples, each with its round. Every round must have the same routes, once each.
     #[must_use]
     pub fn new(machine: Machine, size: u64, samples: Vec<(u32, Sample)>) -> Self {
         let taken = |route: &Route| samples.iter().any(|(_, sample)| sample.route == *route);
@@ -97,10 +97,10 @@ impl Report {
         Self { machine, rows, measures: measures(&samples) }
     }
 
-    /// One JSON object a line: the routes, the machine in each, and behind them the goals.
+    /// The report as one JSON object per line: the routes with the machine, then the goals.
     ///
     /// # Errors
-    /// Never in practice: a row is plain data.
+    /// Never in practice, since rows are plain data.
     pub fn json_lines(&self) -> serde_json::Result<String> {
         #[derive(Serialize)]
         struct Line<'a> {
@@ -165,7 +165,7 @@ impl fmt::Display for Report {
             "route", "", "tcp", "work", "server / client", "server / client"
         )?;
         self.rows.iter().try_for_each(|row| writeln!(f, "{row}"))?;
-        writeln!(f, "\nratios within a round, their medians, and the goals")?;
+        writeln!(f, "\nGoals, and the medians of the ratios within rounds")?;
         self.measures.iter().try_for_each(|measure| writeln!(f, "{measure}"))
     }
 }
@@ -211,7 +211,7 @@ mod tests {
     #[test]
     fn a_ratio_is_taken_within_its_round() {
         let grpc = Route { protocol: Protocol::Grpc, ..Route::RAW_TCP };
-        // The machine is ten times as slow in the second round; the ratio is the same.
+        // In the second round the machine is ten times as slow, but the ratio is the same.
         let samples = [(1, 1.0), (2, 10.0)].into_iter().flat_map(|(round, seconds)| {
             [(round, sample(Route::RAW_TCP, seconds)), (round, sample(grpc, 2.0 * seconds))]
         });

@@ -1,4 +1,4 @@
-//! Runs the routes against each other: two processes for each, in another order every round.
+//! Runs all routes in every round, in shuffled order, with two processes per route.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
@@ -15,45 +15,45 @@ use super::report::{Report, Sample};
 use super::route::Route;
 use crate::blob::{self, Noise};
 
-/// What is measured.
+/// Options of a run.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The `wire-peer` program.
+    /// Path of the `wire-peer` program.
     pub peer: PathBuf,
-    /// A folder on the disk that the blob is to lie on; everything made there is removed.
+    /// A folder for the blob, left empty at the end.
     pub folder: PathBuf,
-    /// Bytes of the blob. The raw servers hold it in memory.
+    /// Size of the blob in bytes. The raw servers keep it in memory.
     pub size: u64,
-    /// How often each route is taken.
+    /// Number of rounds.
     pub rounds: u32,
-    /// Only routes whose name has this in it, such as `unix`; all of them where it is empty.
+    /// Run only routes whose name contains this text, such as `unix`; empty runs all.
     pub only: String,
 }
 
-/// What is about to be measured, for who waits.
+/// Progress of a run: the next measurement.
 #[derive(Clone, Copy, Debug)]
 pub struct Progress {
-    /// Which round, from 1.
+    /// The round, counted from 1.
     pub round: u32,
-    /// Which route.
+    /// The route.
     pub route: Route,
 }
 
-/// Seed of the blob: any other gives the same figures.
+/// Seed of the blob. Its value does not affect the figures.
 const SEED: u64 = 0x0010_5105;
 
-/// Takes every route `rounds` times.
+/// Runs every route `rounds` times.
 ///
 /// # Errors
-/// That the blob could not be stored, or that a peer failed: nothing is reported then.
+/// The blob could not be stored, or a peer failed. There is no partial report.
 pub fn run(options: &Options, mut observe: impl FnMut(Progress)) -> anyhow::Result<Report> {
-    ensure!(0 < options.rounds, "no round, no result");
+    ensure!(0 < options.rounds, "the number of rounds must be at least 1");
     let wanted = |route: &Route| route.to_string().contains(&options.only);
-    ensure!(Route::all().iter().any(wanted), "no route has {:?} in its name", options.only);
+    ensure!(Route::all().iter().any(wanted), "no route's name contains {:?}", options.only);
     let folder = tempfile::tempdir_in(&options.folder)
         .with_context(|| format!("making a folder in {}", options.folder.display()))?;
     let store = folder.path().join("store");
-    // Before the blob is stored: our own load is not the question.
+    // Storing the blob would raise the load, so describe the machine first.
     let machine = Machine::here();
     let blob = prepare(&store, options.size).context("storing the blob")?;
     let mut samples = Vec::new();
@@ -77,14 +77,14 @@ pub fn run(options: &Options, mut observe: impl FnMut(Progress)) -> anyhow::Resu
 
 fn prepare(store: &Path, size: u64) -> anyhow::Result<Descriptor> {
     let runtime = tokio::runtime::Runtime::new()?;
-    // Dropped before the peers start: a store belongs to one process at a time.
+    // The store must close before the peers start: only one process may have it open.
     runtime.block_on(async {
         let store = FsStore::open(store).await?;
         Ok(blob::ingest(&store, SEED, size).await?)
     })
 }
 
-/// The routes in an order of the round's own, so that none always comes after the same other.
+/// The routes in a different order for each round, so that no route always follows the same one.
 fn shuffled(round: u32) -> Vec<Route> {
     let mut noise = Noise(u64::from(round));
     let mut keyed: Vec<_> = Route::all().into_iter().map(|route| (noise.next(), route)).collect();
@@ -111,7 +111,7 @@ fn sample(
     Ok(Sample { route, server: usage, fetched })
 }
 
-/// A process of ours; killed when it is dropped before its end.
+/// A peer process, killed on drop.
 struct Peer {
     child: Child,
     stdin: Option<ChildStdin>,
@@ -134,11 +134,11 @@ impl Peer {
     fn answer<A: DeserializeOwned>(&mut self) -> anyhow::Result<A> {
         let mut line = String::new();
         self.stdout.read_line(&mut line)?;
-        ensure!(!line.is_empty(), "the peer ended without an answer; its stderr says why");
+        ensure!(!line.is_empty(), "the peer ended without an answer: see its stderr above");
         Ok(serde_json::from_str(&line)?)
     }
 
-    /// Tells a server to end, and takes its last word.
+    /// Ends a server, and returns its last answer.
     fn finish<A: DeserializeOwned>(mut self) -> anyhow::Result<A> {
         drop(self.stdin.take());
         let answer = self.answer()?;
@@ -155,7 +155,7 @@ impl Peer {
 
 impl Drop for Peer {
     fn drop(&mut self) {
-        // After its end both are harmless errors.
+        // Both fail harmlessly if the process has ended.
         self.child.kill().ok();
         self.child.wait().ok();
     }
@@ -166,7 +166,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_round_takes_every_route_in_an_order_of_its_own() {
+    fn every_round_has_every_route_in_its_own_order() {
         let all = Route::all();
         for round in 1..20 {
             let order = shuffled(round);

@@ -1,23 +1,22 @@
-//! The ways that are compared: protocol, socket, what a receiver does with the bytes, and how many
-//! receivers there are.
+//! The compared routes: protocol, kind of socket, kind and number of receivers.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// What speaks on the socket.
+/// The protocol on the socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Protocol {
-    /// Nothing: the blob's bytes in writes of 1 MiB, then the end.
+    /// None: the blob's bytes in writes of 1 MiB, then the end of the stream.
     Raw,
-    /// Longshore's own `ReadBlob`, both ends as the agents run them.
+    /// Longshore's `ReadBlob`, with both ends as in the agents.
     Grpc,
-    /// The same RPC as tonic comes: generated code at both ends, no setting touched.
+    /// The same RPC through tonic's generated code with default settings at both ends.
     Tonic,
 }
 
-/// What kind of socket.
+/// The kind of socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Transport {
@@ -27,7 +26,7 @@ pub enum Transport {
     Unix,
 }
 
-/// What the receiver does with the bytes.
+/// The receiver's handling of the bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Receiver {
@@ -35,28 +34,28 @@ pub enum Receiver {
     Discards,
     /// Hashes them and compares digest and size.
     Verifies,
-    /// Verifies them and keeps them in a file store.
+    /// Verifies them and writes them to a file store.
     Stores,
 }
 
-/// One way of a blob from process to process.
+/// One way to transfer a blob between two processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Route {
-    /// What speaks on the socket.
+    /// The protocol on the socket.
     pub protocol: Protocol,
-    /// What kind of socket.
+    /// The kind of socket.
     pub transport: Transport,
-    /// What each receiver does with the bytes.
+    /// The receivers' handling of the bytes.
     pub receiver: Receiver,
-    /// How many receivers there are, with a connection each.
+    /// Number of receivers, each with its own connection.
     pub receivers: u32,
 }
 
-/// As many receivers as the goal for many names.
+/// Number of receivers in the goal for many.
 const MANY: u32 = 16;
 
 impl Route {
-    /// All routes, in the order in which they are reported.
+    /// All routes, in the order of the report.
     #[must_use]
     pub fn all() -> Vec<Self> {
         use Protocol::{Grpc, Raw, Tonic};
@@ -77,7 +76,7 @@ impl Route {
         all
     }
 
-    /// What every route is compared with: raw TCP, discarding.
+    /// The baseline of every route: raw TCP with a discarding receiver.
     pub const RAW_TCP: Self = Self {
         protocol: Protocol::Raw,
         transport: Transport::Tcp,
@@ -85,8 +84,8 @@ impl Route {
         receivers: 1,
     };
 
-    /// What does the same work over the same kind of socket: the raw one, or where the blob is
-    /// kept, tonic as it comes.
+    /// The baseline that does the same work over the same kind of socket: raw, or tonic with default
+    /// settings if the receiver stores the blob.
     #[must_use]
     pub fn same_work(self) -> Self {
         let protocol = match self.receiver {
@@ -96,11 +95,11 @@ impl Route {
         Self { protocol, ..self }
     }
 
-    /// Where a receiver begins, in bytes from the start of a blob of `size`.
+    /// Offset in bytes at which a receiver starts in a blob of `size`.
     ///
-    /// One that discards begins behind the first byte, as after a broken connection: neither end
-    /// can verify a piece, so neither hashes it. Many together take the last eighth each, so that a
-    /// round of them takes no longer than the others.
+    /// A discarding receiver starts at byte 1, as after a broken connection: neither end can verify a
+    /// part of a blob, so neither hashes it. Each of many receivers reads the last eighth, so that
+    /// their round takes no longer than the others.
     #[must_use]
     pub fn offset(self, size: u64) -> u64 {
         match self {
@@ -138,12 +137,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_route_is_there_once_with_what_it_is_compared_with() {
+    fn routes_are_unique_and_have_their_baseline() {
         let all = Route::all();
         assert_eq!(all.iter().collect::<HashSet<_>>().len(), all.len());
         assert_eq!(all.iter().map(Route::to_string).collect::<HashSet<_>>().len(), all.len());
         for route in &all {
-            assert!(all.contains(&route.same_work()), "{route} has nothing beside it");
+            assert!(all.contains(&route.same_work()), "{route} has no baseline");
         }
         assert_eq!(all[0], Route::RAW_TCP);
     }

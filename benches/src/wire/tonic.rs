@@ -1,6 +1,6 @@
-//! The same RPC as tonic comes: what a service gets that generates its code and sets nothing.
+//! The same RPC through tonic's generated code with default settings.
 //!
-//! It reads the same file store and keeps the blob in the same; only the wire is another.
+//! It uses the same file stores at both ends, so only the wire differs.
 
 use std::sync::Arc;
 
@@ -40,13 +40,13 @@ pub(super) async fn serve(
     Ok(())
 }
 
-/// Takes the blob, verified where that is asked for; says how many bytes came.
+/// Receives the blob, verified if the route says so. Returns the number of bytes.
 pub(super) async fn fetch(from: &str, job: &Job, kept: Option<FsStore>) -> anyhow::Result<u64> {
     let loan = Loan { config_digest: ConfigDigest(job.digest), lease_id: "any".into() };
     let stream = fixture::read(&from.parse()?, loan, job.digest, job.offset()).await?;
     let stream = match job.route.receiver {
         Receiver::Verifies => verify(stream, &job.blob()),
-        // What keeps it hashes it.
+        // The ingest hashes a stored blob.
         Receiver::Stores | Receiver::Discards => stream,
     };
     let ingest = match &kept {

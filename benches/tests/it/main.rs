@@ -1,4 +1,4 @@
-//! The benchmarks run, so that they never rot.
+//! Short runs of the benchmarks, which keep them working.
 
 mod fleet;
 mod wire;

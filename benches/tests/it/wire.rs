@@ -9,7 +9,7 @@ fn every_route_moves_the_blob_and_is_measured() {
     let options = Options {
         peer: env!("CARGO_BIN_EXE_wire-peer").into(),
         folder: folder.path().to_owned(),
-        // Not a multiple of the frame, so that the last one is short.
+        // Not a multiple of the frame size, so that the last frame is short.
         size: (8 << 20) + 12_345,
         rounds: 1,
         only: String::new(),
@@ -27,5 +27,5 @@ fn every_route_moves_the_blob_and_is_measured() {
     }
     let lines = report.rows.len() + report.measures.len();
     assert_eq!(report.json_lines().unwrap().lines().count(), lines);
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "something was left behind");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "files were left behind");
 }

@@ -1,15 +1,15 @@
-//! One measure as a line of JSON: medians, and every round beside them.
+//! One measure as a line of JSON: medians and the figures of every round.
 
 use std::collections::BTreeMap;
 
 use serde_json::json;
 
-use super::{Cache, Took};
+use super::{Cache, Timing};
 use crate::figures::median;
 
-/// A measure, with what each round gave.
+/// The results of one measure in each round.
 #[derive(Clone, Debug)]
-pub struct Line {
+pub struct Measurement {
     pub(super) measure: &'static str,
     pub(super) store: &'static str,
     pub(super) image: String,
@@ -17,17 +17,17 @@ pub struct Line {
     pub(super) cache: Cache,
     pub(super) rounds: usize,
     pub(super) unit: &'static str,
-    /// What the ratio has to reach, or seconds where the unit is that; absent where nobody asks.
+    /// The least ratio, or the most seconds if the unit is `s`; `None` without a goal.
     pub(super) goal: Option<f64>,
     pub(super) ours: Vec<f64>,
     pub(super) peers: BTreeMap<&'static str, Vec<f64>>,
-    /// CPU seconds of ours for each gigabyte, by round.
+    /// Our CPU seconds per gigabyte, by round.
     pub(super) cpu: Vec<f64>,
 }
 
-impl Line {
-    /// Round 0 warms up, and is not counted.
-    pub(super) fn add_ours(&mut self, round: usize, took: Took) -> anyhow::Result<()> {
+impl Measurement {
+    /// Adds our result of a round. Round 0 warms up and does not count.
+    pub(super) fn add_ours(&mut self, round: usize, took: Timing) -> anyhow::Result<()> {
         if 0 < round {
             self.ours.push(self.value(took));
             self.cpu.push(took.cpu.as_secs_f64() / gigabytes(took.bytes).max(f64::EPSILON));
@@ -35,7 +35,7 @@ impl Line {
         Ok(())
     }
 
-    pub(super) fn add_peer(&mut self, round: usize, took: Took) -> anyhow::Result<()> {
+    pub(super) fn add_peer(&mut self, round: usize, took: Timing) -> anyhow::Result<()> {
         let value = self.value(took);
         if 0 < round {
             self.peers.entry("save").or_default().push(value);
@@ -43,21 +43,21 @@ impl Line {
         Ok(())
     }
 
-    fn value(&self, took: Took) -> f64 {
+    fn value(&self, took: Timing) -> f64 {
         match self.unit {
             "s" => took.time.as_secs_f64(),
             _ => gigabytes(took.bytes) * 1000.0 / took.time.as_secs_f64(),
         }
     }
 
-    /// Whether the goal is met; absent where there is none.
+    /// Reports whether the goal is met; `None` without a goal.
     fn met(&self, ours: f64, ratio: f64) -> Option<bool> {
         let goal = self.goal?;
         Some(if self.unit == "s" { ours <= goal } else { goal <= ratio })
     }
 
-    /// The line. `ratio` is the median of the rounds' own ratios, ours to the peer's: the larger the
-    /// better for speeds, the smaller for seconds.
+    /// The measurement as JSON. `ratio` is the median of the ratios within rounds, ours to the peer's:
+    /// larger is better for speeds, smaller for seconds.
     #[must_use]
     pub fn to_json(&self) -> String {
         let peers: BTreeMap<_, _> =
@@ -93,8 +93,8 @@ mod tests {
 
     use super::*;
 
-    fn line(unit: &'static str, goal: f64) -> Line {
-        Line {
+    fn line(unit: &'static str, goal: f64) -> Measurement {
+        Measurement {
             measure: "export-layer",
             store: "overlay2",
             image: "app:1".to_owned(),
@@ -109,12 +109,12 @@ mod tests {
         }
     }
 
-    fn took(bytes: u64, millis: u64) -> Took {
-        Took { bytes, time: Duration::from_millis(millis), cpu: Duration::ZERO }
+    fn took(bytes: u64, millis: u64) -> Timing {
+        Timing { bytes, time: Duration::from_millis(millis), cpu: Duration::ZERO }
     }
 
     #[test]
-    fn a_line_has_medians_without_the_first_round_and_says_whether_the_goal_is_met() {
+    fn the_json_has_medians_without_the_first_round_and_whether_the_goal_is_met() {
         for (unit, goal, ours, ratio, met) in [
             ("MB/s", 3.0, 1000.0, 4.0, true),
             ("MB/s", 5.0, 1000.0, 4.0, false),
@@ -125,10 +125,10 @@ mod tests {
                 line.add_ours(round, took(1_000_000_000, millis)).unwrap();
                 line.add_peer(round, took(1_000_000_000, millis * 4)).unwrap();
             }
-            let told: serde_json::Value = serde_json::from_str(&line.to_json()).unwrap();
-            assert_eq!(told["ours"], ours, "{unit}: {told}");
-            assert_eq!(told["ratio"], ratio, "{unit}: {told}");
-            assert_eq!(told["met"], met, "{unit} {goal}: {told}");
+            let json: serde_json::Value = serde_json::from_str(&line.to_json()).unwrap();
+            assert_eq!(json["ours"], ours, "{unit}: {json}");
+            assert_eq!(json["ratio"], ratio, "{unit}: {json}");
+            assert_eq!(json["met"], met, "{unit} {goal}: {json}");
         }
     }
 }
