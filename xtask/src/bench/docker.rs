@@ -1,4 +1,4 @@
-//! The docker client, as a person at a shell uses it: on the host's engine and on those in ranges.
+//! The docker client, run on the host's engine and on engines in ranges.
 
 use std::path::Path;
 use std::process::{Output, Stdio};
@@ -8,10 +8,10 @@ use tokio::process::Command;
 
 use crate::setup;
 
-/// An engine, by its address.
+/// An engine with its address.
 #[derive(Clone, Debug)]
 pub(super) struct Docker {
-    /// As `unix:///…`.
+    /// The address, such as `unix:///…`.
     pub(super) host: String,
 }
 
@@ -20,7 +20,7 @@ impl Docker {
         Self { host: host.into() }
     }
 
-    /// A client command with `args`, which dies with us.
+    /// A client command with `args` that is killed on drop.
     pub(super) fn command(&self, args: &[&str]) -> Result<Command> {
         let mut command = Command::from(setup::command("docker")?);
         command.args(["--host", &self.host]).args(args).kill_on_drop(true);
@@ -28,7 +28,7 @@ impl Docker {
         Ok(command)
     }
 
-    /// Runs the client to its end and answers what it printed, without the last line end.
+    /// Runs the client, and returns its stdout without the last line end.
     pub(super) async fn run(&self, args: &[&str]) -> Result<String> {
         let output = self.command(args)?.output().await.context("starting the docker client")?;
         checked(&format!("docker {}", args.join(" ")), &output)
@@ -37,7 +37,7 @@ impl Docker {
     /// Loads the archive `file`.
     pub(super) async fn load(&self, file: &Path) -> Result<()> {
         let file = file.display().to_string();
-        well(&self.run(&["load", "--input", &file]).await?)
+        check_load(&self.run(&["load", "--input", &file]).await?)
     }
 
     /// Saves `images` into the archive `file`.
@@ -48,7 +48,7 @@ impl Docker {
         self.run(&args).await.map(drop)
     }
 
-    /// Whether it has all of `images`: a load that says nothing proves nothing.
+    /// Fails unless the engine has all of `images`. A load without an error is no proof.
     pub(super) async fn must_have(&self, images: &[String]) -> Result<()> {
         for image in images {
             self.run(&["image", "inspect", "--format", "{{.Id}}", image]).await?;
@@ -56,15 +56,15 @@ impl Docker {
         Ok(())
     }
 
-    /// Removes images that are there; one that is not, is no error.
-    pub(super) async fn forget(&self, images: &[String]) {
+    /// Removes images; missing ones are ignored.
+    pub(super) async fn remove_images(&self, images: &[String]) {
         for image in images {
             drop(self.run(&["image", "rm", "--force", image]).await);
         }
     }
 }
 
-/// `docker save IMAGE… | docker load`: all of `images` from one engine to another.
+/// Copies `images` between engines with `docker save IMAGE… | docker load`.
 pub(super) async fn save_load(from: &Docker, into: &Docker, images: &[String]) -> Result<()> {
     let names: Vec<&str> = ["save"].into_iter().chain(images.iter().map(String::as_str)).collect();
     let mut save = from.command(&names)?;
@@ -74,10 +74,10 @@ pub(super) async fn save_load(from: &Docker, into: &Docker, images: &[String]) -
     let load = load.stdin(pipe).output();
     let (saved, loaded) = tokio::try_join!(save.wait_with_output(), load)?;
     checked("docker save", &saved)?;
-    well(&checked("docker load", &loaded)?)
+    check_load(&checked("docker load", &loaded)?)
 }
 
-/// What `output` says, or how it failed.
+/// The stdout of a successful command, or its failure as an error.
 pub(super) fn checked(what: &str, output: &Output) -> Result<String> {
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).trim_end().to_owned());
@@ -85,8 +85,8 @@ pub(super) fn checked(what: &str, output: &Output) -> Result<String> {
     bail!("{what} failed ({}): {}", output.status, String::from_utf8_lossy(&output.stderr).trim())
 }
 
-/// A load on the containerd store ends well whatever happened: only its words tell.
-fn well(said: &str) -> Result<()> {
-    ensure!(!said.contains("rror unpacking"), "docker load: {said}");
+/// Checks the output of a load, since on the containerd store the exit code is 0 even after a failure.
+fn check_load(output: &str) -> Result<()> {
+    ensure!(!output.contains("rror unpacking"), "docker load: {output}");
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The machine that was measured on: figures without it mean nothing.
+//! A description of the measured machine, without which figures mean nothing.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,32 +10,32 @@ use serde::Serialize;
 use super::Bench;
 use super::docker::Docker;
 
-/// What a reader needs to know of it. Texts are `unknown` where the system does not tell.
+/// The machine of a run. Texts are `unknown` if unavailable.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Machine {
-    /// The processor's own name.
+    /// The processor's name.
     pub(super) cpu: String,
     /// Cores that this process may run on.
     pub(super) cores: usize,
-    /// In bytes.
+    /// Memory in bytes.
     pub(super) memory_bytes: u64,
     /// The kernel's release.
     pub(super) kernel: String,
-    /// The file system that engines and stores lie on.
+    /// The file system of engines and stores.
     pub(super) file_system: String,
-    /// The distribution's name for itself.
+    /// The distribution's name.
     pub(super) system: String,
-    /// The engine that images come from, and those in ranges, by what they are called here.
+    /// Versions of the host's engine (`host`) and of the engines in range images, by image.
     pub(super) engines: BTreeMap<String, String>,
-    /// Processes that wanted a core in the minute before: more than a few tenths and the figures are
-    /// others' as much as ours.
+    /// Load average of the minute before the run. Above a few tenths, other processes affect the
+    /// figures.
     pub(super) load: f64,
-    /// Seconds since 1970 when it began.
+    /// Start of the run in seconds since 1970.
     pub(super) time: u64,
 }
 
 impl Machine {
-    /// Asks the system and the engine.
+    /// Describes this machine and its engines.
     pub(super) async fn here(bench: &Bench) -> Result<Self> {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let template = "{{.Server.Version}}";
@@ -62,7 +62,7 @@ impl Machine {
         })
     }
 
-    /// In a sentence.
+    /// The description in one sentence.
     pub(super) fn sentence(&self) -> String {
         let gigabytes = self.memory_bytes >> 30;
         let engines: Vec<&str> = self.engines.values().map(String::as_str).collect();
@@ -90,7 +90,7 @@ fn memory(meminfo: &str) -> u64 {
     kibibytes.unwrap_or(0) * 1024
 }
 
-/// The type of the file system that `folder` lies on, by the kernel's list of mounts.
+/// The type of the file system of `folder`, from the kernel's list of mounts.
 fn file_system(mounts: &str, folder: &Path) -> String {
     let parsed = mounts.lines().filter_map(|line| {
         let (left, right) = line.split_once(" - ")?;
@@ -99,7 +99,7 @@ fn file_system(mounts: &str, folder: &Path) -> String {
             .starts_with(place)
             .then(|| (place.len(), right.split(' ').next().unwrap_or_default()))
     });
-    // Of two at one place the later one is on top.
+    // Of two mounts on one folder, the later one is visible.
     parsed.max_by_key(|(len, _)| *len).map_or_else(String::new, |(_, kind)| kind.to_owned())
 }
 
@@ -112,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_folder_lies_on_the_nearest_mount() {
+    fn a_folder_is_on_the_nearest_mount() {
         let mounts =
             "1 0 8:1 / / rw - ext4 /dev/a rw\n2 1 8:2 / /var rw shared:1 - xfs /dev/b rw\n";
         for (folder, expected) in [("/var/lib/x", "xfs"), ("/variable", "ext4"), ("/", "ext4")] {
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_are_read_as_the_kernel_writes_them() {
+    fn fields_of_the_kernel_s_files_are_parsed() {
         assert_eq!(memory("MemTotal:       2048 kB\nMemFree: 1 kB\n"), 2 << 20);
         assert_eq!(field("processor\t: 0\nmodel name\t: EPYC: 7\n", "model name", ':'), "EPYC: 7");
         assert_eq!(field("A=1\nPRETTY_NAME=\"Debian\"\n", "PRETTY_NAME", '='), "\"Debian\"");

@@ -1,4 +1,4 @@
-//! The most memory that the agents ever hold: with many ranges at once, and with large layers.
+//! Peak memory of the agents, with many ranges at once and with large layers.
 
 use std::io::Write as _;
 use std::process::Stdio;
@@ -7,67 +7,68 @@ use anyhow::{Context as _, Result, ensure};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::docker::Docker;
-use super::row::{Bound, Row, Take, counted};
-use super::site::{Site, float, names};
+use super::row::{Bound, Row, Sample, counted};
+use super::testbed::{Testbed, float, names};
 use super::{Bench, free_bytes};
 use crate::setup::{self, Store};
 
-/// Ranges at once.
+/// Number of concurrent ranges.
 const RANGES: usize = 16;
 
-/// The image that they get, by a word of its name; the first where there is none of it.
+/// Part of the name of their image; without a match, the first image is used.
 const IMAGE: &str = "node";
 
-/// The most that each agent may hold, in MiB.
+/// Goals for the peak memory of each agent, in MiB.
 const HOST_AGENT: f64 = 128.0;
 const DIND_AGENT: f64 = 64.0;
 
-/// Sizes of layers, in GiB (MiB in a quick run): the first is compared with the largest of the others
-/// that has room.
+/// Sizes of layers in GiB (MiB in a quick run). The small one is compared with the largest one that
+/// fits on the disk.
 const SMALL: u64 = 1;
 const LARGE: [u64; 3] = [8, 4, 2];
 
-/// What a layer takes of the disk on its way, in times its size: the image, the engine's temporary
-/// copy, the range's layer, and as much again to be safe.
+/// Disk space for a layer, as a multiple of its size: the image, the engine's temporary copy, the
+/// range's layer, and one more for safety.
 const DISK_PER_SIZE: u64 = 4;
 
-/// How much more a larger layer may take: what an allocator keeps or gives back is not the layer's.
+/// Highest ratio of the peak with a large layer to that with a small one. It leaves room for what an
+/// allocator keeps.
 const FLAT: f64 = 1.125;
 
-/// Peaks with many ranges at once, once: a peak is no matter of medians.
+/// Measures the peaks with many ranges at once, in a single round: a median of peaks means nothing.
 pub(super) async fn many(bench: &Bench) -> Result<Vec<Row>> {
     let image = bench.images.iter().find(|image| image.contains(IMAGE));
-    let images = [image.or(bench.images.first()).context("there is no image")?.clone()];
+    let images = [image.or(bench.images.first()).context("the bench has no image")?.clone()];
     bench.say(&format!("memory with {RANGES} ranges at once"));
-    let take = taken(bench, RANGES, &images).await?;
+    let sample = sample(bench, RANGES, &images).await?;
     Ok(vec![
-        peak("peak-rss-host-16", &take, "host_agent", HOST_AGENT),
-        peak("peak-rss-dind", &take, "dind_agent", DIND_AGENT),
+        peak("peak-rss-host-16", &sample, "host_agent", HOST_AGENT),
+        peak("peak-rss-dind", &sample, "dind_agent", DIND_AGENT),
     ])
 }
 
-/// Peaks with a small layer and with a large one.
+/// Measures the peaks with a small layer and with a large one.
 pub(super) async fn flat(bench: &Bench) -> Result<Vec<Row>> {
     let free = free_bytes(&bench.folder)?;
     let (shift, unit) = if bench.quick { (20, "MiB") } else { (30, "GiB") };
     let room = |size: &&u64| DISK_PER_SIZE * (**size << shift) < free;
     let Some(large) = LARGE.iter().find(room) else {
-        let why = format!("{} GB of free disk do not hold a large layer", free / 1_000_000_000);
-        return Ok(vec![Row::absent("peak-rss-flat-host", None, why)]);
+        let why = format!("{} GB of free disk are too few for a large layer", free / 1_000_000_000);
+        return Ok(vec![Row::failed("peak-rss-flat-host", None, why)]);
     };
     let peer = layer(bench, SMALL << shift).await?;
     let ours = layer(bench, large << shift).await?;
     let row = |measure: &str, whose: &str| {
         Row::of(measure, Some(&Store::Overlay2.to_string()), "MiB", &mebibytes(&ours, whose))
             .goal_against("the smaller layer", &mebibytes(&peer, whose), Bound::Most, FLAT)
-            .noting(format!("a layer of {large} {unit}, beside one of {SMALL} {unit}"))
+            .with_note(format!("a layer of {large} {unit}, compared with one of {SMALL} {unit}"))
     };
     Ok(vec![row("peak-rss-flat-host", "host_agent"), row("peak-rss-flat-dind", "dind_agent")])
 }
 
-/// Brings an image of one layer of `size` bytes into a fresh range, in each round again: how far an
-/// allocator goes is a matter of chance, too.
-async fn layer(bench: &Bench, size: u64) -> Result<Vec<Take>> {
+/// Syncs an image with one layer of `size` bytes into a fresh range, once per round, since an
+/// allocator's behaviour varies.
+async fn layer(bench: &Bench, size: u64) -> Result<Vec<Sample>> {
     let images = [format!("longshore-bench/large:{size}")];
     import(bench, &images[0], size).await?;
     let rounds = stream::iter(1..=bench.rounds).then(|round| {
@@ -76,33 +77,33 @@ async fn layer(bench: &Bench, size: u64) -> Result<Vec<Take>> {
             size >> 20,
             bench.rounds
         ));
-        taken(bench, 1, &images)
+        sample(bench, 1, &images)
     });
-    let takes = rounds.try_collect().await;
-    Docker::at(bench.host()).forget(&images).await;
-    takes
+    let samples = rounds.try_collect().await;
+    Docker::at(bench.host()).remove_images(&images).await;
+    samples
 }
 
-async fn taken(bench: &Bench, ranges: usize, images: &[String]) -> Result<Take> {
-    let site = Site::start(bench, ranges).await?;
+async fn sample(bench: &Bench, ranges: usize, images: &[String]) -> Result<Sample> {
+    let testbed = Testbed::start(bench, ranges).await?;
     let image = bench.range_image(Store::Overlay2)?;
-    let ranges = site.up(image, &names("memory", ranges)?).await?;
-    let take = site.timed(&ranges, site.sync(&ranges, images)).await?;
-    site.end().await?;
-    Ok(take)
+    let ranges = testbed.up(image, &names("memory", ranges)?).await?;
+    let sample = testbed.timed(&ranges, testbed.sync(&ranges, images)).await?;
+    testbed.end().await?;
+    Ok(sample)
 }
 
-fn mebibytes(takes: &[Take], whose: &str) -> Vec<Take> {
-    let peaks = counted(takes, &format!("{whose}_peak_rss_bytes"));
-    peaks.iter().map(|peak| Take::of(peak.value / float(1 << 20))).collect()
+fn mebibytes(samples: &[Sample], whose: &str) -> Vec<Sample> {
+    let peaks = counted(samples, &format!("{whose}_peak_rss_bytes"));
+    peaks.iter().map(|peak| Sample::of(peak.value / float(1 << 20))).collect()
 }
 
-fn peak(measure: &str, take: &Take, whose: &str, goal: f64) -> Row {
-    let peaks = mebibytes(std::slice::from_ref(take), whose);
+fn peak(measure: &str, sample: &Sample, whose: &str, goal: f64) -> Row {
+    let peaks = mebibytes(std::slice::from_ref(sample), whose);
     Row::of(measure, Some(&Store::Overlay2.to_string()), "MiB", &peaks).goal(Bound::Most, goal)
 }
 
-/// Imports an image of one layer with one large file, without a copy of it on disk beside.
+/// Imports an image with one layer of one large file, without a second copy on the disk.
 async fn import(bench: &Bench, image: &str, size: u64) -> Result<()> {
     let mut command = setup::command("docker")?;
     command.args([
@@ -132,7 +133,7 @@ fn write_archive(mut pipe: std::process::ChildStdin, size: u64) -> std::io::Resu
     pipe.write_all(header.as_bytes())?;
     let mut frame = vec![0_u8; 1 << 20];
     for number in 0..size >> 20 {
-        // Different in every frame, so that nothing is gained by equal pages.
+        // Frames differ, so that nothing gains from equal pages.
         frame[..8].copy_from_slice(&number.to_le_bytes());
         pipe.write_all(&frame)?;
     }

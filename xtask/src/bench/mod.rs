@@ -1,29 +1,29 @@
-//! `cargo xtask bench`: whole provisioning beside what a user would pick instead, in one run.
+//! `cargo xtask bench`: provisioning, compared in one run with what users would choose instead.
 //!
 //! ```text
-//! setup ► agents ► for each measure: rounds, in each of which everybody has a turn ► rows ► files
+//! setup ► agents ► for each measure: rounds, each with every contender ► rows ► files
 //! ```
-//! Who is measured takes turns, since what a machine does in a minute differs by more than what is
-//! measured here; each begins with fresh ranges and a file system at rest. Page caches are warm for
-//! all: the host's images were read by whoever came before.
+//! Contenders alternate within a round, because a machine's speed varies by more than the differences
+//! measured here. Each starts with fresh ranges and an idle disk. Page caches are warm for all, since
+//! an earlier contender has read the host's images.
 
-mod alone;
+mod single;
 mod docker;
 mod four;
-mod layer;
+mod top_layer;
 mod machine;
 mod memory;
 mod output;
-mod outside;
+mod programs;
 mod plot;
 mod process;
 mod registry;
 mod row;
 mod seeds;
-mod site;
+mod testbed;
 mod skopeo;
-mod thin;
-mod ways;
+mod thin_archive;
+mod load_methods;
 mod xfs;
 
 use std::path::{Path, PathBuf};
@@ -36,42 +36,41 @@ use tokio::sync::OnceCell;
 use self::docker::Docker;
 use self::registry::Registry;
 use self::row::Row;
-use self::site::{PROJECT, Site};
+use self::testbed::{PROJECT, Testbed};
 use crate::build::{self, Agents};
 use crate::exit::Exit;
 use crate::range::interruptible;
 use crate::setup::{self, Machine, Needs, Ranges, State, Store};
 
-/// The images of the demo stack that everybody moves, by words of their names: the small one is
-/// left out, since a tenth of a second does not show in anybody's figures.
+/// The images of the demo stack that are moved, by part of their names. The small one would not show
+/// in the figures.
 const IMAGES: [&str; 4] = ["llvm", "python", "node", "postgres"];
 
-/// What is moved when it is only to be seen that it works.
+/// The images of a quick run.
 const QUICK: [&str; 1] = ["tiny"];
 
-/// What is to be measured.
+/// Options of `cargo xtask bench`.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// How results are printed on stdout; progress goes to stderr.
+    /// Format of the results on stdout; progress goes to stderr.
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
-    /// How often everybody has a turn; the figures are medians.
+    /// Number of rounds, each with every contender; figures are medians.
     #[arg(long, value_name = "COUNT", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
-    /// One round with the smallest image alone: shows that it works, measures nothing.
+    /// Run one round with the smallest image, to check that everything works.
     #[arg(long, conflicts_with = "rounds")]
     quick: bool,
-    /// Only these measures; commas between, or several times. Then nothing is written unless --out
-    /// says where.
+    /// Run only these measures: comma-separated, or repeated. Writes files only with --out.
     #[arg(long, value_name = "MEASURE", value_enum, value_delimiter = ',')]
     only: Vec<Measure>,
-    /// The folder for bench.json, table.md and the plots; benches/results unless said.
+    /// Folder for bench.json, table.md and the plots [default: benches/results].
     #[arg(long, value_name = "FOLDER")]
     out: Option<PathBuf>,
-    /// Puts the table into README.md, between its markers.
+    /// Write the table between the markers in README.md.
     #[arg(long, conflicts_with_all = ["only", "quick"])]
     write_readme: bool,
-    /// A folder with both agents, to measure those instead of what the sources are now.
+    /// Measure the agents in this folder instead of building them from these sources.
     #[arg(long, value_name = "FOLDER")]
     agents: Option<PathBuf>,
 }
@@ -82,42 +81,42 @@ enum Format {
     Json,
 }
 
-/// What can be measured; several of them give more than one row.
+/// A measure; some give several rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Measure {
-    /// One live cold range, on both stores, beside all peers.
+    /// One live cold range on both stores, compared with all peers.
     Cold,
-    /// A sync in which nothing changed, on both stores.
+    /// A sync without changes, on both stores.
     Unchanged,
-    /// A layer of 21 MB more, on both stores.
+    /// One more layer of 21 MB, on both stores.
     TopLayer,
     /// Four live cold ranges at once.
     Four,
-    /// What four ranges cost the host, beside one.
+    /// Cost on the host of four ranges, compared with one.
     HostCost,
-    /// The ways into a range's engine, each forced.
+    /// Every load method of a range's engine, forced.
     Ways,
     /// A cold range from a seed: by reflink, and by plain copy on both stores.
     Seeds,
-    /// Twenty images in fifty ranges where nothing changed, on engine fixtures.
+    /// Twenty unchanged images in fifty ranges, with simulated engines.
     Fleet,
-    /// The wire beside raw sockets.
+    /// The wire, compared with raw sockets.
     Wire,
-    /// Export from a host's files, beside save.
+    /// Export from a host's files, compared with `docker save`.
     Export,
     /// Peak memory with sixteen ranges at once.
     Memory,
-    /// Peak memory with a large layer, beside a small one.
+    /// Peak memory with a large layer, compared with a small one.
     LargeLayer,
 }
 
-/// What is measured together, since it shares ranges.
+/// A kind of group: measures that share ranges.
 #[derive(Clone, Copy, Debug)]
 enum Kind {
     Wire,
     Export,
     Fleet,
-    Alone(Store),
+    Single(Store),
     Four,
     Ways(Store),
     Reflink,
@@ -126,8 +125,7 @@ enum Kind {
     LargeLayer,
 }
 
-/// A group with its name in messages, the measures that it is for, and the disk that it takes at
-/// most, in GB.
+/// A group with its name in messages, its measures, and the disk space that it needs in GB.
 struct Group {
     name: &'static str,
     measures: &'static [Measure],
@@ -139,15 +137,15 @@ const fn group(name: &'static str, measures: &'static [Measure], room: u64, kind
     Group { name, measures, room, kind }
 }
 
-const ALONE: &[Measure] = &[Measure::Cold, Measure::Unchanged, Measure::TopLayer];
+const SINGLE: &[Measure] = &[Measure::Cold, Measure::Unchanged, Measure::TopLayer];
 
-/// Everything, in the order in which it is measured: what needs a quiet machine most comes first.
+/// All groups in the order of measurement, the most sensitive to load first.
 const GROUPS: [Group; 13] = [
     group("wire", &[Measure::Wire], 4, Kind::Wire),
     group("export", &[Measure::Export], 2, Kind::Export),
     group("fleet", &[Measure::Fleet], 1, Kind::Fleet),
-    group("alone-overlay2", ALONE, 10, Kind::Alone(Store::Overlay2)),
-    group("alone-containerd", ALONE, 12, Kind::Alone(Store::Containerd)),
+    group("single-overlay2", SINGLE, 10, Kind::Single(Store::Overlay2)),
+    group("single-containerd", SINGLE, 12, Kind::Single(Store::Containerd)),
     group("four", &[Measure::Four, Measure::HostCost], 24, Kind::Four),
     group("seed-reflink", &[Measure::Seeds], 12, Kind::Reflink),
     group("seed-copy-overlay2", &[Measure::Seeds], 14, Kind::Copy(Store::Overlay2)),
@@ -158,12 +156,12 @@ const GROUPS: [Group; 13] = [
     group("large-layer", &[Measure::LargeLayer], 8, Kind::LargeLayer),
 ];
 
-/// A bench under way.
+/// A running bench.
 #[derive(Debug)]
 struct Bench {
     machine: Machine,
     agents: Agents,
-    /// All of its own files, in set-up's state folder.
+    /// The folder of its files, within set-up's state folder.
     folder: PathBuf,
     images: Vec<String>,
     rounds: usize,
@@ -173,46 +171,46 @@ struct Bench {
     registry: OnceCell<Registry>,
 }
 
-/// Measures, prints and writes.
+/// Runs the bench, prints the results and writes them.
 ///
 /// # Errors
-/// When nothing can be measured at all; a measure that fails is a row that says so, and exit code 3.
+/// Nothing can be measured. A measure that fails gives a row with the reason, and exit code 3.
 pub(crate) fn run(options: &Options) -> Result<Exit> {
     anyhow::ensure!(
         rustix::process::geteuid().is_root(),
-        "only root reaches the engines inside ranges, as their peers have to: run the bench as root"
+        "the bench needs root, because peers use the engines inside ranges: run it as root"
     );
     let readme = crate::root().join("README.md");
     if options.write_readme {
-        // Before hours of measuring, not after.
+        // Check it now, not after hours of measuring.
         output::check_readme(&readme)?;
     }
-    let bench = Bench::prepared(options)?;
+    let bench = Bench::prepare(options)?;
     let machine = interruptible(async {
         let machine = machine::Machine::here(&bench).await?;
-        // What a run that was killed left is in this one's way.
-        bench.cleared().await?;
+        // Remove what a killed run left behind.
+        bench.clear().await?;
         Ok(machine)
     })?;
     let Some(machine) = machine else {
-        bench.say("interrupted before anything was measured");
+        bench.say("interrupted before the first measure");
         return Ok(Exit::Interrupted);
     };
     let mut rows = Vec::new();
-    let ended = interruptible(bench.measured(options.format, &mut rows));
-    // What was measured is kept before anything else can go wrong, an interrupt included.
-    let told = ended.and_then(|ended| match ended {
-        Some(()) => tell(options, &bench, &machine, &rows, &readme),
-        None => tell_interrupted(options, &bench, &machine, &rows),
+    let ended = interruptible(bench.measure_all(options.format, &mut rows));
+    // Print and write results before anything else can fail, also after an interrupt.
+    let reported = ended.and_then(|ended| match ended {
+        Some(()) => report(options, &bench, &machine, &rows, &readme),
+        None => report_interrupted(options, &bench, &machine, &rows),
     });
-    let cleared = interruptible(bench.cleared()).and_then(|_| site::remove(&bench.folder));
-    let told = told?;
-    cleared.context("clearing up; what was measured is told and written")?;
-    Ok(told)
+    let cleared = interruptible(bench.clear()).and_then(|_| testbed::remove(&bench.folder));
+    let reported = reported?;
+    cleared.context("cleaning up; the results are printed and written")?;
+    Ok(reported)
 }
 
-/// Prints and writes what a whole run measured.
-fn tell(
+/// Prints and writes the results of a complete run.
+fn report(
     options: &Options,
     bench: &Bench,
     machine: &machine::Machine,
@@ -221,27 +219,27 @@ fn tell(
 ) -> Result<Exit> {
     let default =
         (options.only.is_empty() && !options.quick).then(|| crate::root().join("benches/results"));
-    leave(options, bench, machine, rows, options.out.clone().or(default))?;
+    print_and_write(options, bench, machine, rows, options.out.clone().or(default))?;
     if options.write_readme {
         output::write_readme(readme, machine, rows)?;
     }
     Ok(Exit::whole(rows.iter().all(|row| row.ours.is_some())))
 }
 
-/// The same of what was measured before an interrupt; results of a whole run stay what they are.
-fn tell_interrupted(
+/// Prints and writes the results before an interrupt, without replacing those of a complete run.
+fn report_interrupted(
     options: &Options,
     bench: &Bench,
     machine: &machine::Machine,
     rows: &[Row],
 ) -> Result<Exit> {
-    bench.say("interrupted; the next bench begins from the start; what was measured until now:");
-    leave(options, bench, machine, rows, options.out.clone())?;
+    bench.say("interrupted: the next bench starts from the beginning; results so far:");
+    print_and_write(options, bench, machine, rows, options.out.clone())?;
     Ok(Exit::Interrupted)
 }
 
-/// Prints the rows, unless each was printed as it came, and writes them to a folder.
-fn leave(
+/// Prints the rows, unless they were printed one by one, and writes them to a folder.
+fn print_and_write(
     options: &Options,
     bench: &Bench,
     machine: &machine::Machine,
@@ -259,8 +257,8 @@ fn leave(
 }
 
 impl Bench {
-    /// With everything there that is needed, the peers' programs included.
-    fn prepared(options: &Options) -> Result<Self> {
+    /// Sets up everything that the bench needs, including the peers' programs.
+    fn prepare(options: &Options) -> Result<Self> {
         let started = Instant::now();
         let build = match &options.agents {
             None => Some(build::begin()?),
@@ -278,7 +276,9 @@ impl Bench {
             .with_context(|| format!("creating {}", folder.display()))?;
         let image = |word: &&str| {
             let found = machine.stack.iter().find(|image| image.contains(word));
-            found.cloned().with_context(|| format!("the demo stack has no {word}"))
+            found
+                .cloned()
+                .with_context(|| format!("the demo stack has no image with {word:?} in its name"))
         };
         let words: &[&str] = if options.quick { &QUICK } else { &IMAGES };
         let images = words.iter().map(image).collect::<Result<_>>()?;
@@ -295,20 +295,21 @@ impl Bench {
         })
     }
 
-    /// Adds all rows that are wanted. One that fails does not stop the others.
-    async fn measured(&self, format: Format, rows: &mut Vec<Row>) -> Result<()> {
+    /// Adds the rows of all selected measures. A failed measure does not stop the others.
+    async fn measure_all(&self, format: Format, rows: &mut Vec<Row>) -> Result<()> {
         for group in GROUPS {
             if !group.measures.iter().any(|measure| self.wants(*measure)) {
                 continue;
             }
-            let found = match self.room(group.room) {
+            let found = match self.check_disk(group.room) {
                 Ok(()) => self.group(group.kind).await,
                 Err(error) => Err(error),
             };
             let found = found.unwrap_or_else(|error| {
-                vec![Row::absent(group.name, None, self.failed(group.name, &error))]
+                vec![Row::failed(group.name, None, self.report_failure(group.name, &error))]
             });
-            let found = found.into_iter().map(|row| if self.quick { row.unjudged() } else { row });
+            let found =
+                found.into_iter().map(|row| if self.quick { row.without_goal() } else { row });
             let found: Vec<Row> = found.collect();
             if format == Format::Json {
                 output::print_lines(&found)?;
@@ -318,41 +319,41 @@ impl Bench {
         if let Some(registry) = self.registry.get()
             && let Err(error) = registry.end()
         {
-            self.say(&format!("the registry did not end: {error:#}"));
+            self.say(&format!("could not remove the registry's content: {error:#}"));
         }
         Ok(())
     }
 
-    /// Fails where the disk has no room for a group: full, it would stop everybody on this machine.
-    fn room(&self, gigabytes: u64) -> Result<()> {
+    /// Fails if the disk lacks space for a group. A full disk would stop everything on this machine.
+    fn check_disk(&self, gigabytes: u64) -> Result<()> {
         let free = free_bytes(&self.folder)? / 1_000_000_000;
         let enough = self.quick || gigabytes <= free;
-        anyhow::ensure!(enough, "it needs {gigabytes} GB of disk, and {free} are free");
+        anyhow::ensure!(enough, "it needs {gigabytes} GB of disk, but only {free} GB are free");
         Ok(())
     }
 
-    /// Removes what a bench makes in the engines of this machine, whoever made it.
-    async fn cleared(&self) -> Result<()> {
+    /// Removes everything that any bench has made in the engines of this machine.
+    async fn clear(&self) -> Result<()> {
         xfs::clear(&self.folder)?;
-        Site::start(self, 1).await?.end().await?;
+        Testbed::start(self, 1).await?.end().await?;
         let host = Docker::at(self.host());
         for names in [&format!("{PROJECT}/*"), "127.0.0.1:*/longshore-demo/*"] {
             let filter = format!("reference={names}");
             let form = "{{.Repository}}:{{.Tag}}";
             let found = host.run(&["image", "ls", "--filter", &filter, "--format", form]).await?;
-            host.forget(&found.lines().map(str::to_owned).collect::<Vec<_>>()).await;
+            host.remove_images(&found.lines().map(str::to_owned).collect::<Vec<_>>()).await;
         }
         Ok(())
     }
 
     async fn group(&self, kind: Kind) -> Result<Vec<Row>> {
         match kind {
-            Kind::Wire => outside::wire(self).await,
-            Kind::Export => outside::export(self).await,
-            Kind::Fleet => outside::fleet(self).await,
-            Kind::Alone(store) => alone::run(self, store).await,
+            Kind::Wire => programs::wire(self).await,
+            Kind::Export => programs::export(self).await,
+            Kind::Fleet => programs::fleet(self).await,
+            Kind::Single(store) => single::run(self, store).await,
             Kind::Four => four::run(self).await,
-            Kind::Ways(store) => ways::run(self, store).await,
+            Kind::Ways(store) => load_methods::run(self, store).await,
             Kind::Reflink => seeds::reflink(self).await,
             Kind::Copy(store) => seeds::copy(self, store).await,
             Kind::Memory => memory::many(self).await,
@@ -364,19 +365,19 @@ impl Bench {
         self.only.is_empty() || self.only.contains(&measure)
     }
 
-    /// The engine that images come from.
+    /// The address of the engine that has the images.
     fn host(&self) -> &str {
         &self.machine.docker_host
     }
 
-    /// The range image that is taken for a store when nobody says.
+    /// The default range image for a store.
     fn range_image(&self, store: Store) -> Result<&str> {
         let found = self.machine.range_images.iter().find(|image| image.store == store);
         let found = found.with_context(|| format!("set-up made no range image on {store}"))?;
         Ok(&found.reference)
     }
 
-    /// The registry with the images in it; pushed to when first asked for.
+    /// The registry with the images. The first call pushes them.
     async fn registry(&self) -> Result<&Registry> {
         let filled = async {
             self.say("docker-registry: pushing, once for all ranges");
@@ -385,22 +386,22 @@ impl Bench {
         self.registry.get_or_try_init(|| filled).await
     }
 
-    /// Says that somebody's turn came to nothing, and answers the words for the result.
-    fn failed(&self, who: &str, error: &anyhow::Error) -> String {
+    /// Prints a contender's failure, and returns the message for the row.
+    fn report_failure(&self, who: &str, error: &anyhow::Error) -> String {
         let words = format!("{who} failed: {error:#}");
         self.say(&words);
         words
     }
 
-    /// Progress, for whoever waits.
+    /// Prints progress.
     fn say(&self, words: &str) {
         eprintln!("{:6.1} s  {words}", self.started.elapsed().as_secs_f64());
     }
 }
 
-/// Bytes that the file system of `folder` has left for us.
+/// Free bytes on the file system of `folder`.
 fn free_bytes(folder: &Path) -> Result<u64> {
     let found = rustix::fs::statvfs(folder)
-        .with_context(|| format!("looking at the disk of {}", folder.display()))?;
+        .with_context(|| format!("reading the free space of {}", folder.display()))?;
     Ok(found.f_bavail * found.f_frsize)
 }

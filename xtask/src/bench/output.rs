@@ -1,4 +1,4 @@
-//! What is left of a run: lines, a table for people, a file with everything, and plots.
+//! Output of a run: JSON lines, a table, a file with every figure, and plots.
 
 use std::fs;
 use std::io::Write as _;
@@ -11,14 +11,14 @@ use super::machine::Machine;
 use super::plot;
 use super::row::{Bound, Row};
 
-/// The file with everything: the machine, and each row with the figures behind its medians.
-const WHOLE: &str = "bench.json";
+/// The file with the machine, and each row with the figures behind its medians.
+const RESULTS: &str = "bench.json";
 
-/// Where the table stands in README.md.
+/// Markers around the table in README.md.
 const BEGIN: &str = "<!-- bench:begin -->";
 const END: &str = "<!-- bench:end -->";
 
-/// Prints one JSON object a line.
+/// Prints one JSON object per line.
 pub(super) fn print_lines(rows: &[Row]) -> Result<()> {
     let mut stdout = std::io::stdout().lock();
     for row in rows {
@@ -38,7 +38,7 @@ pub(super) fn write(folder: &Path, machine: &Machine, rows: &[Row]) -> Result<()
     let whole = serde_json::to_string_pretty(&Whole { machine, rows })? + "\n";
     let table = format!("{}\n\n{}\n", table(rows), machine.sentence());
     for (name, text) in [
-        (WHOLE, whole),
+        (RESULTS, whole),
         ("table.md", table),
         ("seconds.svg", plot::seconds(rows)),
         ("goals.svg", plot::goals(rows)),
@@ -49,10 +49,10 @@ pub(super) fn write(folder: &Path, machine: &Machine, rows: &[Row]) -> Result<()
     Ok(())
 }
 
-/// The rows as a table in Markdown, goal beside figure.
+/// The rows as a Markdown table.
 pub(super) fn table(rows: &[Row]) -> String {
     let mut text = String::from(
-        "| measure | store | ours | beside | ratio | goal | met |\n|---|---|---|---|---|---|---|\n",
+        "| measure | store | ours | peers | ratio | goal | met |\n|---|---|---|---|---|---|---|\n",
     );
     for row in rows {
         let peers: Vec<String> =
@@ -89,12 +89,12 @@ fn goal(row: &Row) -> String {
     }
 }
 
-/// Text that does not end a table's cell.
+/// Escapes text for a table cell.
 fn cell(text: &str) -> String {
     text.replace('|', "\\|").replace('\n', " ")
 }
 
-/// Three digits that count, or all before the point.
+/// Formats a value with three significant digits, or with all digits before the point.
 pub(super) fn short(value: f64) -> String {
     let size = value.abs();
     match () {
@@ -105,7 +105,7 @@ pub(super) fn short(value: f64) -> String {
     }
 }
 
-/// Puts the table between the markers of the file `readme`.
+/// Writes the table between the markers of the file `readme`.
 pub(super) fn write_readme(readme: &Path, machine: &Machine, rows: &[Row]) -> Result<()> {
     let text =
         fs::read_to_string(readme).with_context(|| format!("reading {}", readme.display()))?;
@@ -115,7 +115,7 @@ pub(super) fn write_readme(readme: &Path, machine: &Machine, rows: &[Row]) -> Re
     fs::write(readme, text).with_context(|| format!("writing {}", readme.display()))
 }
 
-/// Fails where the file `readme` has no place for the table.
+/// Fails if the file `readme` lacks the markers for the table.
 pub(super) fn check_readme(readme: &Path) -> Result<()> {
     let text =
         fs::read_to_string(readme).with_context(|| format!("reading {}", readme.display()))?;
@@ -132,24 +132,24 @@ fn between(text: &str, inner: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::row::Take;
+    use super::super::row::Sample;
     use super::*;
 
     fn cold() -> Row {
-        Row::of("cold-1", Some("overlay2"), "s", &[Take::of(16.25)]).goal_against(
+        Row::of("cold-1", Some("overlay2"), "s", &[Sample::of(16.25)]).goal_against(
             "save | load",
-            &[Take::of(42.0)],
+            &[Sample::of(42.0)],
             Bound::Most,
             0.5,
         )
     }
 
     #[test]
-    fn a_line_of_the_table_has_the_goal_beside_the_figure() {
+    fn a_line_of_the_table_has_the_figure_and_its_goal() {
         let text = table(&[
             cold(),
-            Row::absent("seed", None, "no room"),
-            Row::of("rss", None, "MiB", &[Take::of(140.0)]).goal(Bound::Most, 128.0),
+            Row::failed("seed", None, "no room"),
+            Row::of("rss", None, "MiB", &[Sample::of(140.0)]).goal(Bound::Most, 128.0),
         ]);
         let lines: Vec<&str> = text.lines().skip(2).collect();
         assert_eq!(
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_between_the_markers_is_replaced() {
+    fn only_the_text_between_the_markers_is_replaced() {
         let text = format!("a\n{BEGIN}\nold\n{END}\nb\n");
         let expected = format!("a\n{BEGIN}\nnew\n{END}\nb\n");
         assert_eq!(between(&text, "new").as_deref(), Some(expected.as_str()));
@@ -186,7 +186,7 @@ mod tests {
             time: 1,
         };
         write(folder.path(), &machine, &[cold()]).unwrap();
-        let whole = fs::read(folder.path().join(WHOLE)).unwrap();
+        let whole = fs::read(folder.path().join(RESULTS)).unwrap();
         let whole: serde_json::Value = serde_json::from_slice(&whole).unwrap();
         assert_eq!(whole["rows"][0]["raw"]["save | load"], serde_json::json!([42.0]));
         assert_eq!(whole["machine"]["cores"], 2);

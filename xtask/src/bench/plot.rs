@@ -1,4 +1,4 @@
-//! Plots as SVG: lying bars, readable on light and on dark pages.
+//! SVG plots with horizontal bars, readable on light and dark pages.
 
 use super::output::short;
 use super::row::{Bound, Row};
@@ -12,10 +12,10 @@ const LINE: f64 = 22.0;
 const GAP: f64 = 14.0;
 const HEAD: f64 = 40.0;
 
-/// Ratios to a goal are shown up to here: what is far off is far off.
+/// Highest ratio to a goal in a plot; longer bars are cut.
 const MOST: f64 = 2.0;
 
-/// Colours by the page's own scheme.
+/// Colours for the page's light or dark scheme.
 const STYLE: &str = "text{font:13px sans-serif;fill:#24292f}.title{font-weight:bold}\
     .ours{fill:#0969da}.peer{fill:#afb8c1}.bad{fill:#bc4c00}.goal{stroke:#24292f;stroke-dasharray:4 3}\
     @media(prefers-color-scheme:dark){text{fill:#e6edf3}.ours{fill:#4493f8}.peer{fill:#656c76}\
@@ -29,7 +29,7 @@ struct Bar {
     class: &'static str,
 }
 
-/// What took how long: ours and every peer, for the rows that are in seconds and have peers.
+/// Plots ours and every peer, for rows in seconds that have peers.
 pub(super) fn seconds(rows: &[Row]) -> String {
     let groups = rows.iter().filter(|row| row.unit == "s" && !row.peers.is_empty());
     let groups = groups.filter_map(|row| {
@@ -40,7 +40,7 @@ pub(super) fn seconds(rows: &[Row]) -> String {
     draw("Seconds, less is better", &groups.collect::<Vec<_>>(), None)
 }
 
-/// How near each row came to its goal: at the line it is met, left of it better.
+/// Plots each row relative to its goal, which is met up to the line.
 pub(super) fn goals(rows: &[Row]) -> String {
     let bars = rows.iter().filter_map(|row| {
         let (figure, goal) = (row.ratio.or(row.ours)?, row.goal?);
@@ -55,7 +55,7 @@ pub(super) fn goals(rows: &[Row]) -> String {
     });
     let bars = bars.collect::<Vec<_>>();
     draw(
-        "Measure by goal: the line is the goal, left of it is met",
+        "Measures relative to their goals; bars up to the line meet the goal",
         &[(String::new(), bars)],
         Some(1.0),
     )
@@ -72,7 +72,7 @@ fn bar(name: &str, value: f64, unit: &str, class: &'static str) -> Bar {
     Bar { name: name.to_owned(), value, figure: format!("{} {unit}", short(value)), class }
 }
 
-/// Groups of bars below each other on one scale, with a line at `mark`.
+/// Draws groups of bars on one scale, with a line at `mark`.
 fn draw(title: &str, groups: &[(String, Vec<Bar>)], mark: Option<f64>) -> String {
     let values = groups.iter().flat_map(|(_, bars)| bars.iter().map(|bar| bar.value));
     let most = values.chain(mark).fold(f64::MIN_POSITIVE, f64::max);
@@ -122,14 +122,14 @@ fn escaped(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::row::Take;
+    use super::super::row::Sample;
     use super::*;
 
     fn rows() -> [Row; 2] {
         let row = |ours: f64| {
-            Row::of("cold-1", Some("<x>"), "s", &[Take::of(ours)]).goal_against(
+            Row::of("cold-1", Some("<x>"), "s", &[Sample::of(ours)]).goal_against(
                 "save | load",
-                &[Take::of(40.0)],
+                &[Sample::of(40.0)],
                 Bound::Most,
                 0.5,
             )
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn bars_are_as_long_as_what_they_show() {
+    fn bars_are_proportional_to_their_values() {
         let svg = seconds(&rows());
         let widths: Vec<f64> = svg
             .split("<rect ")
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn a_goal_that_is_missed_is_told_by_its_colour() {
+    fn a_missed_goal_has_its_own_colour() {
         let svg = goals(&rows());
         let bars = ["class=\"ours\"", "class=\"bad\""].map(|class| svg.matches(class).count());
         assert_eq!(bars, [1, 1]);

@@ -1,20 +1,20 @@
-//! What processes and control groups have used until now, as the kernel counts it.
+//! Resources used by processes and control groups, as the kernel counts them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
-/// Ticks of the clock that `/proc/<pid>/stat` counts in, per second: fixed on every Linux of ours.
+/// Clock ticks per second in `/proc/<pid>/stat`, the same on every supported Linux.
 const TICKS: f64 = 100.0;
 
-/// CPU seconds, user and system, of the process `pid` with all its threads.
+/// User and system CPU seconds of the process `pid` with all its threads.
 pub(super) fn cpu_seconds(pid: i32) -> Result<f64> {
     let [user, system, _, _] = times(pid)?;
     Ok(user + system)
 }
 
-/// As [`cpu_seconds`], with those of its children that have ended: an engine unpacks in such.
+/// CPU seconds of the process `pid` and of its ended children, in which an engine unpacks layers.
 pub(super) fn cpu_seconds_with_children(pid: i32) -> Result<f64> {
     Ok(times(pid)?.iter().sum())
 }
@@ -25,19 +25,19 @@ fn times(pid: i32) -> Result<[f64; 4]> {
     parse_times(&text).with_context(|| format!("{path} has no times"))
 }
 
-/// User and system seconds, then those of children that have ended.
+/// User and system seconds of the process, then of its ended children.
 fn parse_times(stat: &str) -> Option<[f64; 4]> {
     let mut fields = fields_after_name(stat)?.skip(11);
     let mut next = || Some(fields.next()?.parse::<f64>().ok()? / TICKS);
     Some([next()?, next()?, next()?, next()?])
 }
 
-/// The fields from the third on: the second is a name that may hold spaces and brackets.
+/// The fields from the third on. The second is a name that may contain spaces and brackets.
 fn fields_after_name(stat: &str) -> Option<impl Iterator<Item = &str>> {
     Some(stat.rsplit_once(')')?.1.split_whitespace())
 }
 
-/// The processes of the program `program` among `parent` and its children.
+/// The processes among `parent` and its children that run `program`.
 pub(super) fn family(parent: i32, program: &str) -> Vec<i32> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
@@ -54,9 +54,9 @@ fn parent_of(pid: i32) -> Option<i32> {
     fields_after_name(&stat)?.nth(1)?.parse().ok()
 }
 
-/// CPU seconds of the control group that `pid` is in; `None` where the kernel does not tell.
+/// CPU seconds of the control group of `pid`; `None` if unavailable.
 ///
-/// A container's group counts what ever ran in it, also what has ended.
+/// A container's group counts all its processes, including ended ones.
 pub(super) fn group_cpu_seconds(pid: i32) -> Option<f64> {
     let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
     let folder = Path::new("/sys/fs/cgroup");
@@ -70,7 +70,7 @@ pub(super) fn group_cpu_seconds(pid: i32) -> Option<f64> {
     })
 }
 
-/// Where the groups that account for CPU time lie: on cgroup v1 that of `cpuacct`, else the one.
+/// Folders of the groups that count CPU time: the `cpuacct` group on cgroup v1, the only group on v2.
 fn group_folders(root: &Path, groups: &str) -> Vec<PathBuf> {
     let lines = groups.lines().filter_map(|line| {
         let mut parts = line.splitn(3, ':');
@@ -85,14 +85,14 @@ fn group_folders(root: &Path, groups: &str) -> Vec<PathBuf> {
     lines.collect()
 }
 
-/// Who listens on the Unix socket at `path`; `None` when nobody does or it is not said.
+/// The process that listens on the Unix socket at `path`; `None` if there is none or it is unknown.
 pub(super) fn listener(path: &Path) -> Option<i32> {
     let stream = std::os::unix::net::UnixStream::connect(path).ok()?;
     let peer = rustix::net::sockopt::socket_peercred(&stream).ok()?;
     Some(peer.pid.as_raw_nonzero().get())
 }
 
-/// Bytes on disk below `folder`, holes left out; 0 for a folder that is not there.
+/// Disk usage of `folder` in bytes, without holes; 0 for a missing folder.
 pub(super) fn disk_bytes(folder: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt as _;
     let mut sum = 0;
@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_found_behind_any_name() {
+    fn times_are_parsed_after_any_process_name() {
         let stat = "7 (a) b (c) S 1 2 3 4 5 6 7 8 9 10 150 50 25 75 20 0";
         assert_eq!(parse_times(stat), Some([1.5, 0.5, 0.25, 0.75]));
         assert_eq!(parse_times("7 (a"), None);
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn the_group_that_accounts_is_found_on_both_versions() {
+    fn the_cpu_group_is_found_on_both_cgroup_versions() {
         let root = Path::new("/g");
         for (groups, expected) in [
             ("5:cpu,cpuacct:/docker/x\n3:memory:/docker/x\n", "/g/cpu,cpuacct/docker/x"),
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_takes_what_its_files_take() {
+    fn disk_usage_counts_hard_links_once() {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("below")).unwrap();
         fs::write(folder.path().join("below/file"), [1; 8192]).unwrap();

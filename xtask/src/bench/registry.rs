@@ -1,4 +1,4 @@
-//! A peer: docker-registry, pushed to once and pulled from by each range, gzip on the way.
+//! A peer: docker-registry, with one push and a pull by each range, compressed with gzip.
 
 use std::fs;
 use std::net::TcpListener;
@@ -11,25 +11,25 @@ use futures::future::try_join_all;
 use tokio::process::{Child, Command};
 
 use super::docker::Docker;
-use super::row::Take;
-use super::site::{Inside, remove, settle};
+use super::row::Sample;
+use super::testbed::{RunningRange, remove, settle};
 use crate::setup;
 
-/// How long a registry may take until it listens.
-const UP: Duration = Duration::from_secs(10);
+/// Timeout for a registry to start.
+const START_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A registry's content on disk, with the images in it.
+/// A registry's content on disk.
 #[derive(Debug)]
 pub(super) struct Registry {
     folder: PathBuf,
-    /// The images by their names in the registry, the registry's own left out.
+    /// The images' names, without the registry's address.
     names: Vec<String>,
-    /// How long the push took.
-    pub(super) push: Take,
+    /// The time of the push.
+    pub(super) push: Sample,
 }
 
 impl Registry {
-    /// Pushes `images` from `host`, one after the other as a script does, into an empty registry.
+    /// Pushes `images` from `host` into an empty registry, one after another as a script would.
     pub(super) async fn filled(folder: &Path, host: &Docker, images: &[String]) -> Result<Self> {
         let folder = folder.join("registry");
         remove(&folder)?;
@@ -50,18 +50,18 @@ impl Registry {
             anyhow::Ok(())
         };
         let pushed = pushed.await;
-        let push = Take::of(started.elapsed().as_secs_f64());
+        let push = Sample::of(started.elapsed().as_secs_f64());
         for image in &there {
-            // The name alone: the image has another.
+            // This removes only the tag, since the image has another one.
             drop(host.run(&["image", "rm", image]).await);
         }
         pushed?;
         Ok(Self { folder, names, push })
     }
 
-    /// Serves the registry on the loopback address of `range`: engines take plain HTTP there without
-    /// being told to.
-    pub(super) async fn beside(&self, range: &Inside) -> Result<Served<'_>> {
+    /// Serves the registry on the loopback address of `range`, where engines accept plain HTTP by
+    /// default.
+    pub(super) async fn serve_in(&self, range: &RunningRange) -> Result<Served<'_>> {
         let port = free_port()?;
         let server = serve(&self.folder, port, Some(range.pid)).await?;
         Ok(Served { registry: self, port, _server: server })
@@ -73,7 +73,7 @@ impl Registry {
     }
 }
 
-/// A registry that answers; it ends with this value.
+/// A running registry, which ends on drop.
 #[derive(Debug)]
 pub(super) struct Served<'a> {
     registry: &'a Registry,
@@ -82,7 +82,7 @@ pub(super) struct Served<'a> {
 }
 
 impl Served<'_> {
-    /// Pulls every image, all at once.
+    /// Pulls all images at once.
     pub(super) async fn pull(&self, into: &Docker) -> Result<()> {
         let pulls = self.registry.names.iter().map(|name| {
             let there = at(self.port, name);
@@ -101,8 +101,8 @@ fn free_port() -> Result<u16> {
     Ok(listener.local_addr().context("looking for a free port")?.port())
 }
 
-/// A registry process over `folder`, on the loopback address of this machine or of the network that
-/// process `inside` is in.
+/// Starts a registry for `folder`, on the loopback address of this machine or of the network namespace
+/// of process `inside`.
 async fn serve(folder: &Path, port: u16, inside: Option<i32>) -> Result<Child> {
     let config = folder.join("config.yml");
     let text = format!(
@@ -125,25 +125,28 @@ async fn serve(folder: &Path, port: u16, inside: Option<i32>) -> Result<Child> {
         .stdout(Stdio::null())
         .stderr(log)
         .spawn()
-        .context("starting docker-registry (of the package of that name)")?;
+        .context("starting docker-registry (from the package docker-registry)")?;
     let started = Instant::now();
     while !listens(port, inside) {
-        let ended = child.try_wait().context("looking at the registry")?;
+        let ended = child.try_wait().context("checking the registry's process")?;
         ensure!(ended.is_none(), "docker-registry ended: {ended:?}, see {}", folder.display());
-        ensure!(started.elapsed() < UP, "docker-registry does not listen on port {port}");
+        ensure!(
+            started.elapsed() < START_TIMEOUT,
+            "docker-registry does not listen on port {port}"
+        );
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     Ok(child)
 }
 
-/// Whether somebody listens on `port` of the loopback address there.
+/// Reports whether a process listens on `port` of the loopback address there.
 fn listens(port: u16, inside: Option<i32>) -> bool {
     let whose = inside.map_or_else(|| "self".to_owned(), |pid| pid.to_string());
     let table = fs::read_to_string(format!("/proc/{whose}/net/tcp")).unwrap_or_default();
     is_listening(&table, port)
 }
 
-/// Whether the kernel's table of sockets has a listener (state `0A`) on `127.0.0.1:port`.
+/// Reports whether the kernel's table of sockets has a listener (state `0A`) on `127.0.0.1:port`.
 fn is_listening(table: &str, port: u16) -> bool {
     let address = format!("0100007F:{port:04X}");
     table.lines().any(|line| {
@@ -157,7 +160,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_listener_is_told_from_a_connection() {
+    fn a_listener_is_distinguished_from_a_connection() {
         let table = "  sl  local_address rem_address   st\n\
                      0: 0100007F:1388 00000000:0000 0A 0\n   1: 0100007F:1389 0100007F:1388 01 0\n";
         assert!(is_listening(table, 5000));

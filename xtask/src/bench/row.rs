@@ -1,112 +1,112 @@
-//! A line of the result: one measure with its medians, beside what a user would pick instead.
+//! A row of the result: one measure with the medians of ours and of the peers.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// One measurement: what the clock said, and what was counted meanwhile.
+/// One measurement: a value, and the counters during it.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Take {
-    /// What was measured, in the row's unit; mostly seconds on the wall.
+pub(super) struct Sample {
+    /// The measured value in the row's unit, usually wall-clock seconds.
     pub(super) value: f64,
-    /// Counters by name, the unit at the end of each: `host_agent_cpu_seconds`.
+    /// Counters by name, which ends with the unit: `host_agent_cpu_seconds`.
     pub(super) counters: BTreeMap<String, f64>,
 }
 
-impl Take {
-    /// A figure without counters.
+impl Sample {
+    /// A sample without counters.
     pub(super) fn of(value: f64) -> Self {
         Self { value, counters: BTreeMap::new() }
     }
 }
 
-/// Every measurement of a run so far, by who was measured.
+/// All samples of a group so far, by contender.
 #[derive(Debug, Default)]
-pub(super) struct Book(BTreeMap<String, Vec<Take>>);
+pub(super) struct Samples(BTreeMap<String, Vec<Sample>>);
 
-impl Book {
-    pub(super) fn note(&mut self, who: &str, take: Take) {
-        self.0.entry(who.to_owned()).or_default().push(take);
+impl Samples {
+    pub(super) fn add(&mut self, who: &str, sample: Sample) {
+        self.0.entry(who.to_owned()).or_default().push(sample);
     }
 
-    /// The measurements of `who`, in the order of the rounds; none when there was none.
-    pub(super) fn takes(&self, who: &str) -> &[Take] {
+    /// The samples of `who`, in the order of the rounds.
+    pub(super) fn of(&self, who: &str) -> &[Sample] {
         self.0.get(who).map_or(&[], Vec::as_slice)
     }
 }
 
-/// On which side of its goal a figure has to lie.
+/// The side of its goal on which a figure must be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Bound {
-    /// At or below it.
+    /// At most the goal.
     #[default]
     Most,
-    /// At or above it.
+    /// At least the goal.
     Least,
 }
 
-/// One measure, as it is printed: a JSON object a line.
+/// One measure, printed as one JSON object per line.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Row {
-    /// What was measured.
+    /// The measure's name.
     pub(super) measure: String,
-    /// The image store of the ranges; null where none takes part.
+    /// The image store of the ranges; null if no engine takes part.
     #[serde(default)]
     pub(super) store: Option<String>,
-    /// Over how many measurements `ours` is a median; 0 when it could not be measured.
+    /// Number of samples behind `ours`; 0 if the measure failed.
     pub(super) rounds: usize,
-    /// Our median; null when it could not be measured: `note` says why.
+    /// Our median; null if the measure failed, with the reason in `note`.
     pub(super) ours: Option<f64>,
-    /// The median of the peer that the goal is about; null when the goal is about `ours` itself.
+    /// The median of the peer in the goal; null if the goal is for `ours` itself.
     #[serde(default)]
     pub(super) peer: Option<f64>,
-    /// The medians of all that was measured beside, in the same unit.
+    /// The medians of all peers, in the same unit.
     #[serde(default)]
     pub(super) peers: BTreeMap<String, f64>,
     /// The unit of `ours`, `peer` and `peers`.
     pub(super) unit: String,
-    /// `ours` by `peer`.
+    /// `ours` divided by `peer`.
     #[serde(default)]
     pub(super) ratio: Option<f64>,
-    /// What `ratio` has to keep to, or `ours` where there is no peer; null for a mere observation.
+    /// The limit for `ratio`, or for `ours` without a peer; null without a goal.
     #[serde(default)]
     pub(super) goal: Option<f64>,
-    /// Whether it does; null without a goal or without a figure.
+    /// True if the goal is met; null without a goal or a figure.
     #[serde(default)]
     pub(super) met: Option<bool>,
-    /// On which side of the goal.
+    /// The kind of the goal: an upper or a lower limit.
     #[serde(default)]
     pub(super) bound: Bound,
-    /// Which of `peers` the peer is.
+    /// The peer's key in `peers`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) against: Option<String>,
-    /// Medians of what was counted on our side.
+    /// Medians of our counters.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) counters: BTreeMap<String, f64>,
-    /// The same on the peer's side.
+    /// Medians of the peer's counters.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) peer_counters: BTreeMap<String, f64>,
-    /// Each figure behind the medians, in the order of the rounds, ours as `ours`.
+    /// The figures of each round by contender; ours are under `ours`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) raw: BTreeMap<String, Vec<f64>>,
-    /// What a reader has to know beside; why it was not measured, if it was not.
+    /// Remarks, such as the reason of a failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) note: Option<String>,
 }
 
-/// What `ours` is called in a row's raw figures.
+/// Key of our figures in `raw`.
 const OURS: &str = "ours";
 
 impl Row {
-    /// A row with our figures alone.
-    pub(super) fn of(measure: &str, store: Option<&str>, unit: &str, ours: &[Take]) -> Self {
-        let values: Vec<f64> = ours.iter().map(|take| take.value).collect();
+    /// A row with our figures only.
+    pub(super) fn of(measure: &str, store: Option<&str>, unit: &str, ours: &[Sample]) -> Self {
+        let values: Vec<f64> = ours.iter().map(|sample| sample.value).collect();
         Self {
             measure: measure.to_owned(),
             store: store.map(str::to_owned),
             rounds: values.len(),
-            ours: median(&values).map(tidy),
+            ours: median(&values).map(rounded),
             unit: unit.to_owned(),
             counters: counters(ours),
             raw: BTreeMap::from([(OURS.to_owned(), values)]),
@@ -114,50 +114,56 @@ impl Row {
         }
     }
 
-    /// A row that could not be measured, and why.
-    pub(super) fn absent(measure: &str, store: Option<&str>, why: impl Into<String>) -> Self {
+    /// A row of a failed measure, with the reason.
+    pub(super) fn failed(measure: &str, store: Option<&str>, why: impl Into<String>) -> Self {
         Self { note: Some(why.into()), ..Self::of(measure, store, "s", &[]) }
     }
 
-    /// With somebody's figures beside; nothing when there are none.
-    pub(super) fn beside(mut self, who: &str, takes: &[Take]) -> Self {
-        let values: Vec<f64> = takes.iter().map(|take| take.value).collect();
+    /// Adds a peer's figures, if there are any.
+    pub(super) fn with_peer(mut self, who: &str, samples: &[Sample]) -> Self {
+        let values: Vec<f64> = samples.iter().map(|sample| sample.value).collect();
         if let Some(median) = median(&values) {
-            self.peers.insert(who.to_owned(), tidy(median));
+            self.peers.insert(who.to_owned(), rounded(median));
             self.raw.insert(who.to_owned(), values);
         }
         self
     }
 
-    /// With a goal for the ratio to `peer`, whose figures go beside.
-    pub(super) fn goal_against(self, peer: &str, takes: &[Take], bound: Bound, goal: f64) -> Self {
-        let mut row = self.beside(peer, takes);
+    /// Adds a peer's figures, and a goal for the ratio to them.
+    pub(super) fn goal_against(
+        self,
+        peer: &str,
+        samples: &[Sample],
+        bound: Bound,
+        goal: f64,
+    ) -> Self {
+        let mut row = self.with_peer(peer, samples);
         row.against = Some(peer.to_owned());
         row.peer = row.peers.get(peer).copied();
-        row.peer_counters = counters(takes);
-        row.ratio = row.ours.zip(row.peer).map(|(ours, peer)| tidy(ours / peer));
+        row.peer_counters = counters(samples);
+        row.ratio = row.ours.zip(row.peer).map(|(ours, peer)| rounded(ours / peer));
         let ratio = row.ratio;
         row.judge(ratio, bound, goal)
     }
 
-    /// With a goal for our figure itself.
+    /// Adds a goal for our own figure.
     pub(super) fn goal(self, bound: Bound, goal: f64) -> Self {
         let ours = self.ours;
         self.judge(ours, bound, goal)
     }
 
-    /// With what a reader has to know beside.
-    pub(super) fn noting(mut self, note: impl Into<String>) -> Self {
+    /// Adds a remark.
+    pub(super) fn with_note(mut self, note: impl Into<String>) -> Self {
         self.note = Some(note.into());
         self
     }
 
-    /// Without a goal: a run that only shows that it works meets none and misses none.
-    pub(super) fn unjudged(self) -> Self {
+    /// Removes the goal, which does not apply to a quick run.
+    pub(super) fn without_goal(self) -> Self {
         Self { goal: None, met: None, ..self }
     }
 
-    /// With the turns that came to nothing: a median of fewer has to say so.
+    /// Adds the failures of single rounds as remarks.
     pub(super) fn with_failures(mut self, failures: &[String]) -> Self {
         if !failures.is_empty() {
             let words = self.note.take().into_iter().chain(failures.iter().cloned());
@@ -178,25 +184,25 @@ impl Row {
 }
 
 /// The median of each counter.
-fn counters(takes: &[Take]) -> BTreeMap<String, f64> {
+fn counters(samples: &[Sample]) -> BTreeMap<String, f64> {
     let mut values: BTreeMap<&String, Vec<f64>> = BTreeMap::new();
-    for (name, value) in takes.iter().flat_map(|take| &take.counters) {
+    for (name, value) in samples.iter().flat_map(|sample| &sample.counters) {
         values.entry(name).or_default().push(*value);
     }
     let medians = values.into_iter().filter_map(|(name, values)| Some((name, median(&values)?)));
-    medians.map(|(name, median)| (name.clone(), tidy(median))).collect()
+    medians.map(|(name, median)| (name.clone(), rounded(median))).collect()
 }
 
-/// One counter of each measurement, as figures of their own.
-pub(super) fn counted(takes: &[Take], counter: &str) -> Vec<Take> {
-    takes
+/// One counter of each sample, as samples of their own.
+pub(super) fn counted(samples: &[Sample], counter: &str) -> Vec<Sample> {
+    samples
         .iter()
-        .filter_map(|take| take.counters.get(counter))
-        .map(|value| Take::of(*value))
+        .filter_map(|sample| sample.counters.get(counter))
+        .map(|value| Sample::of(*value))
         .collect()
 }
 
-/// The middle of `values`, of two middles their mean; `None` of none.
+/// The median of `values`; `None` for an empty slice.
 pub(super) fn median(values: &[f64]) -> Option<f64> {
     let mut sorted = values.to_vec();
     sorted.sort_unstable_by(f64::total_cmp);
@@ -205,8 +211,8 @@ pub(super) fn median(values: &[f64]) -> Option<f64> {
     Some(if sorted.len() % 2 == 1 { upper } else { f64::midpoint(sorted[middle - 1], upper) })
 }
 
-/// Four digits after the point: more would claim what no clock here can tell.
-fn tidy(value: f64) -> f64 {
+/// Rounds to four decimals; more would exceed the clock's precision.
+fn rounded(value: f64) -> f64 {
     (value * 10_000.0).round() / 10_000.0
 }
 
@@ -214,8 +220,8 @@ fn tidy(value: f64) -> f64 {
 mod tests {
     use super::*;
 
-    fn takes(values: &[f64]) -> Vec<Take> {
-        values.iter().map(|value| Take::of(*value)).collect()
+    fn samples(values: &[f64]) -> Vec<Sample> {
+        values.iter().map(|value| Sample::of(*value)).collect()
     }
 
     #[test]
@@ -231,32 +237,34 @@ mod tests {
     }
 
     #[test]
-    fn a_goal_is_met_on_its_own_side() {
-        let row =
-            |ours: f64| Row::of("m", None, "s", &takes(&[ours])).beside("pull", &takes(&[9.0]));
+    fn a_goal_is_met_on_its_side() {
+        let row = |ours: f64| {
+            Row::of("m", None, "s", &samples(&[ours])).with_peer("pull", &samples(&[9.0]))
+        };
         for (ours, bound, goal, met) in [
             (1.0, Bound::Most, 0.5, true),
             (1.1, Bound::Most, 0.5, false),
             (1.0, Bound::Least, 0.5, true),
             (0.9, Bound::Least, 0.5, false),
         ] {
-            let row = row(ours).goal_against("save", &takes(&[2.0]), bound, goal);
+            let row = row(ours).goal_against("save", &samples(&[2.0]), bound, goal);
             assert_eq!(row.met, Some(met), "{row:?}");
             assert_eq!((row.peer, row.ratio), (Some(2.0), Some(ours / 2.0)), "{row:?}");
         }
         let row = row(1.0).goal_against("load", &[], Bound::Most, 0.5);
-        assert_eq!((row.peer, row.ratio, row.met), (None, None, None), "nobody to compare with");
-        assert_eq!(Row::absent("m", None, "no disk").goal(Bound::Most, 1.0).met, None);
+        assert_eq!((row.peer, row.ratio, row.met), (None, None, None), "there is no peer");
+        assert_eq!(Row::failed("m", None, "no disk").goal(Bound::Most, 1.0).met, None);
     }
 
     #[test]
-    fn counters_are_medians_of_what_was_counted() {
-        let counted = |value: f64| Take {
+    fn counters_are_medians_over_the_samples() {
+        let counted = |value: f64| Sample {
             value,
             counters: BTreeMap::from([("cpu_seconds".to_owned(), 2.0 * value)]),
         };
-        let row = Row::of("m", Some("overlay2"), "s", &[counted(1.0), counted(3.0), Take::of(2.0)])
-            .goal_against("save", &[counted(8.0)], Bound::Most, 0.5);
+        let row =
+            Row::of("m", Some("overlay2"), "s", &[counted(1.0), counted(3.0), Sample::of(2.0)])
+                .goal_against("save", &[counted(8.0)], Bound::Most, 0.5);
         assert_eq!(row.ours, Some(2.0));
         assert_eq!(row.counters["cpu_seconds"], 4.0);
         assert_eq!(row.peer_counters["cpu_seconds"], 16.0);
@@ -264,9 +272,9 @@ mod tests {
 
     #[test]
     fn a_line_has_the_fields_that_scripts_read() {
-        let row = Row::of("cold-1", Some("overlay2"), "s", &takes(&[1.0])).goal_against(
+        let row = Row::of("cold-1", Some("overlay2"), "s", &samples(&[1.0])).goal_against(
             "save | load",
-            &takes(&[4.0]),
+            &samples(&[4.0]),
             Bound::Most,
             0.5,
         );

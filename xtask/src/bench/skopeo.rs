@@ -1,4 +1,4 @@
-//! A peer: skopeo, from engine to engine.
+//! A peer: skopeo, which copies from engine to engine.
 
 use anyhow::{Context as _, Result};
 
@@ -6,14 +6,14 @@ use super::Bench;
 use super::docker::Docker;
 use crate::setup;
 
-/// Copies the images that are its arguments one after the other, as a script does.
+/// Copies the images given as arguments, one after another.
 const SCRIPT: &str = "set -e; from=$1; into=$2; shift 2
 for image; do
     skopeo --insecure-policy copy --quiet --src-daemon-host \"$from\" --dest-daemon-host \"$into\" \
 \"docker-daemon:$image\" \"docker-daemon:$image\"
 done";
 
-/// A skopeo in a container that sees the host's processes, and by them every engine's socket.
+/// A skopeo in a container that sees the host's processes, and through them every engine's socket.
 #[derive(Debug)]
 pub(super) struct Skopeo {
     runner: Docker,
@@ -21,24 +21,24 @@ pub(super) struct Skopeo {
 }
 
 impl Skopeo {
-    /// Makes its image, from the range image `from`, where there is none yet.
+    /// Builds its image from the range image `from`, unless it exists.
     ///
     /// # Errors
-    /// When it cannot be made.
+    /// The build fails.
     pub(super) async fn ready(bench: &Bench, from: &str) -> Result<Self> {
         let from = from.to_owned();
         let image = tokio::task::spawn_blocking(move || setup::skopeo_image(&from)).await;
-        let image = image.context("making skopeo's image")??;
+        let image = image.context("building skopeo's image")??;
         Ok(Self { runner: Docker::at(bench.host()), image })
     }
 
     /// Copies `images`.
     ///
     /// # Errors
-    /// What skopeo says.
+    /// Skopeo fails.
     pub(super) async fn copy(&self, from: &Docker, into: &Docker, images: &[String]) -> Result<()> {
         let (from, into) = (seen_inside(from), seen_inside(into));
-        // To look into another process's root is to be able to trace it.
+        // Access to another process's root needs the right to trace it.
         let sees = ["--pid=host", "--cap-add=SYS_PTRACE", "--security-opt=apparmor=unconfined"];
         let run = ["run", "--rm", "--network=host", "--label", setup::LABEL];
         let program = ["--entrypoint", "sh", &self.image, "-c", SCRIPT, "skopeo", &from, &into];
@@ -47,7 +47,7 @@ impl Skopeo {
     }
 }
 
-/// The address of an engine's socket for who sees our processes, and not our files.
+/// The address of an engine's socket for a container that sees our processes but not our files.
 fn seen_inside(engine: &Docker) -> String {
     match engine.host.strip_prefix("unix://") {
         Some(socket) if !socket.starts_with("/proc/") => {

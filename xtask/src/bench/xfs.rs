@@ -1,5 +1,4 @@
-//! An engine of its own on XFS, where a copy of a file shares the file's blocks: on a loop device, for
-//! machines whose own file system cannot do that.
+//! A separate engine on XFS on a loop device, for machines whose file system has no reflinks.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,17 +9,17 @@ use anyhow::{Context as _, Result, ensure};
 use tokio::process::{Child, Command};
 
 use super::docker::{Docker, save_load};
-use super::site::remove;
+use super::testbed::remove;
 use crate::setup;
 
-/// The file system's size in bytes; its file has holes where nothing was written.
+/// Size of the file system in bytes. Its file is sparse.
 const SIZE: u64 = 24 << 30;
 
-/// How long the engine may take until it answers, and to stop.
-const UP: Duration = Duration::from_secs(60);
-const STOP: Duration = Duration::from_secs(30);
+/// Timeouts for the engine to start and to stop.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The engine, on its file system.
+/// The engine with its file system.
 #[derive(Debug)]
 pub(super) struct XfsEngine {
     folder: PathBuf,
@@ -29,10 +28,10 @@ pub(super) struct XfsEngine {
 }
 
 impl XfsEngine {
-    /// Makes the file system, and starts the engine with `image` of the engine `from`.
+    /// Makes the file system, and starts the engine with `image` from the engine `from`.
     ///
     /// # Errors
-    /// When this machine cannot: no loop device, no XFS in the kernel, or no room.
+    /// The machine has no loop device, no XFS in the kernel, or too little disk space.
     pub(super) async fn start(folder: &Path, from: &Docker, image: &str) -> Result<Self> {
         clear(folder)?;
         let folder = folder.join("xfs");
@@ -68,7 +67,7 @@ impl XfsEngine {
             self.docker.run(&["version", "--format", "{{.Server.Version}}"]).await
         {
             let log = self.folder.join("log");
-            ensure!(started.elapsed() < UP, "{error:#}; see {}", log.display());
+            ensure!(started.elapsed() < START_TIMEOUT, "{error:#}; see {}", log.display());
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         Ok(())
@@ -76,20 +75,21 @@ impl XfsEngine {
 }
 
 impl Drop for XfsEngine {
-    /// Stops it, and removes all that it had.
+    /// Stops the engine and removes its files.
     fn drop(&mut self) {
         let id = self.process.id().and_then(|id| i32::try_from(id).ok());
         if let Some(pid) = id.and_then(rustix::process::Pid::from_raw) {
-            // An error means that it has ended.
+            // An error means that it has ended already.
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
         }
         let asked = Instant::now();
-        while matches!(self.process.try_wait(), Ok(None)) && asked.elapsed() < STOP {
+        while matches!(self.process.try_wait(), Ok(None)) && asked.elapsed() < STOP_TIMEOUT {
             std::thread::sleep(Duration::from_millis(50));
         }
         if let Err(error) = unmount(&self.folder) {
-            // The next bench tries again.
-            eprintln!("the file system of the engine on XFS stays: {error:#}");
+            eprintln!(
+                "could not remove the XFS engine's file system, the next bench tries again: {error:#}"
+            );
         }
     }
 }
@@ -100,7 +100,7 @@ fn spawn(folder: &Path, host: &str) -> Result<Child> {
     let log = fs::File::create(folder.join("log")).context("opening an engine's log")?;
     let errors = log.try_clone().context("opening an engine's log")?;
     let flag = |name: &str, path: &str| format!("--{name}={}", folder.join(path).display());
-    // Asked to end when we are: it takes its containerd with it.
+    // With `--pdeathsig` the engine ends with this process, and its containerd with the engine.
     let mut command = Command::from(setup::command("setpriv")?);
     command
         .args(["--pdeathsig", "TERM", "dockerd", "--host", host])
@@ -116,12 +116,12 @@ fn spawn(folder: &Path, host: &str) -> Result<Child> {
         .context("starting an engine on XFS")
 }
 
-/// Takes away what a bench that was killed left in its `folder`.
+/// Removes what a killed bench left in its `folder`.
 pub(super) fn clear(folder: &Path) -> Result<()> {
     unmount(&folder.join("xfs"))
 }
 
-/// Takes the file system away, and its folder.
+/// Unmounts the file system and removes its folder.
 fn unmount(folder: &Path) -> Result<()> {
     let disk = folder.join("disk");
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();

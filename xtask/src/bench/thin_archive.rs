@@ -1,6 +1,6 @@
-//! A thin archive made by hand from `docker save`'s: all layers named, the uppermost alone inside.
+//! A thin archive made from the archive of `docker save`: it lists all layers and contains the top one.
 //!
-//! It is what an engine's own `load` could at best be given: both layouts in one, so that it loads
+//! It is the smallest archive that an engine's own `load` accepts. It has both layouts, and so loads
 //! on either image store (docs/engines.md).
 
 use std::collections::BTreeMap;
@@ -21,19 +21,19 @@ struct Saved {
     layers: Vec<String>,
 }
 
-/// What an entry of an archive is.
+/// An entry of an archive.
 #[derive(Clone, Debug)]
 enum Entry {
-    /// So many bytes.
+    /// A file with this size in bytes.
     File(u64),
-    /// Another name for an entry.
+    /// A link to another entry.
     Link(String),
 }
 
-/// Makes the archive `thin` of `image`, with its uppermost layer alone, from the whole one.
+/// Makes the archive `thin` of `image`, with only its top layer, from the complete archive `whole`.
 ///
 /// # Errors
-/// When `whole` is no archive of that one image.
+/// `whole` is not an archive of that one image.
 pub(super) fn archive(whole: &Path, image: &str, thin: &Path) -> Result<()> {
     make(whole, image, thin)
         .with_context(|| format!("making a thin archive of {}", whole.display()))
@@ -42,7 +42,7 @@ pub(super) fn archive(whole: &Path, image: &str, thin: &Path) -> Result<()> {
 fn make(whole: &Path, name: &str, thin: &Path) -> Result<()> {
     let entries = entries(whole)?;
     let saved: Vec<Saved> = serde_json::from_slice(&read(whole, "manifest.json")?)?;
-    let saved = saved.first().context("its manifest.json names no image")?;
+    let saved = saved.first().context("its manifest.json lists no image")?;
     let config = read(whole, &saved.config)?;
     let places: Vec<(&str, u64)> = saved
         .layers
@@ -74,8 +74,8 @@ fn make(whole: &Path, name: &str, thin: &Path) -> Result<()> {
     Ok(out.into_inner()?.sync_all()?)
 }
 
-/// Where the bytes of `layer` are, and how many: engines before 25 save a layer that is there
-/// already as a link to it.
+/// The entry with the bytes of `layer`, and its size. Engines before 25 save a repeated layer as a
+/// link.
 fn place<'a>(entries: &'a BTreeMap<String, Entry>, layer: &'a str) -> Option<(&'a str, u64)> {
     match entries.get(layer)? {
         Entry::File(size) => Some((layer, *size)),
@@ -100,7 +100,7 @@ fn entries(archive: &Path) -> Result<BTreeMap<String, Entry>> {
     Ok(entries)
 }
 
-/// The entry that a link at `name` leads to: `../<id>/layer.tar`, from one folder below the root.
+/// The target of a link at `name`, such as `../<id>/layer.tar` from one folder below the root.
 fn absolute(name: &str, target: &str) -> String {
     match target.strip_prefix("../") {
         Some(rest) => rest.to_owned(),
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_uppermost_layer_is_inside_and_all_are_named() {
+    fn only_the_top_layer_is_inside_and_all_are_listed() {
         let folder = tempfile::tempdir().unwrap();
         let (whole, thin) = (folder.path().join("whole.tar"), folder.path().join("thin.tar"));
         let digests = [transfer::Digest::of(b"base"), transfer::Digest::of(b"top")];

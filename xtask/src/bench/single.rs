@@ -1,25 +1,25 @@
-//! One live range: filled cold, asked again when nothing changed, and given one more layer.
+//! One live range: a cold sync, syncs without changes, and a sync of one more layer.
 //!
 //! ```text
 //! for each round, in turn:
 //!   ours          fresh range ► sync cold ► sync again × 5 ► sync + 21 MB ► load + 21 MB (the engine's own)
 //!   save | load   fresh range ► save | load ► the same again
 //!   registry      fresh range ► pull of all images at once
-//!   skopeo        fresh range ► copy of one image after the other
+//!   skopeo        fresh range ► copy, one image after another
 //! ```
 
 use anyhow::Result;
 
 use super::docker::save_load;
-use super::layer::TopLayers;
 use super::registry::Registry;
-use super::row::{Book, Bound, Row};
-use super::site::{Site, names};
+use super::row::{Bound, Row, Samples};
 use super::skopeo::Skopeo;
+use super::testbed::{Testbed, names};
+use super::top_layer::TopLayers;
 use super::{Bench, Measure};
 use crate::setup::Store;
 
-/// What the goals are about.
+/// The peer of most goals.
 pub(super) const SAVE_LOAD: &str = "save | load";
 
 /// The other peers.
@@ -28,13 +28,13 @@ const PULL: &str = "registry pull";
 const PUSH: &str = "registry push, once";
 const SKOPEO: &str = "skopeo copy";
 
-/// The engine's own load of an archive with the one layer.
+/// The engine's own load of an archive with only that layer.
 const THIN_LOAD: &str = "load of that layer";
 
-/// How often a range is asked again: each takes a tenth of a second.
-const ASKED: usize = 5;
+/// Number of syncs without changes per round. Each takes a tenth of a second.
+const UNCHANGED_SYNCS: usize = 5;
 
-/// The most that a cold range may take of what `save | load` takes.
+/// Highest ratio of a cold range to `save | load`.
 fn cold_goal(store: Store) -> f64 {
     match store {
         Store::Overlay2 => 0.50,
@@ -42,7 +42,7 @@ fn cold_goal(store: Store) -> f64 {
     }
 }
 
-/// Who takes part.
+/// A way to fill a range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Contender {
     Ours,
@@ -51,13 +51,13 @@ enum Contender {
     Skopeo,
 }
 
-/// Measures all of it on one store.
+/// Measures everything on one store.
 pub(super) async fn run(bench: &Bench, store: Store) -> Result<Vec<Row>> {
-    let mut book = Book::default();
+    let mut samples = Samples::default();
     let cold = bench.wants(Measure::Cold);
     let registry = if cold { Some(bench.registry().await?) } else { None };
     if let Some(registry) = registry {
-        book.note(PUSH, registry.push.clone());
+        samples.add(PUSH, registry.push.clone());
     }
     let mut contenders = vec![Contender::Ours];
     if cold || bench.wants(Measure::Unchanged) {
@@ -67,13 +67,13 @@ pub(super) async fn run(bench: &Bench, store: Store) -> Result<Vec<Row>> {
     let mut skopeo = None;
     if cold {
         contenders.push(Contender::Registry);
-        // Of one release for both stores: the older engine's.
+        // Both stores use the same skopeo, from the older engine's release.
         match Skopeo::ready(bench, bench.range_image(Store::Overlay2)?).await {
             Ok(ready) => {
                 contenders.push(Contender::Skopeo);
                 skopeo = Some(ready);
             }
-            Err(error) => refusals.push(bench.failed(SKOPEO, &error)),
+            Err(error) => refusals.push(bench.report_failure(SKOPEO, &error)),
         }
     }
     let layers = if bench.wants(Measure::TopLayer) {
@@ -86,14 +86,14 @@ pub(super) async fn run(bench: &Bench, store: Store) -> Result<Vec<Row>> {
         for contender in contenders.clone() {
             bench.say(&format!("round {} of {}, {store}: {contender:?}", round + 1, bench.rounds));
             let done = match contender {
-                Contender::Ours => ours(bench, store, round, layers.as_ref(), &mut book).await,
-                Contender::SaveLoad => by_save_load(bench, store, &mut book).await,
-                Contender::Registry => by_registry(bench, store, registry, &mut book).await,
-                Contender::Skopeo => by_skopeo(bench, store, skopeo.as_ref(), &mut book).await,
+                Contender::Ours => ours(bench, store, round, layers.as_ref(), &mut samples).await,
+                Contender::SaveLoad => by_save_load(bench, store, &mut samples).await,
+                Contender::Registry => by_registry(bench, store, registry, &mut samples).await,
+                Contender::Skopeo => by_skopeo(bench, store, skopeo.as_ref(), &mut samples).await,
             };
             let Err(error) = done else { continue };
-            let words = bench.failed(&format!("{contender:?}"), &error);
-            // An engine that a peer does not understand is not understood in any round.
+            let words = bench.report_failure(&format!("{contender:?}"), &error);
+            // A skopeo that cannot talk to an engine fails in every round.
             if contender == Contender::Skopeo {
                 contenders.retain(|contender| *contender != Contender::Skopeo);
                 refusals.push(words);
@@ -105,7 +105,7 @@ pub(super) async fn run(bench: &Bench, store: Store) -> Result<Vec<Row>> {
     if let Some(layers) = layers {
         layers.end(bench).await?;
     }
-    let rows = rows(bench, store, &book, &refusals).into_iter();
+    let rows = rows(bench, store, &samples, &refusals).into_iter();
     Ok(rows.map(|row| row.with_failures(&failures)).collect())
 }
 
@@ -114,98 +114,99 @@ async fn ours(
     store: Store,
     round: usize,
     layers: Option<&TopLayers>,
-    book: &mut Book,
+    samples: &mut Samples,
 ) -> Result<()> {
-    let site = Site::start(bench, 1).await?;
-    let ranges = site.up(bench.range_image(store)?, &names("alone", 1)?).await?;
+    let testbed = Testbed::start(bench, 1).await?;
+    let ranges = testbed.up(bench.range_image(store)?, &names("single", 1)?).await?;
     let images = &bench.images;
-    book.note("cold", site.timed(&ranges, site.sync(&ranges, images)).await?);
-    for _ in 0..ASKED {
-        book.note("unchanged", site.timed(&ranges, site.sync(&ranges, images)).await?);
+    samples.add("cold", testbed.timed(&ranges, testbed.sync(&ranges, images)).await?);
+    for _ in 0..UNCHANGED_SYNCS {
+        samples.add("unchanged", testbed.timed(&ranges, testbed.sync(&ranges, images)).await?);
     }
     if let Some(layers) = layers {
         let engine = &ranges[0].engine;
-        // Who goes first finds the same base: neither layer is on the other.
+        // The order does not matter: neither layer builds on the other.
         let (by_sync, by_load) = layers.of(round);
         let wanted = [by_sync.to_owned()];
         if round.is_multiple_of(2) {
-            book.note("top layer", site.timed(&ranges, site.sync(&ranges, &wanted)).await?);
+            samples.add("top layer", testbed.timed(&ranges, testbed.sync(&ranges, &wanted)).await?);
         }
-        book.note(THIN_LOAD, site.timed(&ranges, by_load.load(engine)).await?);
+        samples.add(THIN_LOAD, testbed.timed(&ranges, by_load.load(engine)).await?);
         if !round.is_multiple_of(2) {
-            book.note("top layer", site.timed(&ranges, site.sync(&ranges, &wanted)).await?);
+            samples.add("top layer", testbed.timed(&ranges, testbed.sync(&ranges, &wanted)).await?);
         }
         engine.must_have(&[by_sync.to_owned(), by_load.image.clone()]).await?;
     }
-    site.end().await
+    testbed.end().await
 }
 
-async fn by_save_load(bench: &Bench, store: Store, book: &mut Book) -> Result<()> {
-    let site = Site::start(bench, 1).await?;
-    let ranges = site.up(bench.range_image(store)?, &names("alone", 1)?).await?;
+async fn by_save_load(bench: &Bench, store: Store, samples: &mut Samples) -> Result<()> {
+    let testbed = Testbed::start(bench, 1).await?;
+    let ranges = testbed.up(bench.range_image(store)?, &names("single", 1)?).await?;
     let engine = &ranges[0].engine;
     for who in [SAVE_LOAD, AGAIN] {
-        let take = site.timed(&ranges, save_load(&site.host, engine, &bench.images)).await?;
-        book.note(who, take);
+        let sample =
+            testbed.timed(&ranges, save_load(&testbed.host, engine, &bench.images)).await?;
+        samples.add(who, sample);
         engine.must_have(&bench.images).await?;
         if !bench.wants(Measure::Unchanged) {
             break;
         }
     }
-    site.end().await
+    testbed.end().await
 }
 
 async fn by_registry(
     bench: &Bench,
     store: Store,
     registry: Option<&Registry>,
-    book: &mut Book,
+    samples: &mut Samples,
 ) -> Result<()> {
     let Some(registry) = registry else { return Ok(()) };
-    let site = Site::start(bench, 1).await?;
-    let ranges = site.up(bench.range_image(store)?, &names("alone", 1)?).await?;
-    let served = registry.beside(&ranges[0]).await?;
-    book.note(PULL, site.timed(&ranges, served.pull(&ranges[0].engine)).await?);
-    site.end().await
+    let testbed = Testbed::start(bench, 1).await?;
+    let ranges = testbed.up(bench.range_image(store)?, &names("single", 1)?).await?;
+    let served = registry.serve_in(&ranges[0]).await?;
+    samples.add(PULL, testbed.timed(&ranges, served.pull(&ranges[0].engine)).await?);
+    testbed.end().await
 }
 
 async fn by_skopeo(
     bench: &Bench,
     store: Store,
     skopeo: Option<&Skopeo>,
-    book: &mut Book,
+    samples: &mut Samples,
 ) -> Result<()> {
     let Some(skopeo) = skopeo else { return Ok(()) };
-    let site = Site::start(bench, 1).await?;
-    let ranges = site.up(bench.range_image(store)?, &names("alone", 1)?).await?;
+    let testbed = Testbed::start(bench, 1).await?;
+    let ranges = testbed.up(bench.range_image(store)?, &names("single", 1)?).await?;
     let engine = &ranges[0].engine;
-    let copied = site.timed(&ranges, skopeo.copy(&site.host, engine, &bench.images)).await;
-    if let Ok(take) = &copied {
+    let copied = testbed.timed(&ranges, skopeo.copy(&testbed.host, engine, &bench.images)).await;
+    if let Ok(sample) = &copied {
         engine.must_have(&bench.images).await?;
-        book.note(SKOPEO, take.clone());
+        samples.add(SKOPEO, sample.clone());
     }
-    site.end().await?;
+    testbed.end().await?;
     copied.map(drop)
 }
 
-fn rows(bench: &Bench, store: Store, book: &Book, refusals: &[String]) -> Vec<Row> {
+fn rows(bench: &Bench, store: Store, samples: &Samples, refusals: &[String]) -> Vec<Row> {
     let name = store.to_string();
-    let row = |measure: &str, who: &str| Row::of(measure, Some(&name), "s", book.takes(who));
+    let row = |measure: &str, who: &str| Row::of(measure, Some(&name), "s", samples.of(who));
     let mut rows = Vec::new();
     if bench.wants(Measure::Cold) {
         let mut cold = row("cold-1", "cold");
         for peer in [PULL, PUSH, SKOPEO] {
-            cold = cold.beside(peer, book.takes(peer));
+            cold = cold.with_peer(peer, samples.of(peer));
         }
         let goal = cold_goal(store);
-        cold = cold.goal_against(SAVE_LOAD, book.takes(SAVE_LOAD), Bound::Most, goal);
+        cold = cold.goal_against(SAVE_LOAD, samples.of(SAVE_LOAD), Bound::Most, goal);
         rows.push(cold.with_failures(refusals));
     }
     if bench.wants(Measure::Unchanged) {
         rows.push(row("unchanged-4", "unchanged").goal(Bound::Most, 0.15));
         rows.push(row("unchanged-4-again", "unchanged").goal_against(
             AGAIN,
-            book.takes(AGAIN),
+            samples.of(AGAIN),
             Bound::Most,
             0.01,
         ));
@@ -213,7 +214,7 @@ fn rows(bench: &Bench, store: Store, book: &Book, refusals: &[String]) -> Vec<Ro
     if bench.wants(Measure::TopLayer) {
         rows.push(row("top-layer", "top layer").goal_against(
             THIN_LOAD,
-            book.takes(THIN_LOAD),
+            samples.of(THIN_LOAD),
             Bound::Most,
             1.5,
         ));

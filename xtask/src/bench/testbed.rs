@@ -1,7 +1,7 @@
-//! A host agent with an empty store, and fresh ranges: what every measurement begins with.
+//! The start of every measurement: a host agent with an empty store, and fresh ranges.
 //!
-//! Peers are measured in the same ranges, so that both sides find the same cold engine; the agents
-//! beside it idle meanwhile.
+//! Peers use the same ranges, so that both sides have the same cold engine. The agents are idle
+//! meanwhile.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -19,114 +19,118 @@ use range::{
 use tokio::process::{Child, Command};
 
 use super::docker::Docker;
-use super::row::Take;
+use super::row::Sample;
 use super::{Bench, process};
 use crate::range::told;
 
-/// The label and prefix of all that a bench makes in an engine.
+/// Project label and name prefix of everything that a bench makes in an engine.
 pub(super) const PROJECT: &str = "longshore-bench";
 
-/// How long a host agent may take until it answers.
-const AGENT_UP: Duration = Duration::from_secs(20);
+/// Timeout for a host agent to answer.
+const START_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// The program whose processes in a range are the dind agent's.
+/// The dind agent's program name.
 const DIND_AGENT: &str = "longshore-dind-agent";
 
-/// How often a range's removal is tried.
+/// Number of attempts to remove a range.
 const CLEAR_TRIES: usize = 5;
 
-/// Rest between the last write to disk and the clock's start: engines tidy up after themselves.
+/// Pause between the last write to disk and the start of the clock, while engines clean up.
 const REST: Duration = Duration::from_millis(500);
 
 /// A host agent and the ranges of this bench.
 #[derive(Debug)]
-pub(super) struct Site {
-    /// The engine that images come from.
+pub(super) struct Testbed {
+    /// The engine that has the images.
     pub(super) host: Docker,
     ranges: Ranges,
-    /// Ends with this value.
+    /// The host agent, killed on drop.
     agent: Child,
     folder: PathBuf,
     runner: Docker,
     host_engine: Option<i32>,
 }
 
-/// What ranges stand on.
+/// Settings that differ between measurements.
 #[derive(Clone, Debug)]
-pub(super) struct Ground {
+pub(super) struct Conditions {
     /// The engine that runs them.
     pub(super) runner: String,
-    /// Their network; that engine's default when absent.
+    /// Their network; `None` for that engine's default.
     pub(super) network: Option<String>,
-    /// The way into their own engines.
+    /// The load method of their own engines.
     pub(super) load_way: LoadWay,
 }
 
-impl Ground {
-    /// The engine that images come from, and everything as it is by itself.
+impl Conditions {
+    /// The engine that has the images, with default settings.
     pub(super) fn of(bench: &Bench) -> Self {
         Self { runner: bench.host().to_owned(), network: None, load_way: LoadWay::Auto }
     }
 }
 
-/// A range that is up.
+/// A running range.
 #[derive(Clone, Debug)]
-pub(super) struct Inside {
+pub(super) struct RunningRange {
     pub(super) name: RangeName,
-    /// The first process in its container, as the host numbers it.
+    /// The host's process ID of the first process in its container.
     pub(super) pid: i32,
-    /// Its own engine, through its socket: nothing stands between, as nothing does for us.
+    /// Its engine, reached directly through its socket.
     pub(super) engine: Docker,
-    /// The volume that its engine keeps everything in.
+    /// The volume with all of its engine's data.
     data: PathBuf,
 }
 
-impl Site {
-    /// Starts a host agent whose store is empty, for as many ranges at once; what an earlier one left
-    /// is removed first.
+impl Testbed {
+    /// Starts a host agent with an empty store, for up to `at_once` concurrent ranges. Removes the
+    /// remains of earlier ones first.
     pub(super) async fn start(bench: &Bench, at_once: usize) -> Result<Self> {
-        Self::on(bench, at_once, Ground::of(bench)).await
+        Self::on(bench, at_once, Conditions::of(bench)).await
     }
 
-    /// As [`Site::start`], elsewhere or otherwise.
-    pub(super) async fn on(bench: &Bench, at_once: usize, ground: Ground) -> Result<Self> {
+    /// Starts a host agent as [`Testbed::start`] does, under these conditions.
+    pub(super) async fn on(bench: &Bench, at_once: usize, conditions: Conditions) -> Result<Self> {
         let folder = bench.folder.join("host");
         let endpoint = format!("unix://{}", folder.join("admin.sock").display());
         let settings = Settings {
             project: PROJECT.to_owned(),
             concurrency: at_once.max(1),
-            load_way: ground.load_way,
-            network: ground.network,
+            load_way: conditions.load_way,
+            network: conditions.network,
             locks: bench.folder.join("locks"),
-            ..Settings::new(&ground.runner, &endpoint, &bench.agents.dind_agent)
+            ..Settings::new(&conditions.runner, &endpoint, &bench.agents.dind_agent)
         };
         let ranges = Ranges::connect(settings).await.map_err(|error| told(&error))?;
         remove(&folder)?;
         let agent = host_agent(bench, &folder)?;
-        let site = Self {
+        let testbed = Self {
             host: Docker::at(&bench.machine.docker_host),
             ranges,
             agent,
-            runner: Docker::at(ground.runner),
+            runner: Docker::at(conditions.runner),
             host_engine: process::listener(socket(&bench.machine.docker_host)),
             folder,
         };
-        site.answers().await?;
-        site.clear(&Selection::All).await?;
-        Ok(site)
+        testbed.answers().await?;
+        testbed.clear(&Selection::All).await?;
+        Ok(testbed)
     }
 
-    /// Brings empty ranges up.
-    pub(super) async fn up(&self, range_image: &str, names: &[RangeName]) -> Result<Vec<Inside>> {
+    /// Starts empty ranges.
+    pub(super) async fn up(
+        &self,
+        range_image: &str,
+        names: &[RangeName],
+    ) -> Result<Vec<RunningRange>> {
         self.up_with(range_image, names, &[]).await?;
         let mut inside = Vec::new();
         for name in names {
-            inside.push(self.inside(name).await?);
+            inside.push(self.running(name).await?);
         }
         Ok(inside)
     }
 
-    /// Brings ranges up with these images.
+    /// Starts ranges with these images.
     pub(super) async fn up_with(
         &self,
         range_image: &str,
@@ -145,26 +149,27 @@ impl Site {
         Ok(report)
     }
 
-    /// Removes these ranges, and leaves all else.
+    /// Removes these ranges only.
     pub(super) async fn down(&self, names: &[RangeName]) -> Result<()> {
         settle().await?;
         self.clear(&Selection::Names(names.to_vec())).await
     }
 
-    /// Brings `images` into ranges that are up, all of them at once.
-    pub(super) async fn sync(&self, ranges: &[Inside], images: &[String]) -> Result<()> {
+    /// Syncs `images` into all these ranges at once.
+    pub(super) async fn sync(&self, ranges: &[RunningRange], images: &[String]) -> Result<()> {
         let selection = Selection::Names(ranges.iter().map(|range| range.name.clone()).collect());
         let observer = Arc::new(|_: RangeEvent| {});
         let report = self.ranges.sync(&selection, &references(images)?, observer).await;
         whole(&report.map_err(|error| told(&error))?)
     }
 
-    /// Takes the time of `work`, with the disk at rest before, and counts what everybody used.
+    /// Measures the time of `work`, which starts with an idle disk, and the resources of all
+    /// processes.
     pub(super) async fn timed(
         &self,
-        ranges: &[Inside],
+        ranges: &[RunningRange],
         work: impl Future<Output = Result<()>>,
-    ) -> Result<Take> {
+    ) -> Result<Sample> {
         settle().await?;
         let before = self.counted(ranges).await?;
         let started = Instant::now();
@@ -175,19 +180,19 @@ impl Site {
             *count -= before.get(name).copied().unwrap_or_default();
         }
         counters.extend(self.levels(ranges).await?);
-        Ok(Take { value, counters })
+        Ok(Sample { value, counters })
     }
 
     /// Removes all ranges, and ends the host agent.
     pub(super) async fn end(mut self) -> Result<()> {
-        // What is still on its way to the disk would only be waited for by whoever removes it.
+        // Removal would wait for pending writes anyway.
         settle().await?;
         self.clear(&Selection::All).await?;
         self.agent.kill().await.context("ending the host agent")?;
         remove(&self.folder)
     }
 
-    /// Removes ranges; an engine whose disk is busy for longer than it may is asked again.
+    /// Removes ranges, with several attempts, since an engine times out while its disk is busy.
     async fn clear(&self, selection: &Selection) -> Result<()> {
         let mut error = None;
         for _ in 0..CLEAR_TRIES {
@@ -199,11 +204,11 @@ impl Site {
                 break;
             }
         }
-        error.map_or(Ok(()), |error| bail!("a range is not removed: {error}"))
+        error.map_or(Ok(()), |error| bail!("a range could not be removed: {error}"))
     }
 
-    /// What grows, by name.
-    async fn counted(&self, ranges: &[Inside]) -> Result<BTreeMap<String, f64>> {
+    /// Counters, by name.
+    async fn counted(&self, ranges: &[RunningRange]) -> Result<BTreeMap<String, f64>> {
         let stats = self.admin()?.stats().await.context("asking the host agent")?;
         let mut counted = BTreeMap::new();
         let mut count = |name: &str, value: f64| counted.insert(name.to_owned(), value);
@@ -229,8 +234,8 @@ impl Site {
         Ok(counted)
     }
 
-    /// What has a level, by name.
-    async fn levels(&self, ranges: &[Inside]) -> Result<BTreeMap<String, f64>> {
+    /// Gauges (peaks and disk usage), by name.
+    async fn levels(&self, ranges: &[RunningRange]) -> Result<BTreeMap<String, f64>> {
         let stats = self.admin()?.stats().await.context("asking the host agent")?;
         let mut peak: u64 = 0;
         let mut disk = process::disk_bytes(&self.folder);
@@ -248,21 +253,21 @@ impl Site {
         ]))
     }
 
-    /// A range that is up.
-    pub(super) async fn inside(&self, name: &RangeName) -> Result<Inside> {
+    /// Looks up a running range.
+    pub(super) async fn running(&self, name: &RangeName) -> Result<RunningRange> {
         let container = format!("{PROJECT}-{name}");
         let template = "{{.State.Pid}} {{range .Mounts}}\
                         {{if eq .Destination \"/var/lib/docker\"}}{{.Source}}{{end}}{{end}}";
-        let said = self.runner.run(&["inspect", "--format", template, &container]).await?;
-        let (pid, data) = said.split_once(' ').context("docker inspect says no more")?;
-        let pid = pid.parse().context("docker inspect tells no process")?;
+        let output = self.runner.run(&["inspect", "--format", template, &container]).await?;
+        let (pid, data) = output.split_once(' ').context("docker inspect printed no mount")?;
+        let pid = pid.parse().context("docker inspect printed no process ID")?;
         let engine = Docker::at(format!("unix:///proc/{pid}/root/run/docker.sock"));
-        Ok(Inside { name: name.clone(), pid, engine, data: PathBuf::from(data) })
+        Ok(RunningRange { name: name.clone(), pid, engine, data: PathBuf::from(data) })
     }
 
     fn agent_pid(&self) -> Result<i32> {
         let id = self.agent.id().context("the host agent has ended")?;
-        i32::try_from(id).context("a process's number")
+        i32::try_from(id).context("converting the host agent's process ID")
     }
 
     fn agent_endpoint(&self, range: &RangeName) -> String {
@@ -278,8 +283,8 @@ impl Site {
         let started = Instant::now();
         while let Err(error) = self.admin()?.stats().await {
             ensure!(
-                started.elapsed() < AGENT_UP,
-                "the host agent does not answer, its log is {}: {error}",
+                started.elapsed() < START_TIMEOUT,
+                "the host agent does not answer (see its log, {}): {error}",
                 self.folder.with_extension("log").display()
             );
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -288,15 +293,16 @@ impl Site {
     }
 }
 
-/// `name-turn-1` to `name-turn-count`, another turn at each call: on ext4 a volume's place comes from
-/// its name, and where one was just removed, files are slow to make.
+/// Names `prefix-turn-1` to `prefix-turn-count`, with a new turn for each call. On ext4 a volume's
+/// position on the disk depends on its name, and files are slow to create where a volume was just
+/// removed.
 pub(super) fn names(prefix: &str, count: usize) -> Result<Vec<RangeName>> {
     static TURN: AtomicUsize = AtomicUsize::new(1);
     let turn = TURN.fetch_add(1, Ordering::Relaxed);
     range::numbered(&format!("{prefix}-{turn}"), count).context("naming ranges")
 }
 
-/// Waits until all that was written is on disk.
+/// Waits until all writes are on disk.
 pub(super) async fn settle() -> Result<()> {
     tokio::task::spawn_blocking(rustix::fs::sync).await.context("syncing the file systems")?;
     tokio::time::sleep(REST).await;
@@ -312,7 +318,7 @@ fn host_agent(bench: &Bench, folder: &Path) -> Result<Child> {
     fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
     let log = folder.with_extension("log");
     let log = fs::File::create(&log).with_context(|| format!("creating {}", log.display()))?;
-    // Whoever is killed leaves no agent behind.
+    // With `--pdeathsig` the agent ends even if this process is killed.
     let mut command = Command::from(crate::setup::command("setpriv")?);
     command
         .args(["--pdeathsig", "TERM"])
@@ -342,7 +348,7 @@ fn whole(report: &Report) -> Result<()> {
     Ok(())
 }
 
-/// Removes a folder; one that is not there is no error.
+/// Removes a folder, if it exists.
 pub(super) fn remove(folder: &Path) -> Result<()> {
     match fs::remove_dir_all(folder) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

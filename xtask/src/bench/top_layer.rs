@@ -1,5 +1,4 @@
-//! One more layer of 21 MB on an image that a range has: images with such a layer, and the thinnest
-//! archive of each, which the engine's own `load` takes.
+//! Images with one more layer of 21 MB, and for the engine's own `load` an archive with only that layer.
 
 use std::fs;
 use std::io::Read as _;
@@ -8,18 +7,17 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 
 use super::docker::Docker;
-use super::{Bench, thin};
+use super::{Bench, thin_archive};
 use crate::setup::Store;
 
-/// The image below the layer, by a word of its name; the first where there is none of it.
+/// Part of the name of the base image; without a match, the first image is the base.
 const BASE: &str = "node";
 
-/// The layer: so many files of 1 MB of noise.
+/// The layer: files with 1 MB of noise each.
 const FILES: usize = 21;
 const FILE_BYTES: u64 = 1_000_000;
 
-/// For each round an image to bring in by us and one for the engine's own load: no layer is ever
-/// brought in twice.
+/// For each round, an image to sync and one for the engine's own load. No layer is used twice.
 #[derive(Debug)]
 pub(super) struct TopLayers {
     by_sync: Vec<String>,
@@ -27,7 +25,7 @@ pub(super) struct TopLayers {
     folder: PathBuf,
 }
 
-/// An image, and the archive with its uppermost layer alone.
+/// An image, and an archive with only its top layer.
 #[derive(Clone, Debug)]
 pub(super) struct Thin {
     pub(super) image: String,
@@ -35,7 +33,7 @@ pub(super) struct Thin {
 }
 
 impl Thin {
-    /// Loads the archive by the engine's own client.
+    /// Loads the archive with the docker client.
     pub(super) async fn load(&self, into: &Docker) -> Result<()> {
         into.load(&self.archive).await
     }
@@ -47,7 +45,7 @@ impl TopLayers {
         let host = Docker::at(bench.host());
         let folder = bench.folder.join("layers");
         let base = bench.images.iter().find(|image| image.contains(BASE));
-        let base = base.or(bench.images.first()).context("there is no image")?;
+        let base = base.or(bench.images.first()).context("the bench has no image")?;
         let mut layers = Self { by_sync: Vec::new(), by_load: Vec::new(), folder };
         for round in 0..bench.rounds {
             bench.say(&format!(
@@ -61,14 +59,14 @@ impl TopLayers {
             let archive = layers.folder.join(format!("{round}.tar"));
             let whole = layers.folder.join("whole.tar");
             host.save(std::slice::from_ref(&image), &whole).await?;
-            thin::archive(&whole, &image, &archive)?;
+            thin_archive::archive(&whole, &image, &archive)?;
             fs::remove_file(&whole).with_context(|| format!("removing {}", whole.display()))?;
             layers.by_load.push(Thin { image, archive });
         }
         Ok(layers)
     }
 
-    /// The image to bring in by us in this round, and the one for the engine's own load.
+    /// The image to sync in this round, and the one for the engine's own load.
     pub(super) fn of(&self, round: usize) -> (&str, &Thin) {
         (&self.by_sync[round], &self.by_load[round])
     }
@@ -76,15 +74,15 @@ impl TopLayers {
     /// Removes the images and archives.
     pub(super) async fn end(self, bench: &Bench) -> Result<()> {
         let host = Docker::at(bench.host());
-        host.forget(&self.by_sync).await;
+        host.remove_images(&self.by_sync).await;
         let loaded: Vec<String> = self.by_load.into_iter().map(|thin| thin.image).collect();
-        host.forget(&loaded).await;
-        super::site::remove(&self.folder)
+        host.remove_images(&loaded).await;
+        super::testbed::remove(&self.folder)
     }
 
     async fn build(&self, host: &Docker, base: &str, image: String) -> Result<String> {
         let context = self.folder.join("context");
-        super::site::remove(&context)?;
+        super::testbed::remove(&context)?;
         fs::create_dir_all(context.join("layer"))
             .with_context(|| format!("creating {}", context.display()))?;
         for number in 0..FILES {
@@ -98,7 +96,7 @@ impl TopLayers {
     }
 }
 
-/// Noise, so that no engine gains by compressing it, and no two layers are the same.
+/// Writes a file of noise, so that layers do not compress and all differ.
 fn noise(path: &Path) -> Result<()> {
     let random = fs::File::open("/dev/urandom").context("opening /dev/urandom")?;
     let mut file =

@@ -1,4 +1,4 @@
-//! Measures that have programs of their own in `benches/`: run, and their lines taken in.
+//! Measures that are programs in `benches/`: runs them and reads their output.
 
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -9,17 +9,17 @@ use tokio::process::Command;
 use super::Bench;
 use super::row::{Bound, Row};
 
-/// The workspace's profile with optimised code.
+/// The workspace's optimised profile.
 const PROFILE: &str = "agent";
 
-/// The wire beside raw sockets.
+/// Measures the wire, compared with raw sockets.
 pub(super) async fn wire(bench: &Bench) -> Result<Vec<Row>> {
     let rounds = bench.rounds.max(5).to_string();
     let arguments = ["bench", "--bench", "wire", "--", "--format", "json", "--rounds", &rounds];
     rows(bench, "wire", &arguments).await
 }
 
-/// Single layers and images from a host's files, beside `save`.
+/// Measures reads of layers and images from a host's files, compared with `docker save`.
 pub(super) async fn export(bench: &Bench) -> Result<Vec<Row>> {
     let rounds = bench.rounds.to_string();
     let image = bench.images.first().context("the demo stack has no image")?;
@@ -28,11 +28,11 @@ pub(super) async fn export(bench: &Bench) -> Result<Vec<Row>> {
     rows(bench, "export", &arguments).await
 }
 
-/// Twenty images in fifty ranges where nothing changed.
+/// Measures a sync of twenty unchanged images in fifty ranges.
 pub(super) async fn fleet(bench: &Bench) -> Result<Vec<Row>> {
     if !source("src/bin/fleet-peer.rs").exists() {
-        let why = "this source has no benches/src/bin/fleet-peer.rs";
-        return Ok(vec![Row::absent("unchanged-20x50", None, why)]);
+        let why = "this source tree has no benches/src/bin/fleet-peer.rs";
+        return Ok(vec![Row::failed("unchanged-20x50", None, why)]);
     }
     rows(bench, "fleet", &["run", "--bin", "fleet-peer", "--"]).await
 }
@@ -41,11 +41,11 @@ fn source(path: &str) -> PathBuf {
     crate::root().join("benches").join(path)
 }
 
-/// Builds and runs a program of `benches/`, and reads the lines that are measures.
+/// Builds and runs a program of `benches/`, and returns the rows among its output.
 async fn rows(bench: &Bench, what: &str, arguments: &[&str]) -> Result<Vec<Row>> {
     bench.say(&format!("{what}: building and running benches/"));
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    let (verb, rest) = arguments.split_first().context("cargo has to be told what to do")?;
+    let (verb, rest) = arguments.split_first().context("the cargo command has no verb")?;
     command.current_dir(crate::root()).arg(verb);
     command.args(["--quiet", "--locked", "--package", "benches", "--profile", PROFILE]).args(rest);
     command.stdin(Stdio::null()).stderr(Stdio::inherit()).kill_on_drop(true);
@@ -56,7 +56,7 @@ async fn rows(bench: &Bench, what: &str, arguments: &[&str]) -> Result<Vec<Row>>
     Ok(rows)
 }
 
-/// The measures among lines of all kinds.
+/// The rows among lines of all kinds.
 fn read(text: &str) -> Vec<Row> {
     let rows = text.lines().filter_map(|line| {
         let line: serde_json::Value = serde_json::from_str(line).ok()?;
@@ -67,8 +67,8 @@ fn read(text: &str) -> Vec<Row> {
     rows.collect()
 }
 
-/// A row that says whether its goal is met, and not on which side: a goal in seconds is one for
-/// ours, any other for the ratio to its only peer.
+/// Adds the missing bound to a row: a goal in seconds is an upper limit for `ours`, any other a lower
+/// limit for the ratio to the only peer.
 fn with_bound(row: Row) -> Row {
     if row.unit == "s" || row.peer.is_none() {
         return Row { bound: Bound::Most, ratio: None, ..row };
@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_lines_that_are_measures_are_taken() {
+    fn only_rows_are_read_from_the_output() {
         let text = "running 0 tests\n{\"route\":\"tcp\"}\n\
             {\"measure\":\"wire-tcp\",\"store\":null,\"rounds\":5,\"ours\":1.5,\"peer\":1.6,\
              \"peers\":{\"raw tcp\":1.6},\"unit\":\"GB/s\",\"ratio\":0.94,\"goal\":0.85,\"met\":true}\n";
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn the_side_of_a_goal_is_what_the_unit_says() {
+    fn the_unit_decides_the_missing_bound() {
         let line = |unit: &str| {
             format!(
                 "{{\"measure\":\"x\",\"rounds\":3,\"ours\":0.1,\"peer\":0.4,\"peers\":{{\"save\":0.4}},\
