@@ -1,4 +1,4 @@
-//! Writes the protocol's bindings anew: the test that compares them, told to write instead.
+//! Regenerates the protocol's bindings, by the test that compares them.
 
 use std::process::Command;
 
@@ -7,7 +7,7 @@ use anyhow::{Context as _, ensure};
 /// Regenerates the committed bindings from the .proto files.
 ///
 /// # Errors
-/// When cargo cannot be started, or the .proto files do not compile.
+/// Cargo cannot be started, or the .proto files do not compile.
 pub(crate) fn run() -> anyhow::Result<()> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status = Command::new(cargo)
@@ -15,6 +15,6 @@ pub(crate) fn run() -> anyhow::Result<()> {
         .env("LONGSHORE_BLESS", "1")
         .status()
         .context("starting cargo")?;
-    ensure!(status.success(), "the bindings were not written: see the test's output above");
+    ensure!(status.success(), "generating the bindings failed: see the test's output above");
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! `cargo xtask demo`: everything once, from a bare machine to programs that run in ranges.
+//! `cargo xtask demo`: from a bare machine to programs that run in ranges.
 
 mod compare;
 mod embedded;
@@ -17,27 +17,27 @@ use crate::range::{Place, Shown, reports, settings, told, until_interrupted};
 use crate::setup::{self, Machine, Needs, Ranges as Kinds, State};
 use crate::text::count;
 
-/// The ranges of the demo: one of each range image that set-up makes.
+/// The demo's ranges, one for each range image that set-up makes.
 const RANGES: [(&str, usize); 3] = [("demo-1", 0), ("demo-2", 1), ("demo-3", 2)];
 
-/// How long a program of an image may take in a range, an engine busy with others included.
-const PROGRAM_LIMIT: Duration = Duration::from_secs(120);
+/// Timeout for a program in a range, whose engine may be busy with other programs.
+const PROGRAM_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// What a program printed is shown up to here, in lines.
+/// Number of a program's output lines that are shown.
 const MAX_LINES: usize = 4;
 
-/// How it is shown.
+/// Options of the demo.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// Without Docker and without root: the same agents between folders of the OCI image layout.
+    /// Run without Docker and without root: use folders in the OCI image layout instead of engines.
     #[arg(long)]
     embedded: bool,
 }
 
-/// Does it all, and says how it went.
+/// Runs the demo.
 ///
 /// # Errors
-/// When it could not be done at all.
+/// The demo could not run.
 pub(crate) fn run(options: &Options) -> Result<Exit> {
     if options.embedded {
         return embedded::run();
@@ -46,31 +46,31 @@ pub(crate) fn run(options: &Options) -> Result<Exit> {
         && let Err(error) = setup::engine_host(&State::open()?)
     {
         eprintln!(
-            "{error:#}, and only root can do that: showing it between folders instead, as `cargo \
-             xtask demo --embedded` does"
+            "{error:#}, which needs root. Running `cargo xtask demo --embedded` instead, with folders \
+             in place of engines."
         );
         return embedded::run();
     }
     with_engines()
 }
 
-/// The demo with real engines on both sides.
+/// Runs the demo with real engines on both sides.
 fn with_engines() -> Result<Exit> {
     let started = Instant::now();
-    // The agents are built while packages are fetched and images made.
+    // Build the agents while set-up fetches packages and makes images.
     let build = build::begin()?;
     let machine = setup::ensure(&Needs { ranges: Kinds::Usual, stack: true })?;
     let place = Place::on(&machine, &build.finish()?)?;
     let shown = until_interrupted(show(&machine, &place))?;
     let Some(whole) = shown else { return Ok(Exit::Interrupted) };
-    println!("\n{:.1} s in all", started.elapsed().as_secs_f64());
+    println!("\n{:.1} s in total", started.elapsed().as_secs_f64());
     if whole {
-        println!("{}", what_next(&machine, &place));
+        println!("{}", next_steps(&machine, &place));
     }
     Ok(Exit::whole(whole))
 }
 
-/// Brings the ranges up and shows what is in them; whether everything is as it should be.
+/// Starts the ranges and shows their content; returns whether everything succeeded.
 async fn show(machine: &Machine, place: &Place) -> Result<bool> {
     let images: Vec<Reference> =
         machine.stack.iter().map(|image| image.parse()).collect::<Result<_, _>>()?;
@@ -86,10 +86,10 @@ async fn show(machine: &Machine, place: &Place) -> Result<bool> {
         return Ok(false);
     }
     let programs = programs(&ranges, &report).await?;
-    Ok(compare::by_plain_docker(machine, &ranges, &report).await? && programs)
+    Ok(compare::with_docker_client(machine, &ranges, &report).await? && programs)
 }
 
-/// All ranges at once, those of one range image by one call.
+/// Starts all ranges at once, with one call per range image.
 async fn up(machine: &Machine, ranges: &Ranges, images: &[Reference]) -> Result<Report> {
     if machine.range_images.is_empty() {
         bail!("set-up made no range image");
@@ -116,9 +116,9 @@ async fn up(machine: &Machine, ranges: &Ranges, images: &[Reference]) -> Result<
     Ok(Report { ranges: all })
 }
 
-/// Runs the program of each image inside each range, and shows what it printed.
+/// Runs the program of each image inside each range, and prints its output.
 async fn programs(ranges: &Ranges, report: &Report) -> Result<bool> {
-    println!("\nA program of each image, run inside each range (docker run in the range):");
+    println!("\nThe program of each image, run inside each range (docker run in the range):");
     let runs = report.ranges.iter().map(|range| async move {
         let mut outputs = Vec::new();
         for image in &range.images {
@@ -134,7 +134,7 @@ async fn programs(ranges: &Ranges, report: &Report) -> Result<bool> {
         let (range, outputs) = run?;
         for (image, output) in outputs {
             all_ran &= output.exit_code == 0;
-            println!("  {range}  {image}: {}", words_of(&output));
+            println!("  {range}  {image}: {}", summary(&output));
         }
     }
     Ok(all_ran)
@@ -143,8 +143,8 @@ async fn programs(ranges: &Ranges, report: &Report) -> Result<bool> {
 /// Runs the default command of `image` in `range`.
 async fn program(ranges: &Ranges, range: &RangeName, image: &Reference) -> Result<ExecOutput> {
     let image = image.to_string();
-    // Without network and system call filter it runs on any host: a range that cannot have all
-    // capabilities cannot hand them to a filter either.
+    // Without network and system call filter it runs on any host: a range without all capabilities
+    // cannot install a filter either.
     let command = [
         "docker",
         "run",
@@ -155,11 +155,11 @@ async fn program(ranges: &Ranges, range: &RangeName, image: &Reference) -> Resul
         "seccomp=unconfined",
         &image,
     ];
-    ranges.exec(range, &command, PROGRAM_LIMIT).await.map_err(|error| told(&error))
+    ranges.exec(range, &command, PROGRAM_TIMEOUT).await.map_err(|error| told(&error))
 }
 
-/// What a program printed, or why it did not run.
-fn words_of(output: &ExecOutput) -> String {
+/// A program's output, or its failure, on one line.
+fn summary(output: &ExecOutput) -> String {
     let (text, mark) = match output.exit_code {
         0 => (&output.stdout, String::new()),
         code => (&output.stderr, format!("exit code {code}: ")),
@@ -170,15 +170,15 @@ fn words_of(output: &ExecOutput) -> String {
     format!("{mark}{}{more}", lines[..lines.len().min(MAX_LINES)].join(" | "))
 }
 
-/// What to try after this.
-fn what_next(machine: &Machine, place: &Place) -> String {
+/// Suggestions for what to try next.
+fn next_steps(machine: &Machine, place: &Place) -> String {
     let image = machine.stack.first().map_or("IMAGE", String::as_str);
     let mut text = format!(
-        "\n{} up. What to try next:\n  \
+        "\n{} running. Try next:\n  \
          cargo xtask range ls\n  \
          cargo xtask range exec demo-2 -- docker image rm --force {image}\n  \
-         cargo xtask range sync        # that image alone moves\n  \
-         cargo xtask range sync        # nothing moves\n  \
+         cargo xtask range sync        # moves only that image\n  \
+         cargo xtask range sync        # moves nothing\n  \
          cargo xtask range up --name mine --range-image containerd --image {image}\n",
         count(RANGES.len(), "range")
     );
@@ -191,7 +191,7 @@ fn what_next(machine: &Machine, place: &Place) -> String {
             place.range_socket(RANGES[0].0).display()
         ));
     }
-    text.push_str("  cargo xtask range down        # the ranges alone\n  cargo xtask teardown          # all that was made");
+    text.push_str("  cargo xtask range down        # removes the ranges\n  cargo xtask teardown          # removes everything");
     text
 }
 
@@ -204,9 +204,9 @@ mod tests {
     }
 
     #[test]
-    fn what_a_program_printed_is_shown_on_one_line() {
-        assert_eq!(words_of(&output(0, "one\n\n  two\n", "noise")), "one | two");
-        assert_eq!(words_of(&output(0, "1\n2\n3\n4\n5\n", "")), "1 | 2 | 3 | 4 …");
-        assert_eq!(words_of(&output(125, "", "no such image\n")), "exit code 125: no such image");
+    fn a_programs_output_is_shown_on_one_line() {
+        assert_eq!(summary(&output(0, "one\n\n  two\n", "noise")), "one | two");
+        assert_eq!(summary(&output(0, "1\n2\n3\n4\n5\n", "")), "1 | 2 | 3 | 4 …");
+        assert_eq!(summary(&output(125, "", "no such image\n")), "exit code 125: no such image");
     }
 }

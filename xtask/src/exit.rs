@@ -1,22 +1,22 @@
-//! How a command ends: the exit codes that scripts rely on.
+//! Exit codes, on which scripts rely.
 
 use std::process::ExitCode;
 
-/// How a command that could be carried out ended. One that could not is an error, and exits 1.
+/// The outcome of a command that ran. A command that could not run is an error, with exit code 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
-    /// Everything asked for was done.
+    /// Everything succeeded.
     Ok,
-    /// It was done for some ranges or images and not for others.
+    /// Some ranges or images failed.
     SomeFailed,
-    /// The person ended it before it was done.
+    /// The user interrupted it.
     Interrupted,
-    /// What the command ran inside a range ended with this.
+    /// The exit code of the command that ran inside a range.
     Code(u8),
 }
 
 impl Exit {
-    /// [`Exit::Ok`] when `whole`, else [`Exit::SomeFailed`].
+    /// [`Exit::Ok`] if `whole`, else [`Exit::SomeFailed`].
     pub(crate) fn whole(whole: bool) -> Self {
         if whole { Self::Ok } else { Self::SomeFailed }
     }
@@ -33,7 +33,7 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// A command line that clap takes and that still makes no sense: exits 2, as clap's own refusals do.
+/// An invalid command line that clap accepts. Its exit code is 2, as for clap's own errors.
 #[derive(Debug)]
 pub(crate) struct Usage(pub(crate) String);
 

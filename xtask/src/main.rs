@@ -1,9 +1,9 @@
-//! Set-up, tests, demo and bulk provisioning.
+//! `cargo xtask`: set-up, demo, tests, benchmarks and ranges.
 
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
-    reason = "these are commands for people: results go to stdout, progress to stderr"
+    reason = "a command-line program: results go to stdout, progress to stderr"
 )]
 
 mod exit;
@@ -32,9 +32,10 @@ use crate::setup::Ranges;
 #[command(
     name = "cargo xtask",
     bin_name = "cargo xtask",
-    about = "Set-up, tests, demo and bulk provisioning of Longshore.",
-    after_help = "Everything lies in LONGSHORE_STATE (/var/lib/longshore-xtask for root). An engine that DOCKER_HOST names, \
-                  or that this machine has, is used with labelled objects alone; else a private one is started."
+    about = "Set up, demonstrate, test and measure Longshore.",
+    after_help = "All files are in LONGSHORE_STATE (default for root: /var/lib/longshore-xtask). The commands use the engine of \
+                  DOCKER_HOST, or this machine's engine, and label all objects that they make there. Without an engine, \
+                  they start a private one."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -43,33 +44,33 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Task {
-    /// Shows the main job from a bare machine: sets up what is missing, fills three ranges on both
-    /// image stores, and runs a program of each image in each. Without an engine and without root
-    /// it shows the same between folders.
+    /// Demonstrate Longshore on a bare machine: set up what is missing, fill three ranges on both image
+    /// stores, and run a program of each image in each range. Without an engine and without root, use
+    /// folders instead of engines.
     Demo(demo::Options),
-    /// Provisions ranges: up, ls, status, sync, verify, exec, down.
+    /// Provision ranges: up, ls, status, sync, verify, exec, down.
     #[command(subcommand, after_help = range::EXAMPLES)]
     Range(range::Command),
-    /// Sets up what is missing, runs every check and every test, and counts them.
+    /// Set up what is missing, run all checks and tests, and count them.
     Test(test::Options),
-    /// Measures whole provisioning beside what a user would pick instead, in one run.
+    /// Measure provisioning, compared with `docker save | docker load`, a registry and skopeo.
     Bench(bench::Options),
-    /// Writes the protocol's bindings anew from its .proto files.
+    /// Regenerate the protocol's bindings from its .proto files.
     Codegen,
-    /// Builds both agents, statically linked, and an image with them for compose files and pods.
+    /// Build both agents as static binaries, and an image with them for compose files and pods.
     Image,
-    /// Prints the script with which a shell completes `xtask`, an alias of `cargo xtask`.
+    /// Print a completion script for `xtask`, an alias of `cargo xtask`.
     Completions {
-        /// The shell that will read the script.
+        /// The shell.
         shell: clap_complete::Shell,
     },
-    /// Makes an engine, range images and the demo stack, as far as they are missing.
+    /// Set up an engine, range images and the demo stack, as far as they are missing.
     Setup {
-        /// The range image with the oldest supported engine, 20.10, too.
+        /// Include the range image with the oldest supported engine, 20.10.
         #[arg(long)]
         all: bool,
     },
-    /// Removes all that the other commands made on this machine, and nothing else.
+    /// Remove everything that the other commands made on this machine, and nothing else.
     Teardown,
 }
 
@@ -92,7 +93,7 @@ fn main() -> ExitCode {
     })
 }
 
-/// Builds the agents and the image with them, and says where they are.
+/// Builds the agents and the image with them, and prints their locations.
 fn image() -> anyhow::Result<()> {
     let agents = build::agents()?;
     let binaries = [&agents.host_agent, &agents.dind_agent];
@@ -104,14 +105,14 @@ fn image() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Prints completions for the one word that a shell can complete: an alias.
+/// Prints completions for the alias `xtask`, since a shell cannot complete `cargo xtask`.
 fn completions(shell: clap_complete::Shell) -> anyhow::Result<()> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command().bin_name("xtask"), "xtask", &mut script);
     std::io::stdout().lock().write_all(&script).context("writing the completions")
 }
 
-/// The root of the workspace that this was built from.
+/// The root of the workspace that this program was built from.
 fn root() -> &'static Path {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     here.parent().unwrap_or(here)

@@ -1,4 +1,4 @@
-//! The second opinion: what the plain docker client says of each image, here and in each range.
+//! An independent check of the images in each range, with the plain docker client.
 
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -9,27 +9,27 @@ use range::{RangeName, Ranges, Report, StoreKind};
 use crate::range::told;
 use crate::setup::Machine;
 
-/// How long looking at an image may take in a busy range.
-const LOOK_LIMIT: Duration = Duration::from_secs(60);
+/// Timeout for an inspection in a busy range.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The image ID and then the diff IDs, parted by spaces.
+/// The image ID and the diff IDs, separated by spaces.
 const TEMPLATE: &str = "{{.Id}}{{range .RootFS.Layers}} {{.}}{{end}}";
 
-/// What one engine says of an image.
+/// An image as one engine describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Seen {
+struct Inspected {
     id: String,
     diff_ids: Vec<String>,
 }
 
-/// Compares every image with the host's, and with our own report; whether all is the same.
-pub(super) async fn by_plain_docker(
+/// Compares every image with the host's, and with Longshore's report; returns whether all are equal.
+pub(super) async fn with_docker_client(
     machine: &Machine,
     ranges: &Ranges,
     report: &Report,
 ) -> Result<bool> {
     println!(
-        "\nThe same by the plain docker client (docker image inspect, here and in each range):"
+        "\nCheck with the docker client (docker image inspect on the host and in each range):"
     );
     let mut all_same = true;
     for range in &report.ranges {
@@ -51,7 +51,7 @@ pub(super) async fn by_plain_docker(
             range.range,
             range.images.len(),
             if different.is_empty() {
-                "each as on the host and as reported".to_owned()
+                "all as on the host and as reported".to_owned()
             } else {
                 different.join("; ")
             }
@@ -61,32 +61,33 @@ pub(super) async fn by_plain_docker(
     Ok(all_same)
 }
 
-/// What is not as it should be; absent when all is.
+/// The difference between an image in a range and the host's or the report; `None` if there is none.
 ///
-/// An image ID is the config digest on a graphdriver, the same in every engine; on the containerd
-/// store it is the manifest's digest, which no other store shows. Layers are the same everywhere.
+/// On a graphdriver an image ID is the config digest, which is the same in every engine. On the
+/// containerd store it is the manifest's digest, which other stores do not show. Layers are the same
+/// everywhere.
 fn difference(
-    here: &Seen,
-    there: &Seen,
+    here: &Inspected,
+    there: &Inspected,
     store: Option<StoreKind>,
     reported: Option<&str>,
 ) -> Option<String> {
     if here.diff_ids != there.diff_ids {
-        return Some("other layers than on the host".to_owned());
+        return Some("its layers differ from the host's".to_owned());
     }
     if reported != Some(&there.id) {
         return Some(format!(
-            "its ID is {}, reported was {}",
+            "its ID is {}, but the report has {}",
             there.id,
             reported.unwrap_or("none")
         ));
     }
     let comparable = store == Some(StoreKind::Graphdriver);
     (comparable && here.id != there.id)
-        .then(|| format!("its ID is {}, on the host {}", there.id, here.id))
+        .then(|| format!("its ID is {}, but {} on the host", there.id, here.id))
 }
 
-fn on_host(docker_host: &str, reference: &str) -> Result<Seen> {
+fn on_host(docker_host: &str, reference: &str) -> Result<Inspected> {
     let output = Command::new("docker")
         .args(["--host", docker_host, "image", "inspect", "--format", TEMPLATE, reference])
         .stdin(Stdio::null())
@@ -98,23 +99,24 @@ fn on_host(docker_host: &str, reference: &str) -> Result<Seen> {
             String::from_utf8_lossy(&output.stderr).trim()
         );
     }
-    seen(&output.stdout).with_context(|| format!("the host's engine says nothing of {reference}"))
+    parse(&output.stdout)
+        .with_context(|| format!("docker image inspect {reference} printed nothing on the host"))
 }
 
-async fn in_range(ranges: &Ranges, range: &RangeName, reference: &str) -> Result<Seen> {
+async fn in_range(ranges: &Ranges, range: &RangeName, reference: &str) -> Result<Inspected> {
     let command = ["docker", "image", "inspect", "--format", TEMPLATE, reference];
-    let output = ranges.exec(range, &command, LOOK_LIMIT).await.map_err(|error| told(&error))?;
+    let output = ranges.exec(range, &command, LOOK_TIMEOUT).await.map_err(|error| told(&error))?;
     if output.exit_code != 0 {
         bail!("{range} has no {reference}: {}", String::from_utf8_lossy(&output.stderr).trim());
     }
-    seen(&output.stdout)
-        .with_context(|| format!("the engine of {range} says nothing of {reference}"))
+    parse(&output.stdout)
+        .with_context(|| format!("docker image inspect {reference} printed nothing in {range}"))
 }
 
-fn seen(output: &[u8]) -> Option<Seen> {
+fn parse(output: &[u8]) -> Option<Inspected> {
     let text = String::from_utf8_lossy(output);
     let mut words = text.split_whitespace().map(str::to_owned);
-    Some(Seen { id: words.next()?, diff_ids: words.collect() })
+    Some(Inspected { id: words.next()?, diff_ids: words.collect() })
 }
 
 #[cfg(test)]
@@ -122,20 +124,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_client_prints_is_read() {
-        let expected = Seen {
+    fn the_output_of_the_client_is_parsed() {
+        let expected = Inspected {
             id: "sha256:a".to_owned(),
             diff_ids: vec!["sha256:b".to_owned(), "sha256:c".to_owned()],
         };
-        assert_eq!(seen(b"sha256:a sha256:b sha256:c\n"), Some(expected));
-        assert_eq!(seen(b"\n"), None);
+        assert_eq!(parse(b"sha256:a sha256:b sha256:c\n"), Some(expected));
+        assert_eq!(parse(b"\n"), None);
     }
 
     #[test]
-    fn ids_are_compared_only_where_the_stores_agree_on_them() {
-        let image =
-            |id: &str, layer: &str| Seen { id: id.to_owned(), diff_ids: vec![layer.to_owned()] };
-        let check = |there: &Seen, store, reported, same: bool| {
+    fn ids_are_compared_only_on_the_same_store() {
+        let image = |id: &str, layer: &str| Inspected {
+            id: id.to_owned(),
+            diff_ids: vec![layer.to_owned()],
+        };
+        let check = |there: &Inspected, store, reported, same: bool| {
             let difference = difference(&image("a", "1"), there, Some(store), Some(reported));
             assert_eq!(difference.is_none(), same, "{there:?} {store} {reported}: {difference:?}");
         };

@@ -1,14 +1,14 @@
-//! `cargo xtask demo --embedded`: the same pair of agents between folders, without Docker or root.
+//! `cargo xtask demo --embedded`: both agents with folders in place of engines, without Docker or root.
 //!
 //! ```text
-//! <state>/embedded/source          images as an OCI layout, made here
-//!                  host            the host agent's own state
+//! <state>/embedded/source          the demo's images, an OCI layout
+//!                  host            the host agent's state
 //!                  <range>/images  the range's engine: an OCI layout
-//!                  <range>/state   its dind agent's state, and its socket
+//!                  <range>/state   its dind agent's state and socket
 //! ```
-//! Every path is a Unix socket or a file; nothing listens on a network. What is shown: three ranges
-//! filled, one layer changed and it alone moved, one byte of rot found by the proof and healed, and
-//! nothing moved when nothing is missing. In the end `sha256sum` says whether it is all true.
+//! The agents use Unix sockets and files; nothing listens on a network. The demo fills three ranges,
+//! moves one changed layer, finds and repairs a damaged byte, and moves nothing when nothing is
+//! missing. At the end `sha256sum` checks all files.
 
 mod check;
 mod images;
@@ -25,7 +25,7 @@ use proto::control::{Reach, SyncEvent};
 use proto::{AdminClient, Endpoint, RangeClient};
 use range::{EventKind, ImageReport, Outcome, RangeName, RangeReport, Reference, Report};
 
-use self::images::{Edition, Made};
+use self::images::{Edition, Layout};
 use self::process::Agent;
 use crate::build::{self, Agents};
 use crate::exit::Exit;
@@ -33,24 +33,24 @@ use crate::range::{reports, until_interrupted};
 use crate::setup::State;
 use crate::text::{count, size};
 
-/// The ranges.
+/// Names of the ranges.
 const RANGES: [&str; 3] = ["embedded-1", "embedded-2", "embedded-3"];
 
-/// How long an agent may take until its engine and the host agent answer.
-const READY_LIMIT: Duration = Duration::from_secs(30);
+/// Timeout for an agent to reach its engine and the host agent.
+const READY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Between two looks at an agent that starts.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// Interval between checks of a starting agent.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Does it all, and says how it went.
+/// Runs the demo.
 ///
 /// # Errors
-/// When it could not be done at all.
+/// The demo could not run.
 pub(crate) fn run() -> Result<Exit> {
     let started = Instant::now();
     let state = State::open()?;
     let agents = build::agents()?;
-    process::end_forgotten(&state)?;
+    process::stop_leftovers(&state)?;
     let root = state.embedded();
     match fs::remove_dir_all(&root) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -60,79 +60,82 @@ pub(crate) fn run() -> Result<Exit> {
     }
     let shown = until_interrupted(show(&state, &root, &agents))?;
     let Some(whole) = shown else { return Ok(Exit::Interrupted) };
-    println!("\n{:.1} s in all; the agents have ended", started.elapsed().as_secs_f64());
+    println!("\n{:.1} s in total; the agents have ended", started.elapsed().as_secs_f64());
     if whole {
-        println!("{}", what_next(&root));
+        println!("{}", next_steps(&root));
     }
     Ok(Exit::whole(whole))
 }
 
-/// The way of everything; whether it all was as it should be.
+/// Runs all steps; returns whether everything succeeded.
 async fn show(state: &State, root: &Path, agents: &Agents) -> Result<bool> {
     let source = root.join("source");
     let made = images::make(&source, Edition::First)?;
     println!(
-        "images: {} of {} in {}, {} of layers",
-        count(made.references.len(), "name"),
+        "source: {} with {} ({}) in {}",
+        count(made.references.len(), "image"),
         count(made.layers.len(), "layer"),
-        source.display(),
         size(made.layers.iter().map(|layer| layer.size).sum()),
+        source.display(),
     );
-    let site = Site::start(state, root, agents).await?;
+    let fleet = Fleet::start(state, root, agents).await?;
     let mut whole = true;
 
-    whole &= site.step("All images into every range", &made, &Expected::All).await?;
+    whole &= fleet.step("All images move into every range", &made, &Expected::All).await?;
     let changed = images::make(&source, Edition::Second)?;
-    whole &= site
+    whole &= fleet
         .step(
-            "One layer of longshore-demo/web:1 was changed: that layer alone moves",
+            "One layer of longshore-demo/web:1 changed: only that layer moves",
             &changed,
             &Expected::Layer(changed.app.size),
         )
         .await?;
-    site.damage(&changed)?;
-    whole &= site
+    fleet.damage(&changed)?;
+    whole &= fleet
         .step(
-            &format!("One byte was changed on the disk of {}: the proof finds it", RANGES[1]),
+            &format!(
+                "One byte on the disk of {} is damaged: the proof finds and repairs it",
+                RANGES[1]
+            ),
             &changed,
-            &Expected::Heals(RANGES[1], changed.base.size),
+            &Expected::Repair(RANGES[1], changed.base.size),
         )
         .await?;
-    whole &= site.step("Once more: nothing moves", &changed, &Expected::Nothing).await?;
-    println!("\nThe same by sha256sum, over every file of every folder:");
-    for range in &site.ranges {
-        whole &= check::by_sha256sum(&range.name, &range.images, &source)?;
+    whole &= fleet.step("Nothing changed: nothing moves", &changed, &Expected::Nothing).await?;
+    println!("\nCheck with sha256sum of every file in every folder:");
+    for range in &fleet.ranges {
+        whole &= check::with_sha256sum(&range.name, &range.images, &source)?;
     }
-    site.end();
+    fleet.end();
     Ok(whole)
 }
 
-/// What a step should move.
+/// The bytes that a step should move.
 enum Expected {
-    /// Every layer of every image into each range, each once.
+    /// Every layer of every image into each range, once.
     All,
-    /// So many bytes into each range.
+    /// This number of bytes into each range.
     Layer(u64),
-    /// So many bytes into one range, and none into the others.
-    Heals(&'static str, u64),
+    /// This number of bytes into one range, and none into the others.
+    Repair(&'static str, u64),
     Nothing,
 }
 
 impl Expected {
-    fn bytes(&self, range: &RangeName, made: &Made) -> u64 {
+    fn bytes(&self, range: &RangeName, made: &Layout) -> u64 {
         match self {
             Self::All => made.layers.iter().map(|layer| layer.size).sum(),
             Self::Layer(bytes) => *bytes,
-            Self::Heals(damaged, bytes) if range.as_str() == *damaged => *bytes,
-            Self::Heals(..) | Self::Nothing => 0,
+            Self::Repair(damaged, bytes) if range.as_str() == *damaged => *bytes,
+            Self::Repair(..) | Self::Nothing => 0,
         }
     }
 }
 
-/// The agents that run.
-struct Site {
+/// The running agents.
+struct Fleet {
     ranges: Vec<Range>,
-    /// Ended after the ranges', in the order of the fields.
+    /// Dropped after the ranges' agents, in the order of the fields.
     host: Agent,
 }
 
@@ -143,7 +146,7 @@ struct Range {
     agent: Agent,
 }
 
-impl Site {
+impl Fleet {
     async fn start(state: &State, root: &Path, agents: &Agents) -> Result<Self> {
         let started = Instant::now();
         let host_state = root.join("host");
@@ -166,15 +169,15 @@ impl Site {
         let ranges = RANGES.map(|name| Range::start(state, root, agents, &client, name));
         let ranges = try_join_all(ranges).await?;
         println!(
-            "agents: one host agent and {} in {:.1} s, by Unix sockets alone",
+            "agents: one host agent and {}, started in {:.1} s, connected by Unix sockets only",
             count(ranges.len(), "dind agent"),
             started.elapsed().as_secs_f64()
         );
         Ok(Self { ranges, host })
     }
 
-    /// Brings everything into every range, and shows it; whether it was what it should be.
-    async fn step(&self, title: &str, made: &Made, expected: &Expected) -> Result<bool> {
+    /// Syncs every range and prints the report; returns whether it moved what was expected.
+    async fn step(&self, title: &str, made: &Layout, expected: &Expected) -> Result<bool> {
         println!("\n{title}:");
         let started = Instant::now();
         let synced = try_join_all(self.ranges.iter().map(|range| range.sync(&made.references)));
@@ -193,7 +196,7 @@ impl Site {
     }
 
     /// Changes one byte of the base layer in one range, as a failing disk does.
-    fn damage(&self, made: &Made) -> Result<()> {
+    fn damage(&self, made: &Layout) -> Result<()> {
         let range = &self.ranges[1];
         let path = range.images.join("blobs/sha256").join(made.base.digest.hex());
         let mut bytes = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
@@ -204,9 +207,9 @@ impl Site {
 
     fn end(self) {
         let Self { ranges, host } = self;
-        // An agent waits for those who are connected: ours go first, then all end at once.
+        // An agent waits for its clients: drop the clients first, then end all agents at once.
         let agents: Vec<Agent> = ranges.into_iter().map(|range| range.agent).collect();
-        agents.iter().for_each(Agent::ask_to_end);
+        agents.iter().for_each(Agent::terminate);
         drop(agents);
         drop(host);
     }
@@ -220,7 +223,7 @@ impl Range {
         host: &AdminClient,
         name: &str,
     ) -> Result<Self> {
-        let range: RangeName = name.parse().context("a range of the demo has a lawful name")?;
+        let range: RangeName = name.parse().context("parsing a range's name")?;
         let served = host.add_range(&range).await.context("adding a range to the host agent")?;
         let images = root.join(name).join("images");
         let own = root.join(name).join("state");
@@ -253,24 +256,25 @@ impl Range {
     async fn until_ready(&self) -> Result<()> {
         let started = Instant::now();
         loop {
-            let status = self.client.status().await.context("asking an agent how it is")?;
+            let status =
+                self.client.status().await.context("asking a dind agent for its status")?;
             match (status.engine, status.host) {
                 (Reach::Up(_), Reach::Up(())) => return Ok(()),
-                (engine, host) if READY_LIMIT < started.elapsed() => {
+                (engine, host) if READY_TIMEOUT < started.elapsed() => {
                     bail!("{} is not ready: engine {engine:?}, host {host:?}", self.name)
                 }
-                _ => tokio::time::sleep(LOOK_EVERY).await,
+                _ => tokio::time::sleep(POLL_INTERVAL).await,
             }
         }
     }
 
     async fn sync(&self, references: &[Reference]) -> Result<RangeReport> {
-        let status = self.client.status().await.context("asking an agent how it is")?;
+        let status = self.client.status().await.context("asking a dind agent for its status")?;
         let engine = match status.engine {
             Reach::Up(engine) => Some(engine),
             Reach::Down(_) | Reach::Unknown => None,
         };
-        let mut events = self.client.sync(references).await.context("beginning a sync")?;
+        let mut events = self.client.sync(references).await.context("starting a sync")?;
         let mut images: Vec<ImageReport> = Vec::new();
         while let Some(event) = events.try_next().await.context("following a sync")? {
             if let SyncEvent::Image(event) = event
@@ -284,7 +288,7 @@ impl Range {
         images.sort_by_key(place);
         let failed = images.iter().any(|image| image.outcome == Outcome::Failed);
         let error = (images.len() != references.len() && !failed)
-            .then(|| "the sync ended before it was done".to_owned());
+            .then(|| "the sync ended without a result for some images".to_owned());
         Ok(RangeReport {
             range: self.name.clone(),
             engine,
@@ -296,14 +300,14 @@ impl Range {
     }
 }
 
-/// What to try after this.
-fn what_next(root: &Path) -> String {
+/// Suggestions for what to try next.
+fn next_steps(root: &Path) -> String {
     let root = root.display();
     format!(
-        "What is left to look at:\n  \
+        "The folders remain. Try next:\n  \
          ls {root}/{}/images/blobs/sha256\n  \
          skopeo inspect oci:{root}/{}/images:docker.io/longshore-demo/web:1\n  \
-         cargo xtask teardown          # removes all that was made",
+         cargo xtask teardown          # removes everything",
         RANGES[0], RANGES[0]
     )
 }

@@ -1,5 +1,4 @@
-//! The image with both agents and nothing else: for compose files and pods in which they run beside
-//! engines.
+//! The image with both agents, for compose files and pods.
 
 use std::fs;
 use std::path::Path;
@@ -11,27 +10,29 @@ use super::state::State;
 use super::step::fingerprint;
 use super::{ensure_image, rootfs};
 
-/// The image's name; its tag is the version of the agents.
+/// The image's name, with the agents' version as its tag.
 const REFERENCE: &str = concat!("longshore/agents:", env!("CARGO_PKG_VERSION"));
 
-/// Both binaries are linked statically, so that they need nothing beside them.
+/// The Dockerfile. Both binaries are linked statically, so the image needs no base.
 const DOCKERFILE: &str = "FROM scratch\nCOPY longshore-host-agent longshore-dind-agent /usr/local/bin/\n\
                           ENV PATH=/usr/local/bin\n";
 
-/// Makes the image of these binaries, as far as it is not there, and says what it is called.
+/// Builds the image of these binaries, unless it exists, and returns its name.
 ///
 /// # Errors
-/// When no engine can be had or the build fails.
+/// No engine is available, or the build fails.
 pub(crate) fn image(binaries: &[&Path]) -> Result<String> {
     ensure_image(REFERENCE, |docker, state| make(docker, state, binaries))
 }
 
-/// Whether it had to be made.
+/// Builds the image if needed; returns whether it did.
 fn make(docker: &Docker, state: &State, binaries: &[&Path]) -> Result<bool> {
     let mut recipe = DOCKERFILE.to_owned();
     for binary in binaries {
         let meta = fs::metadata(binary).with_context(|| format!("reading {}", binary.display()))?;
-        let changed = meta.modified().context("this file system tells no times")?;
+        let changed = meta
+            .modified()
+            .with_context(|| format!("reading the modification time of {}", binary.display()))?;
         recipe.push_str(&format!("{} {changed:?}", meta.len()));
     }
     let recipe = fingerprint(&[&recipe]);

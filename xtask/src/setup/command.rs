@@ -1,4 +1,4 @@
-//! Programs of the machine: found, run, and quoted when they fail.
+//! Finds and runs the machine's programs; errors quote a failed command and its output.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -6,13 +6,13 @@ use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 
-/// Where administration tools lie even when a shell's `PATH` leaves them out, as `su` without `-` does.
+/// Folders of administration tools, which `PATH` may lack, for instance after `su` without `-`.
 const MORE_PATH: [&str; 5] = ["/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/bin", "/bin"];
 
-/// How many of the last lines of a failed program's output an error quotes.
+/// Number of last output lines that an error quotes.
 const TAIL_LINES: usize = 15;
 
-/// Every file called `program` that can be run, in the order of `PATH`.
+/// All executable files called `program`, in the order of `PATH`.
 pub(super) fn find_all(program: &str) -> Vec<PathBuf> {
     use std::os::unix::fs::PermissionsExt as _;
     let is_program = |path: &PathBuf| {
@@ -27,7 +27,7 @@ pub(super) fn find_all(program: &str) -> Vec<PathBuf> {
     found
 }
 
-/// The first file called `program`, or `None` when the machine has no such program.
+/// The first executable file called `program`, or `None`.
 pub(crate) fn find(program: &str) -> Option<PathBuf> {
     find_all(program).into_iter().next()
 }
@@ -43,14 +43,13 @@ fn folders() -> Vec<PathBuf> {
 /// A command for `program` with the administration tools in its `PATH` and English messages.
 ///
 /// # Errors
-/// When the machine has no such program.
+/// The machine has no such program.
 pub(crate) fn command(program: &str) -> Result<Command> {
-    let path =
-        find(program).ok_or_else(|| anyhow!("the program `{program}` is not on this machine"))?;
+    let path = find(program).ok_or_else(|| anyhow!("the program `{program}` is not installed"))?;
     Ok(command_at(&path))
 }
 
-/// As [`command`], for a program whose place is known.
+/// A command like [`command`], for a program with a known path.
 pub(super) fn command_at(path: &Path) -> Command {
     let mut command = Command::new(path);
     let joined =
@@ -59,30 +58,30 @@ pub(super) fn command_at(path: &Path) -> Command {
     command
 }
 
-/// A command for `program` that dies with us, so that a killed set-up leaves nobody writing behind
-/// the back of the next one.
+/// A command for `program` that is killed when this process dies, so that a killed set-up leaves no
+/// process that interferes with the next one.
 ///
 /// # Errors
-/// When the machine lacks the program or `setpriv`.
+/// The machine has no `setpriv`.
 pub(super) fn bound(program: &Path) -> Result<Command> {
     let mut command = command("setpriv")?;
     command.args(["--pdeathsig", "KILL"]).arg(program);
     Ok(command)
 }
 
-/// Runs `command` to its end and answers what it printed on stdout, without the last line end.
+/// Runs `command`, and returns its stdout without the last line end.
 ///
 /// # Errors
-/// When it cannot be started or fails; the message quotes the command and the end of its output.
+/// It cannot be started, or it fails; the message quotes the command and the end of its output.
 pub(super) fn run(command: &mut Command) -> Result<String> {
     let output = command.output().with_context(|| format!("starting `{}`", quoted(command)))?;
     checked(command, &output)
 }
 
-/// What `output` of `command` says, or its failure.
+/// The stdout of `command`, or an error if it failed.
 ///
 /// # Errors
-/// When the command failed.
+/// The command failed.
 pub(super) fn checked(command: &Command, output: &Output) -> Result<String> {
     let stdout = String::from_utf8_lossy(&output.stdout);
     if output.status.success() {
@@ -97,7 +96,7 @@ pub(super) fn checked(command: &Command, output: &Output) -> Result<String> {
     )
 }
 
-/// Whether `command` runs and succeeds; what it prints is dropped.
+/// Reports whether `command` succeeds; drops its output.
 pub(super) fn succeeds(command: &mut Command) -> bool {
     command
         .stdout(Stdio::null())
@@ -106,10 +105,10 @@ pub(super) fn succeeds(command: &mut Command) -> bool {
         .is_ok_and(|status| status.success())
 }
 
-/// Runs `command` with its output appended to the file `log`, which an error names and quotes.
+/// Runs `command` with its output in the file `log`, which an error names and quotes.
 ///
 /// # Errors
-/// When the log cannot be written, or the command cannot be started or fails.
+/// The log cannot be written, or the command cannot be started or fails.
 pub(super) fn run_logged(command: &mut Command, log: &Path) -> Result<()> {
     let file = std::fs::File::create(log).with_context(|| format!("creating {}", log.display()))?;
     let errors = file.try_clone().with_context(|| format!("opening {}", log.display()))?;
@@ -124,20 +123,20 @@ pub(super) fn run_logged(command: &mut Command, log: &Path) -> Result<()> {
     bail!("`{}` failed ({status}); {}", quoted(command), log_tail(log))
 }
 
-/// The end of the file `log` and its name, for an error message.
+/// The name and the end of the file `log`, for an error message.
 pub(super) fn log_tail(log: &Path) -> String {
     let text = std::fs::read(log).unwrap_or_default();
     format!("the end of {}:\n{}", log.display(), tail(&String::from_utf8_lossy(&text)))
 }
 
-/// The last [`TAIL_LINES`] lines of `text` that say something.
+/// The last [`TAIL_LINES`] lines of `text` that are not empty.
 fn tail(text: &str) -> String {
     let lines: Vec<&str> =
         text.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
     lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n")
 }
 
-/// The command as someone would type it, cut where it is long.
+/// The command line, cut if it is long.
 fn quoted(command: &Command) -> String {
     const MAX_CHARS: usize = 200;
     let words = std::iter::once(command.get_program()).chain(command.get_args());
@@ -154,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_failed_program_is_quoted_with_the_end_of_what_it_said() {
+    fn an_error_quotes_the_end_of_a_failed_programs_output() {
         let script = "for i in $(seq 30); do echo line $i >&2; done; exit 3";
         let error = run(command("sh").unwrap().args(["-c", script])).unwrap_err().to_string();
         assert!(error.contains("line 30") && !error.contains("line 15\n"), "{error}");
@@ -162,14 +161,14 @@ mod tests {
     }
 
     #[test]
-    fn a_program_that_is_not_there_is_named() {
+    fn a_missing_program_is_named() {
         let error = command("no-such-program-here").unwrap_err().to_string();
         assert!(error.contains("no-such-program-here"), "{error}");
         assert_eq!(find("no-such-program-here"), None);
     }
 
     #[test]
-    fn output_comes_without_its_last_line_end() {
+    fn output_has_no_last_line_end() {
         assert_eq!(run(command("echo").unwrap().arg("a b")).unwrap(), "a b");
         assert!(succeeds(&mut command("true").unwrap()));
         assert!(!succeeds(&mut command("false").unwrap()));

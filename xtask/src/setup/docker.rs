@@ -1,4 +1,4 @@
-//! The docker client: the one way in which set-up talks to an engine.
+//! The docker client, through which set-up talks to engines.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,10 +9,10 @@ use super::command::{bound, command_at, find, find_all, run, succeeds};
 use super::state::State;
 use super::{RECIPE_LABEL, rootfs};
 
-/// How long an engine may take to say its version before it counts as not answering, in seconds.
+/// Timeout for an engine's version, in seconds.
 const ANSWER_SECONDS: &str = "10";
 
-/// An engine that answered, and the client program that it answered to.
+/// An engine that answers, with a client program that it accepts.
 #[derive(Clone, Debug)]
 pub(super) struct Docker {
     host: String,
@@ -21,11 +21,11 @@ pub(super) struct Docker {
 }
 
 impl Docker {
-    /// Asks the engine at `host` for its version, by each client on the machine in turn: a client can
-    /// be too new for an old engine, and distributions and vendors install theirs side by side.
+    /// Asks the engine at `host` for its version, with each client on the machine in turn. A client may
+    /// be too new for an old engine, and a machine may have several.
     ///
     /// # Errors
-    /// When there is no client, or none of them gets an answer.
+    /// The machine has no client, or none gets an answer.
     pub(super) fn connect(host: &str) -> Result<Self> {
         let mut last = None;
         for program in find_all("docker") {
@@ -36,16 +36,16 @@ impl Docker {
         }
         match last {
             Some(error) => Err(error),
-            None => bail!("the program `docker` is not on this machine"),
+            None => bail!("the program `docker` is not installed"),
         }
     }
 
-    /// The engine's address, as `unix:///…`.
+    /// The engine's address, such as `unix:///…`.
     pub(super) fn host(&self) -> &str {
         &self.host
     }
 
-    /// The version that the engine answered with.
+    /// The engine's version.
     pub(super) fn version(&self) -> &str {
         &self.version
     }
@@ -57,48 +57,48 @@ impl Docker {
         command
     }
 
-    /// As [`Docker::command`], dying with us: for builds and imports.
+    /// A client command that is killed when this process dies, for builds and imports.
     ///
     /// # Errors
-    /// When `setpriv` is missing.
+    /// The machine has no `setpriv`.
     pub(super) fn bound(&self, args: &[&str]) -> Result<Command> {
         let mut command = bound(&self.program)?;
         aim(&mut command, &self.host).args(args);
         Ok(command)
     }
 
-    /// Runs the client with `args` and answers what it printed.
+    /// Runs the client with `args`, and returns its output.
     ///
     /// # Errors
-    /// When the client or the engine fails.
+    /// The client or the engine fails.
     pub(super) fn run(&self, args: &[&str]) -> Result<String> {
         run(&mut self.command(args))
     }
 
-    /// What `docker image inspect` answers by `template`, or `None` without such an image.
+    /// The output of `docker image inspect` by `template`; `None` without such an image.
     pub(super) fn inspect_image(&self, reference: &str, template: &str) -> Option<String> {
         let args = ["image", "inspect", "--format", template, reference];
         self.run(&args).ok()
     }
 
-    /// Whether `reference` is there and was made from the recipe with this fingerprint.
+    /// Reports whether the image `reference` exists and was made from the recipe with this fingerprint.
     pub(super) fn has_image(&self, reference: &str, recipe: &str) -> bool {
         let template = format!("{{{{index .Config.Labels \"{RECIPE_LABEL}\"}}}}");
         self.inspect_image(reference, &template).as_deref() == Some(recipe)
     }
 
-    /// Whether the client can `pull` the image `reference` within five minutes.
+    /// Pulls the image `reference`; reports whether that succeeds within five minutes.
     pub(super) fn can_pull(&self, reference: &str) -> bool {
         let Ok(mut command) = super::command::command("timeout") else { return false };
         command.arg("300").arg(&self.program).args(["pull", "--quiet", reference]);
         succeeds(aim(&mut command, &self.host))
     }
 
-    /// Builds `tag` from what `fill` writes into an empty context folder, called `name` in the state's
-    /// folder for builds; folder and log stay when the build fails.
+    /// Builds `tag` from a context folder that `fill` writes. Context and log are called `name` in the
+    /// state's folder for builds, and stay there if the build fails.
     ///
     /// # Errors
-    /// Those of `fill`, or when the build fails; the message quotes the end of the log.
+    /// `fill` fails, or the build fails; the message quotes the end of the log.
     pub(super) fn build(
         &self,
         state: &State,
@@ -116,8 +116,8 @@ impl Docker {
         rootfs::remove(&log)
     }
 
-    /// By the classic builder, which every engine has without a plug-in. Its network is the host's, so
-    /// that neither NAT nor a resolver on a loopback address matters.
+    /// Builds with the classic builder, which needs no plug-in, on the host's network, which needs no
+    /// NAT and works with a resolver on a loopback address.
     fn build_from(&self, tag: &str, recipe: &str, context: &Path, log: &Path) -> Result<()> {
         let label = format!("--label={RECIPE_LABEL}={recipe}");
         let mut command = self.bound(&["build", "--network=host", "--force-rm", "--pull=false"])?;
@@ -131,7 +131,7 @@ impl Docker {
     }
 }
 
-/// Points a client command at the engine `host` and nowhere else.
+/// Makes a client command use the engine `host`, whatever the environment says.
 fn aim<'a>(command: &'a mut Command, host: &str) -> &'a mut Command {
     for name in [
         "DOCKER_CONTEXT",
@@ -157,7 +157,7 @@ fn version(program: &Path, host: &str) -> Result<String> {
     let version =
         run(aim(&mut command, host).args(["version", "--format", "{{.Server.Version}}"]))?;
     if version.is_empty() {
-        bail!("the engine at {host} does not say its version");
+        bail!("the engine at {host} reports no version");
     }
     Ok(version)
 }

@@ -1,13 +1,13 @@
-//! The engine: the one that the machine has, else a private one that outlives the command.
+//! The engine: the machine's own, or else a private one that outlives the command.
 //!
 //! ```text
 //! DOCKER_HOST answers ──────────────────────────────┐
-//! a private engine was made before ── (start) ──┐   ├─► somebody else's: labelled objects only
+//! a private engine exists ── (start) ───────────┐   ├─► foreign: only labelled objects are ours
 //! the default socket answers ───────────────────┼───┘
-//! none ── packages ── start ────────────────────┴─────► private: all in the state folder
+//! none ── packages ── start ────────────────────┴─────► private: everything in the state folder
 //! ```
-//! A private engine that is there stays the one in use, also when the machine gets another: images
-//! and ranges of the last command are in it.
+//! An existing private engine stays in use even if the machine gets another one, since it has the
+//! images and ranges of earlier commands.
 
 use std::fs;
 use std::path::Path;
@@ -18,38 +18,39 @@ use anyhow::{Context as _, Result, bail};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
-use super::apart;
 use super::command::{command, find, log_tail};
 use super::docker::Docker;
 use super::network::{self, Network};
 use super::packages;
 use super::state::{State, write_whole};
 use super::step::{say, step};
+use super::volumes;
 
-/// Where an engine listens unless told otherwise.
+/// The default socket of an engine.
 const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
 
-/// How long a private engine may take until it answers.
-const START_LIMIT: Duration = Duration::from_secs(60);
+/// Timeout for a private engine to answer.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Between two looks at an engine that starts or stops.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// Interval between checks of a starting or stopping engine.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Size at which the private engine's log is begun anew, in bytes.
+/// Size in bytes at which the private engine's log is emptied.
 const MAX_LOG: u64 = 16 << 20;
 
 /// The engine in use.
 #[derive(Clone, Debug)]
 pub(super) struct Engine {
     pub(super) docker: Docker,
-    /// Whether it is ours alone.
+    /// True for the private engine of this state folder.
     pub(super) private: bool,
 }
 
 /// Finds the engine to use, or starts a private one.
 ///
 /// # Errors
-/// When none answers and none can be started: what is missing, or the end of the engine's log.
+/// No engine answers and none can be started. The message has what is missing, or the end of the
+/// engine's log.
 pub(super) fn ensure(state: &State) -> Result<Engine> {
     step("engine", || {
         let engine = find_or_start(state)?;
@@ -69,7 +70,7 @@ fn find_or_start(state: &State) -> Result<Engine> {
         match Docker::connect(&host) {
             Ok(docker) => return Ok(Engine { docker, private: false }),
             Err(error) => say(&format!(
-                "the engine at DOCKER_HOST={host} does not answer, looking for another: {error:#}"
+                "the engine at DOCKER_HOST={host} does not answer, trying others: {error:#}"
             )),
         }
     }
@@ -84,18 +85,18 @@ fn find_or_start(state: &State) -> Result<Engine> {
         return Ok(Engine { docker, private: false });
     }
     packages::ensure(state, &[packages::ENGINE, packages::IMAGES].concat())?;
-    // Where an init system runs, the package has just started the machine's own engine.
+    // With an init system, the package has just started the machine's own engine.
     if !was_made && let Some(docker) = default_engine(state)? {
         return Ok(Engine { docker, private: false });
     }
     start(state).context("starting a private engine")
 }
 
-/// The engine that [`ensure`] would find at once, as `unix:///…`; starts and installs nothing.
-/// `None` when none takes connections.
+/// The address of the engine that [`ensure`] would find, without starting or installing anything;
+/// `None` if no engine accepts connections.
 ///
 /// # Errors
-/// When `DOCKER_HOST` names no socket of this machine.
+/// `DOCKER_HOST` is not a Unix socket.
 pub(super) fn present(state: &State) -> Result<Option<String>> {
     let listens = |host: &str| {
         let socket = host.strip_prefix("unix://").unwrap_or_default();
@@ -111,22 +112,22 @@ pub(super) fn present(state: &State) -> Result<Option<String>> {
     Ok(listens(&host).then_some(host))
 }
 
-/// The engine that `DOCKER_HOST` names, or `None` when it is unset.
+/// The engine that `DOCKER_HOST` names, or `None` if it is unset.
 fn named_host() -> Result<Option<String>> {
     let Some(host) = std::env::var("DOCKER_HOST").ok().filter(|host| !host.is_empty()) else {
         return Ok(None);
     };
     if !host.starts_with("unix:///") {
         bail!(
-            "DOCKER_HOST={host} is not on this machine, but ranges mount folders of this machine: \
-             name a unix:// socket, or unset DOCKER_HOST for an engine of our own"
+            "DOCKER_HOST={host} is not a socket of this machine, but ranges mount folders of this \
+             machine: set it to a unix:// socket, or unset it to use a private engine"
         );
     }
     Ok(Some(host))
 }
 
 fn default_engine(state: &State) -> Result<Option<Docker>> {
-    // Without a listener there is nothing to ask, and no client needed to learn it.
+    // This needs no client, so check it before installing one.
     if std::os::unix::net::UnixStream::connect(DEFAULT_SOCKET).is_err() {
         return Ok(None);
     }
@@ -146,31 +147,31 @@ fn pid_file(state: &State) -> std::path::PathBuf {
     state.engine().join("docker.pid")
 }
 
-/// The process ID of our engine if it runs; a pid file alone proves nothing.
+/// The process ID of the private engine if it runs, checked beyond its pid file.
 pub(super) fn running(state: &State) -> Option<i32> {
-    let pid = pid_in(&pid_file(state))?;
+    let pid = read_pid(&pid_file(state))?;
     runs_with(pid, "dockerd", &config_file(state)).then_some(pid)
 }
 
-/// The process ID of the containerd that our engine started, if it runs.
+/// The process ID of the private engine's containerd, if it runs.
 pub(super) fn running_containerd(state: &State) -> Option<i32> {
     let folder = state.engine_exec().join("containerd");
-    let pid = pid_in(&folder.join("containerd.pid"))?;
+    let pid = read_pid(&folder.join("containerd.pid"))?;
     runs_with(pid, "containerd", &folder).then_some(pid)
 }
 
-/// The process ID that a pid file holds.
-pub(super) fn pid_in(path: &Path) -> Option<i32> {
+/// The process ID in a pid file.
+pub(super) fn read_pid(path: &Path) -> Option<i32> {
     fs::read_to_string(path).ok()?.trim().parse().ok().filter(|pid| *pid > 1)
 }
 
-/// Whether `pid` is a process of `program` that was started on something in `place`.
+/// Reports whether `pid` runs `program` with an argument that contains `place`.
 fn runs_with(pid: i32, program: &str, place: &Path) -> bool {
     let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     is_command_of(&words, program, &place.to_string_lossy())
 }
 
-/// Whether the NUL-separated `words` of a process call `program` with an argument that names `place`.
+/// Reports whether a NUL-separated command line runs `program` with an argument that contains `place`.
 fn is_command_of(words: &[u8], program: &str, place: &str) -> bool {
     let mut words = words.split(|byte| *byte == 0).map(String::from_utf8_lossy);
     let is_program = words.next().is_some_and(|word| word.rsplit('/').next() == Some(program));
@@ -180,13 +181,14 @@ fn is_command_of(words: &[u8], program: &str, place: &str) -> bool {
 fn start(state: &State) -> Result<Engine> {
     if !rustix::process::geteuid().is_root() {
         bail!(
-            "only root can run an engine; or point DOCKER_HOST at the unix:// socket of one that you may use"
+            "only root can run an engine: run this as root, or set DOCKER_HOST to the unix:// socket \
+             of an engine that you may use"
         );
     }
     let host = private_host(state);
     if running(state).is_none() {
         clear_stale(state)?;
-        apart::keep(&state.engine_data().join("volumes"))?;
+        volumes::spread(&state.engine_data().join("volumes"))?;
         let network = network::ensure(state)?;
         write_whole(&config_file(state), &serde_json::to_vec_pretty(&config(state, &network))?)?;
         spawn(state)?;
@@ -196,25 +198,25 @@ fn start(state: &State) -> Result<Engine> {
         if let Ok(docker) = Docker::connect(&host) {
             return Ok(Engine { docker, private: true });
         }
-        // The pid file appears only some way into the start: its absence means nothing yet.
+        // The pid file appears late in the start, so its absence means nothing at first.
         let is_gone = running(state).is_none() && Duration::from_secs(5) < started.elapsed();
-        if is_gone || START_LIMIT < started.elapsed() {
-            bail!("it does not answer at {host}; {}", log_tail(&state.engine_log()));
+        if is_gone || START_TIMEOUT < started.elapsed() {
+            bail!("the engine does not answer at {host}; {}", log_tail(&state.engine_log()));
         }
-        std::thread::sleep(LOOK_EVERY);
+        std::thread::sleep(POLL_INTERVAL);
     }
 }
 
-/// Removes what a killed engine left that would stop the next one.
+/// Removes files of a killed engine that would prevent a start.
 fn clear_stale(state: &State) -> Result<()> {
-    // An engine refuses to start while the number in its pid file is anybody's process.
+    // An engine refuses to start while the process ID in its pid file belongs to any process.
     remove_file(&pid_file(state))?;
     remove_file(&state.engine_socket())?;
-    // A containerd that outlived its engine is taken over by the next; a stale number is not.
+    // The next engine takes over a running containerd, but not a stale process ID.
     if running_containerd(state).is_none() {
         remove_file(&state.engine_exec().join("containerd/containerd.pid"))?;
     }
-    // exec-root is meant for a file system that a boot empties; ours is not one.
+    // exec-root should be on a file system that a boot empties. Ours is not, so empty it here.
     let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let seen = state.engine().join("boot-id");
     if fs::read_to_string(&seen).is_ok_and(|seen| seen != boot_id) && state.engine_exec().exists() {
@@ -233,7 +235,7 @@ fn remove_file(path: &Path) -> Result<()> {
     }
 }
 
-/// What the private engine is told; nothing of the machine's own `/etc/docker` is read.
+/// The private engine's configuration. It ignores the machine's `/etc/docker`.
 fn config(state: &State, network: &Network) -> serde_json::Value {
     json!({
         "hosts": [private_host(state)],
@@ -241,12 +243,12 @@ fn config(state: &State, network: &Network) -> serde_json::Value {
         "exec-root": state.engine_exec(),
         "pidfile": pid_file(state),
         "labels": [super::LABEL],
-        // The store is ours to say: its default has changed between releases.
+        // Set explicitly, since the default store has changed between releases.
         "features": {"containerd-snapshotter": false},
         "bridge": network.bridge_or_none(),
         "mtu": network.mtu(),
         "default-address-pools": [{"base": network.pool(), "size": 24}],
-        // Two engines that both write the chain DOCKER undo each other's rules: ours writes none, and
+        // Two engines that write the chain DOCKER would undo each other's rules. This one writes none;
         // `network` adds the few that are needed, under its own name.
         "iptables": false,
         "ip-masq": false,
@@ -263,12 +265,12 @@ fn spawn(state: &State) -> Result<()> {
         file.set_len(0).with_context(|| format!("emptying {}", log.display()))?;
     }
     let errors = file.try_clone().context("opening the engine's log")?;
-    let dockerd = find("dockerd").context("the program `dockerd` is not on this machine")?;
-    // A session of its own: no terminal's hang-up or interrupt reaches it.
+    let dockerd = find("dockerd").context("the program `dockerd` is not installed")?;
+    // A separate session protects it from a terminal's hang-up or interrupt.
     let mut setsid = command("setsid")?;
     setsid.arg("--fork").arg(dockerd).arg("--config-file").arg(config_file(state));
-    // A containerd of the machine may be found and used: keep out of its engine's namespaces. (Flags,
-    // since the configuration file's name of the second is refused by engine 20.10.)
+    // The engine may use the machine's containerd, so it needs namespaces of its own. These are flags
+    // because engine 20.10 refuses the second one in the configuration file.
     setsid.args([
         "--containerd-namespace=longshore",
         "--containerd-plugins-namespace=plugins.longshore",
@@ -280,27 +282,27 @@ fn spawn(state: &State) -> Result<()> {
     }
 }
 
-/// Asks the process `pid` to end, kills it when it has not after `limit`, and waits until it is gone.
+/// Terminates the process `pid`, kills it after `limit`, and waits for its end.
 ///
 /// # Errors
-/// When it survives even that.
-pub(super) fn end(pid: i32, limit: Duration) -> Result<()> {
+/// The process survives even that.
+pub(super) fn terminate(pid: i32, limit: Duration) -> Result<()> {
     let Some(process) = Pid::from_raw(pid) else { return Ok(()) };
     for (signal, limit) in [(Signal::TERM, limit), (Signal::KILL, Duration::from_secs(10))] {
-        // A failure means that it is gone already, which the look below finds out.
+        // A failure means that it has ended already, which the check below confirms.
         let _ = kill_process(process, signal);
         let asked = Instant::now();
         while asked.elapsed() < limit {
             if is_gone(pid) {
                 return Ok(());
             }
-            std::thread::sleep(LOOK_EVERY);
+            std::thread::sleep(POLL_INTERVAL);
         }
     }
-    bail!("process {pid} does not end")
+    bail!("process {pid} does not end, even after SIGKILL")
 }
 
-/// Whether no process `pid` does anything any more; one that only waits to be reaped does not.
+/// Reports whether the process `pid` has ended; a zombie counts as ended.
 fn is_gone(pid: i32) -> bool {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     status.is_empty() || status.lines().any(|line| line.starts_with("State:\tZ"))
@@ -311,7 +313,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_program_on_our_files_is_ours() {
+    fn only_an_engine_with_our_files_is_ours() {
         let ours = "/s/engine/daemon.json";
         for (words, expected) in [
             ("/usr/sbin/dockerd\0--config-file\0/s/engine/daemon.json\0", true),
@@ -326,15 +328,15 @@ mod tests {
     }
 
     #[test]
-    fn a_pid_file_without_a_sane_number_names_nobody() {
+    fn a_pid_file_needs_a_valid_process_id() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.pid");
-        assert_eq!(pid_in(&path), None);
+        assert_eq!(read_pid(&path), None);
         for (text, expected) in
             [("", None), ("0", None), ("1", None), ("-5", None), ("x", None), ("42\n", Some(42))]
         {
             fs::write(&path, text).unwrap();
-            assert_eq!(pid_in(&path), expected, "{text:?}");
+            assert_eq!(read_pid(&path), expected, "{text:?}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Range images: engines of several ages on each of Docker's image stores, from a registry or from
+//! Range images: engines of several releases on both of Docker's image stores, from a registry or from
 //! Debian packages.
 
 use std::net::{TcpStream, ToSocketAddrs as _};
@@ -12,54 +12,54 @@ use super::state::State;
 use super::step::{fingerprint, join, step};
 use super::{RangeImage, Ranges, Store, probe, rootfs};
 
-/// Starts the engine in a range; the entry point of every range image.
+/// The entry point of every range image, which starts its engine.
 const RANGE_ENGINE: &str = include_str!("range-engine.sh");
 
-/// Where [`RANGE_ENGINE`] and what it reads lie in a range image.
-const RANGE_ENGINE_PLACE: &str = "usr/local/bin/range-engine";
-const DAEMON_JSON_PLACE: &str = "etc/longshore/daemon.json";
+/// Paths of [`RANGE_ENGINE`] and of its configuration in a range image.
+const RANGE_ENGINE_PATH: &str = "usr/local/bin/range-engine";
+const DAEMON_JSON_PATH: &str = "etc/longshore/daemon.json";
 
-/// What a Debian root needs to be a range.
+/// Packages that make a Debian root a range.
 const PACKAGES: &[&str] =
     &["docker.io", "docker-cli", "iptables", "iproute2", "ca-certificates", "procps"];
 
-/// The same in the days when the client was not a package of its own.
+/// The same packages in releases without a separate client package.
 const OLD_PACKAGES: &[&str] = &["docker.io", "iptables", "iproute2", "ca-certificates", "procps"];
 
-/// The registry that the public images come from.
+/// The registry of the public images.
 const REGISTRY: &str = "registry-1.docker.io:443";
 
-/// How long the registry may take to accept a connection before it counts as out of reach.
-const REACH_LIMIT: Duration = Duration::from_secs(3);
+/// Timeout for a connection to the registry.
+const REACH_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How one range image is made.
+/// The recipe of a range image.
 #[derive(Debug)]
 struct Recipe {
     /// The part of the name after `longshore/range:`.
     name: &'static str,
-    /// Where the engine comes from.
+    /// The origin of the engine.
     origin: Origin,
-    /// The engine's configuration: its store, said outright.
+    /// The engine's configuration, with an explicit store.
     daemon_json: &'static str,
     store: Store,
 }
 
-/// Where the engine in a range image comes from.
+/// The origin of the engine in a range image.
 #[derive(Debug)]
 enum Origin {
-    /// From packages or a registry.
+    /// A registry, or else Debian packages.
     Made {
-        /// The image to build on where it can be had.
+        /// The public image to build on, if it is available.
         public_image: &'static str,
-        /// Debian suites with that engine, the one that moves least first.
+        /// Debian suites with that engine, the most stable first.
         suites: &'static [&'static str],
         packages: &'static [&'static str],
     },
-    /// From the range image with this name, whose engine is configured otherwise.
+    /// The range image with this name, with another configuration.
     Like(&'static str),
 }
 
-/// The usual ones, each after the one that it is like.
+/// The usual range images, each after the one that it derives from.
 const RECIPES: [Recipe; 3] = [
     Recipe {
         name: "26.1-overlay2",
@@ -89,7 +89,7 @@ const RECIPES: [Recipe; 3] = [
     },
 ];
 
-/// The oldest engine that is supported; made only for who asks for it.
+/// The oldest supported engine, made only on request.
 const OLDEST: Recipe = Recipe {
     name: "20.10-overlay2",
     origin: Origin::Made {
@@ -104,8 +104,8 @@ const OLDEST: Recipe = Recipe {
 const OVERLAY2: &str =
     "{\"storage-driver\": \"overlay2\", \"features\": {\"containerd-snapshotter\": false}}\n";
 
-/// What has to be made for the range image with this name, the part after `longshore/range:`; `None`
-/// for a name that is no recipe's.
+/// The set of range images that includes this name (the part after `longshore/range:`); `None` for an
+/// unknown name.
 pub(super) fn needed_for(name: &str) -> Option<Ranges> {
     match name {
         name if name == OLDEST.name => Some(Ranges::All),
@@ -137,10 +137,10 @@ fn find(name: &str) -> Option<&'static Recipe> {
     ALL.iter().find(|recipe| recipe.name == name)
 }
 
-/// Finds or makes the range images, and asks the engine in each who it is.
+/// Finds or makes the range images, and probes the engine in each.
 ///
 /// # Errors
-/// When an image can be had from nowhere, or the engine inside does not run or is another than meant.
+/// An image is available from no origin, or its engine does not run or has another store than expected.
 pub(super) fn ensure(docker: &Docker, state: &State, ranges: Ranges) -> Result<Vec<RangeImage>> {
     let recipes: Vec<Recipe> = match ranges {
         Ranges::None => return Ok(Vec::new()),
@@ -149,7 +149,7 @@ pub(super) fn ensure(docker: &Docker, state: &State, ranges: Ranges) -> Result<V
     };
     let is_missing =
         |recipe: &Recipe| !docker.has_image(&recipe.reference(), &recipe.fingerprint());
-    // One question for all, asked only when there is something to get.
+    // Check the registry once for all images, and only if one is missing.
     let can_pull = recipes.iter().any(is_missing) && reaches_registry();
     let (own, like): (Vec<&Recipe>, Vec<&Recipe>) =
         recipes.iter().partition(|recipe| matches!(recipe.origin, Origin::Made { .. }));
@@ -157,7 +157,7 @@ pub(super) fn ensure(docker: &Docker, state: &State, ranges: Ranges) -> Result<V
     Ok(made.into_iter().chain(all(docker, state, &like, can_pull)?).collect())
 }
 
-/// Several at once.
+/// Finds or makes several range images at once.
 fn all(
     docker: &Docker,
     state: &State,
@@ -177,11 +177,12 @@ fn one(docker: &Docker, state: &State, recipe: &Recipe, can_pull: bool) -> Resul
     let reference = recipe.reference();
     step(&format!("range image {reference}"), || {
         let is_there = docker.has_image(&reference, &recipe.fingerprint());
-        let origin = if is_there { "there" } else { make(docker, state, recipe, can_pull)? };
+        let origin =
+            if is_there { "already there" } else { make(docker, state, recipe, can_pull)? };
         let image = probe::probe(docker, state, recipe.name, &reference)?;
         anyhow::ensure!(
             image.store == recipe.store,
-            "the engine inside uses the store {}, not {}",
+            "its engine uses the {} store instead of {}",
             image.store,
             recipe.store
         );
@@ -191,14 +192,14 @@ fn one(docker: &Docker, state: &State, recipe: &Recipe, can_pull: bool) -> Resul
     })
 }
 
-/// Makes the image and says where it came from.
+/// Makes the image, and returns its origin in words.
 fn make(docker: &Docker, state: &State, recipe: &Recipe, can_pull: bool) -> Result<&'static str> {
     let (public, suites, packages) = match &recipe.origin {
         Origin::Made { public_image, suites, packages } => (*public_image, *suites, *packages),
         Origin::Like(other) => {
             let other = format!("longshore/range:{other}");
             build_on(docker, state, recipe, &other)?;
-            return Ok("built on its sibling");
+            return Ok("built on another range image");
         }
     };
     let was_there = docker.inspect_image(public, "{{.Id}}").is_some();
@@ -210,8 +211,8 @@ fn make(docker: &Docker, state: &State, recipe: &Recipe, can_pull: bool) -> Resu
     }
     packages::ensure(state, packages::IMAGES)?;
     let root = rootfs::bootstrap(state, recipe.name, suites, packages)?;
-    rootfs::write(&root, RANGE_ENGINE_PLACE, RANGE_ENGINE, 0o755)?;
-    rootfs::write(&root, DAEMON_JSON_PLACE, recipe.daemon_json, 0o644)?;
+    rootfs::write(&root, RANGE_ENGINE_PATH, RANGE_ENGINE, 0o755)?;
+    rootfs::write(&root, DAEMON_JSON_PATH, recipe.daemon_json, 0o644)?;
     let changes = [
         "ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         "VOLUME /var/lib/docker",
@@ -239,13 +240,13 @@ fn build_on(docker: &Docker, state: &State, recipe: &Recipe, base: &str) -> Resu
     })
 }
 
-/// Whether pulling is worth a try: a proxy may lead to the registry, or a connection does.
+/// Reports whether pulling may work: through a proxy, or by a direct connection to the registry.
 fn reaches_registry() -> bool {
     if ["https_proxy", "HTTPS_PROXY"].iter().any(|name| std::env::var_os(name).is_some()) {
         return true;
     }
     let addresses = REGISTRY.to_socket_addrs().into_iter().flatten();
-    addresses.take(2).any(|address| TcpStream::connect_timeout(&address, REACH_LIMIT).is_ok())
+    addresses.take(2).any(|address| TcpStream::connect_timeout(&address, REACH_TIMEOUT).is_ok())
 }
 
 #[cfg(test)]
@@ -253,7 +254,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_recipe_says_its_store_outright_and_comes_after_what_it_is_like() {
+    fn each_recipe_has_an_explicit_store_and_follows_its_origin() {
         let mut before: Vec<&str> = Vec::new();
         let mut fingerprints = std::collections::HashSet::new();
         for recipe in RECIPES.iter().chain([&OLDEST]) {
@@ -270,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_engine_is_made_only_for_who_asks_for_it() {
+    fn the_oldest_engine_is_made_only_on_request() {
         assert_eq!(needed_for("28.5-overlay2"), Some(Ranges::Usual));
         assert_eq!(needed_for("20.10-overlay2"), Some(Ranges::All));
         assert_eq!(needed_for("docker:dind"), None);

@@ -1,19 +1,18 @@
-//! Set-up: from a bare machine to an engine, range images and a demo stack, by one call.
+//! Set-up: from a bare machine to an engine, range images and a demo stack in one call.
 //!
 //! ```text
-//! ensure ─┬─ state     the folder everything lies in, and the lock over it
-//!         ├─ packages  programs that are missing, from the distribution
+//! ensure ─┬─ state     the folder of everything, and its lock
+//!         ├─ packages  missing programs, from the distribution
 //!         ├─ engine    the machine's engine, or a private one (network: its bridge)
-//!         ├─ images    the range images (rootfs: Debian roots; probe: what is really inside)
+//!         ├─ images    the range images (rootfs: Debian roots; probe: the engine inside)
 //!         └─ stack     the demo stack
-//! teardown             the way back
+//! teardown             removes all of it
 //! ```
-//! Every step looks before it acts, and leaves what it makes under its final name only once it is
-//! whole. So a second call is a handful of look-ups, and a call after a kill goes on where the last
-//! one stopped.
+//! Every step checks before it acts, and gives a result its final name only once it is complete. So a
+//! second call only checks, and a call after a kill resumes the interrupted one.
 
 mod agents;
-mod apart;
+mod volumes;
 mod command;
 mod docker;
 mod engine;
@@ -38,68 +37,68 @@ pub(crate) use self::skopeo::image as skopeo_image;
 pub(crate) use self::state::State;
 pub(crate) use self::teardown::{stop_agents, teardown};
 
-/// The label of every container, volume and network that we make, so that teardown finds it again.
+/// The label of every container, volume and network that xtask makes, by which teardown finds them.
 pub(crate) const LABEL: &str = "dev.longshore=1";
 
-/// The label of every image that we make: the [fingerprint](step::fingerprint) of its recipe.
+/// The label of every image that xtask makes, with the [fingerprint](step::fingerprint) of its recipe.
 ///
-/// Not [`LABEL`]: a container inherits its image's labels, and one that somebody else started from an
-/// image of ours is not ours.
+/// It differs from [`LABEL`] because containers inherit the labels of their image, and teardown must
+/// spare containers that users start from these images.
 const RECIPE_LABEL: &str = "dev.longshore.recipe";
 
-/// What a command needs of the machine, besides an engine.
+/// Needs of a command besides an engine.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Needs {
     /// Range images.
     pub(crate) ranges: Ranges,
-    /// The demo stack in the engine that images come from.
+    /// The demo stack, in the host's engine.
     pub(crate) stack: bool,
 }
 
-/// Which range images are needed.
+/// A set of range images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ranges {
-    /// None that set-up makes.
+    /// No range image.
     None,
-    /// One for each engine and image store of these days.
+    /// Current engines on each image store.
     Usual,
-    /// With the oldest engine that is supported, too.
+    /// The usual ones, and the oldest supported engine.
     All,
 }
 
 impl Ranges {
-    /// What the range image with this name needs, such as `28.5-overlay2`; absent for a name that set-up
-    /// does not know.
+    /// The set that includes the range image with this name, such as `28.5-overlay2`; `None` for an
+    /// unknown name.
     pub(crate) fn needed_for(name: &str) -> Option<Self> {
         images::needed_for(name)
     }
 }
 
-/// A machine that is set up.
+/// The result of a set-up.
 #[derive(Clone, Debug)]
 pub(crate) struct Machine {
-    /// The engine that holds the stack and runs the ranges, as `unix:///…`.
+    /// Address of the engine that has the stack and runs the ranges, such as `unix:///…`.
     pub(crate) docker_host: String,
-    /// Whether that engine is ours: then teardown stops it and removes all that it holds.
+    /// True if that engine is private, so that teardown stops it and removes its data.
     pub(crate) private_engine: bool,
-    /// Those of [`Needs::ranges`], the first of each store the one to take when nobody says.
+    /// The images of [`Needs::ranges`]; the first one of each store is the default.
     pub(crate) range_images: Vec<RangeImage>,
-    /// References of the demo stack; empty when [`Needs::stack`] was not asked for.
+    /// References of the demo stack; empty without [`Needs::stack`].
     pub(crate) stack: Vec<String>,
 }
 
-/// An image that a range is started from.
+/// An image for ranges.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct RangeImage {
     /// The image's name in the engine that runs the ranges.
     pub(crate) reference: String,
-    /// The version that the engine inside said it has, never one read from a name.
+    /// The version that its engine reports.
     pub(crate) engine_version: String,
-    /// The image store that the engine inside said it uses.
+    /// The image store that its engine reports.
     pub(crate) store: Store,
 }
 
-/// Which of Docker's two image stores an engine uses.
+/// One of Docker's two image stores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Store {
@@ -118,51 +117,52 @@ impl std::fmt::Display for Store {
     }
 }
 
-/// Makes sure that the agents can be compiled.
+/// Installs the programs that compile the agents, if needed.
 ///
 /// # Errors
-/// What is missing and how to get it, or apt's own.
+/// They cannot be installed; the message says how to install them.
 pub(crate) fn ensure_compiler() -> Result<()> {
     packages::ensure(&State::open()?, packages::BUILD)
 }
 
-/// Makes sure that there is a second opinion on folders and archives of images.
+/// Installs skopeo, which tests use to check folders and archives of images, if needed.
 ///
 /// # Errors
-/// What is missing and how to get it, or apt's own.
+/// It cannot be installed; the message says how to install it.
 pub(crate) fn ensure_skopeo() -> Result<()> {
     packages::ensure(&State::open()?, packages::SKOPEO)
 }
 
-/// Makes sure that there is what a bench measures beside.
+/// Installs the programs of a bench's peers, if needed.
 ///
 /// # Errors
-/// What is missing and how to get it, or apt's own.
+/// They cannot be installed; the message says how to install them.
 pub(crate) fn ensure_peers() -> Result<()> {
     packages::ensure(&State::open()?, packages::PEERS)
 }
 
-/// Makes sure that the schema's linter can be installed.
+/// Installs npm, which installs the schema's linter, if needed.
 ///
 /// # Errors
-/// What is missing and how to get it, or apt's own.
+/// It cannot be installed; the message says how to install it.
 pub(crate) fn ensure_npm() -> Result<()> {
     packages::ensure(&State::open()?, packages::SCHEMA)
 }
 
-/// Brings the machine to where `needs` are met, and says what it has.
+/// Sets the machine up for `needs`, and describes the result.
 ///
-/// One line per step goes to stderr. Two callers at once do not do the work twice: the second waits
-/// for the first and finds everything done.
+/// Prints one line per step to stderr. Concurrent callers share the work: the second one waits for the
+/// first and finds everything done.
 ///
 /// # Errors
-/// What is missing and how to get it, or which step failed with the end of that program's output.
+/// Something is missing, and the message says how to get it; or a step failed, and the message has the
+/// end of its program's output.
 pub(crate) fn ensure(needs: &Needs) -> Result<Machine> {
     let state = State::open()?;
     let _lock = state.lock()?;
     let engine = engine::ensure(&state)?;
     let (range_images, stack) = std::thread::scope(|scope| -> Result<_> {
-        // The stack's base is a Debian root too: bootstrapped beside the ranges', not after them.
+        // The stack's base is a Debian root too, so bootstrap it in parallel with the ranges' roots.
         let base = needs.stack.then(|| scope.spawn(|| stack::ensure_base(&engine.docker, &state)));
         let range_images = images::ensure(&engine.docker, &state, needs.ranges)?;
         let Some(base) = base else { return Ok((range_images, Vec::new())) };
@@ -177,10 +177,10 @@ pub(crate) fn ensure(needs: &Needs) -> Result<Machine> {
     })
 }
 
-/// Makes an image of ours by `make`, which says whether it had to, and answers what it is called.
+/// Makes the image `reference` with `make`, which returns whether it had to build, and returns the name.
 ///
 /// # Errors
-/// When no engine can be had, or those of `make`.
+/// No engine is available, or `make` fails.
 fn ensure_image(
     reference: &str,
     make: impl FnOnce(&Docker, &State) -> Result<bool>,
@@ -190,14 +190,14 @@ fn ensure_image(
     let engine = engine::ensure(&state)?;
     step::step(&format!("image {reference}"), || {
         let made = make(&engine.docker, &state)?;
-        Ok((reference.to_owned(), (if made { "built" } else { "there" }).to_owned()))
+        Ok((reference.to_owned(), (if made { "built" } else { "already there" }).to_owned()))
     })
 }
 
-/// Sets up all there is, and says on stdout what that is.
+/// Sets everything up, and prints the result to stdout.
 ///
 /// # Errors
-/// Those of [`ensure`].
+/// [`ensure`] fails.
 #[expect(clippy::print_stdout, reason = "the command's result")]
 pub(crate) fn show(ranges: Ranges) -> Result<()> {
     let machine = ensure(&Needs { ranges, stack: true })?;
@@ -215,22 +215,20 @@ pub(crate) fn show(ranges: Ranges) -> Result<()> {
     Ok(())
 }
 
-/// The engine that [`ensure`] would use, as `unix:///…`, for commands that only look at what is
-/// there: nothing is started or installed.
+/// The address of the engine that [`ensure`] would use, for commands that start and install nothing.
 ///
 /// # Errors
-/// When no engine answers.
+/// No engine answers.
 pub(crate) fn engine_host(state: &State) -> Result<String> {
     match engine::present(state)? {
         Some(host) => Ok(host),
         None => {
             let named = std::env::var("DOCKER_HOST").unwrap_or_default();
-            let also = if named.is_empty() {
-                named
-            } else {
-                format!(", not at DOCKER_HOST={named} either")
-            };
-            anyhow::bail!("no engine answers here{also}; `cargo xtask setup` starts one")
+            let also =
+                if named.is_empty() { named } else { format!(", including DOCKER_HOST={named}") };
+            anyhow::bail!(
+                "no engine answers on this machine{also}: run `cargo xtask setup` to start one"
+            )
         }
     }
 }

@@ -1,7 +1,7 @@
-//! The private engine's network: a bridge, an address range that nobody uses, and a way out.
+//! The private engine's network: a bridge, an unused address range, and NAT to the outside.
 //!
-//! What is made is written to `network.json` *before* it is made, so that teardown knows of it even
-//! when set-up was killed in between.
+//! `network.json` records everything *before* it is made, so that teardown finds it even after a killed
+//! set-up.
 
 use std::fs;
 use std::net::Ipv4Addr;
@@ -14,16 +14,16 @@ use super::command::{command, run, succeeds};
 use super::state::{State, write_whole};
 use super::step::say;
 
-/// Second bytes of the `10.x.0.0/16` ranges that are tried in turn.
+/// Candidates for the second byte of the `10.x.0.0/16` range, in order.
 const CANDIDATES: std::ops::Range<u8> = 213..245;
 
-/// Bridges of this name and a number are ours; 16 state folders can have one at once.
+/// Prefix of our bridges' names, followed by a number. Up to 16 state folders can have one.
 const BRIDGE_PREFIX: &str = "lsbr";
 
-/// The firewall's programs in the order of preference: which of them works is the kernel's choice.
+/// Firewall programs in the order of preference. The kernel decides which ones work.
 const FIREWALLS: [&str; 3] = ["iptables", "iptables-legacy", "iptables-nft"];
 
-/// Largest packet where the way out does not say its own, in bytes: Ethernet's.
+/// Default MTU in bytes, that of Ethernet.
 const MTU: u32 = 1500;
 
 const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
@@ -31,30 +31,30 @@ const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
 /// The network of one private engine.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Network {
-    /// The bridge's name; `None` where the kernel gives none, then containers have no network.
+    /// The bridge's name; `None` if the kernel has no bridges, so that containers have no network.
     bridge: Option<String>,
-    /// The second byte of our `10.x.0.0/16`.
+    /// The second byte of the `10.x.0.0/16` range.
     second_byte: u8,
-    /// Largest packet of the way out, in bytes: a bridge that lets through more loses packets there.
+    /// MTU of the default interface in bytes. A bridge with a larger one would lose packets there.
     mtu: u32,
-    /// The firewall program that the rules were added with; `None` without a way out of the bridge.
+    /// The firewall program with the rules; `None` if the bridge is not connected to the outside.
     firewall: Option<String>,
-    /// Whether forwarding was off before us.
+    /// True if forwarding was off before set-up.
     forwarding_was_off: bool,
 }
 
 impl Network {
-    /// The bridge as the engine is told it.
+    /// The bridge in the engine's configuration.
     pub(super) fn bridge_or_none(&self) -> &str {
         self.bridge.as_deref().unwrap_or("none")
     }
 
-    /// The addresses for networks that are made in the engine.
+    /// The address pool for networks that are made in the engine.
     pub(super) fn pool(&self) -> String {
         format!("10.{}.128.0/17", self.second_byte)
     }
 
-    /// The largest packet in bytes, as containers are told it.
+    /// The MTU of containers in bytes.
     pub(super) fn mtu(&self) -> u32 {
         self.mtu
     }
@@ -63,7 +63,7 @@ impl Network {
         format!("10.{}.0.1/20", self.second_byte)
     }
 
-    /// The rules that lead out of the bridge: where each goes and what it says.
+    /// The rules that connect the bridge to the outside, each with its table.
     fn rules(&self, bridge: &str) -> [(&'static str, Vec<String>); 3] {
         let words = |text: &str| {
             let comment = format!(" -m comment --comment longshore-{bridge}");
@@ -78,13 +78,13 @@ impl Network {
     }
 }
 
-/// Makes the network, or what is missing of it: a boot takes bridge and rules away.
+/// Makes the missing parts of the network; a boot removes bridge and rules.
 ///
-/// A kernel without bridges or a firewall is no failure: builds use the host's network, and ranges
-/// are reached through sockets.
+/// A kernel without bridges or a firewall is not an error, since builds use the host's network and
+/// ranges are reached through sockets.
 ///
 /// # Errors
-/// When the record cannot be written.
+/// The record cannot be written, or forwarding cannot be switched on.
 pub(super) fn ensure(state: &State) -> Result<Network> {
     let mut network = match recorded(state) {
         Some(network) => network,
@@ -93,7 +93,7 @@ pub(super) fn ensure(state: &State) -> Result<Network> {
     record(state, &network)?;
     if let Some(bridge) = network.bridge.clone() {
         if make_bridge(state, &bridge, &network).is_err() {
-            say("note: no bridge can be made here; containers get no network of their own");
+            say("note: this machine allows no bridge, so containers have no network of their own");
             network.bridge = None;
         } else {
             network.firewall = FIREWALLS
@@ -102,7 +102,7 @@ pub(super) fn ensure(state: &State) -> Result<Network> {
                 .map(|it| (*it).to_owned());
             if network.firewall.is_none() {
                 say(
-                    "note: no firewall rules can be made here; containers do not reach the outside",
+                    "note: this machine allows no firewall rules, so containers cannot reach the outside",
                 );
             }
         }
@@ -114,14 +114,14 @@ pub(super) fn ensure(state: &State) -> Result<Network> {
     Ok(network)
 }
 
-/// Takes away all that [`ensure`] made.
+/// Removes everything that [`ensure`] made.
 ///
 /// # Errors
-/// When a bridge of ours cannot be removed.
+/// A bridge cannot be removed.
 pub(super) fn remove(state: &State) -> Result<()> {
     let Some(network) = recorded(state) else { return Ok(()) };
     let Some(bridge) = &network.bridge else { return Ok(()) };
-    // The firewall that was recorded, or each, when set-up died before it knew which one works.
+    // Use the recorded firewall, or all of them if set-up was killed before it recorded one.
     for firewall in
         FIREWALLS.iter().filter(|it| network.firewall.as_deref().is_none_or(|used| used == **it))
     {
@@ -132,7 +132,7 @@ pub(super) fn remove(state: &State) -> Result<()> {
     if is_ours(state, bridge) {
         run(command("ip")?.args(["link", "delete", bridge])).context("removing the bridge")?;
     }
-    // Another engine that came later relies on forwarding without having switched it on itself.
+    // An engine installed later may rely on forwarding, although it did not switch it on.
     let is_needed = PathBuf::from("/sys/class/net/docker0").exists();
     if network.forwarding_was_off && network.firewall.is_some() && !is_needed {
         fs::write(FORWARDING, "0").context("switching forwarding off again")?;
@@ -152,20 +152,20 @@ fn record(state: &State, network: &Network) -> Result<()> {
     write_whole(&record_file(state), &serde_json::to_vec_pretty(network)?)
 }
 
-/// A bridge's name and an address range that nothing on the machine uses.
+/// Chooses an unused bridge name and an unused address range.
 fn plan() -> Result<Network> {
     let routes = run(command("ip")?.args(["-4", "route", "show", "table", "all"]))?;
     let bridge = (0..16).map(|n| format!("{BRIDGE_PREFIX}{n}")).find(|name| !has_link(name));
     Ok(Network {
         bridge,
         second_byte: free_range(&routes).unwrap_or(CANDIDATES.start),
-        mtu: way_out(&routes).and_then(mtu_of).unwrap_or(MTU),
+        mtu: default_interface(&routes).and_then(mtu_of).unwrap_or(MTU),
         firewall: None,
         forwarding_was_off: fs::read_to_string(FORWARDING).is_ok_and(|text| text.trim() == "0"),
     })
 }
 
-/// The first candidate that no destination in `ip route`'s listing touches.
+/// The first candidate that overlaps no destination in the output of `ip route`.
 fn free_range(routes: &str) -> Option<u8> {
     let destinations: Vec<_> =
         routes.lines().flat_map(|line| line.split(' ').take(2)).filter_map(parse_range).collect();
@@ -176,8 +176,8 @@ fn free_range(routes: &str) -> Option<u8> {
     })
 }
 
-/// The interface of the default route in `ip route`'s listing.
-fn way_out(routes: &str) -> Option<&str> {
+/// The interface of the default route in the output of `ip route`.
+fn default_interface(routes: &str) -> Option<&str> {
     let route =
         routes.lines().find(|line| line.starts_with("default ") && line.contains(" dev "))?;
     route.split(' ').skip_while(|word| *word != "dev").nth(1)
@@ -188,7 +188,7 @@ fn mtu_of(interface: &str) -> Option<u32> {
     fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
-/// First and last address of `a.b.c.d/len` or of a lone address; `None` for any other word.
+/// First and last address of `a.b.c.d/len` or of a single address; `None` for any other word.
 fn parse_range(word: &str) -> Option<(u32, u32)> {
     let (address, len) = word.split_once('/').unwrap_or((word, "32"));
     let address = u32::from(address.parse::<Ipv4Addr>().ok()?);
@@ -201,7 +201,7 @@ fn has_link(name: &str) -> bool {
     PathBuf::from("/sys/class/net").join(name).exists()
 }
 
-/// The mark on our bridge.
+/// The alias that marks our bridge.
 fn alias(state: &State) -> String {
     format!("longshore {}", state.root().display())
 }
@@ -222,7 +222,7 @@ fn make_bridge(state: &State, bridge: &str, network: &Network) -> Result<()> {
     ip(&["link", "set", "dev", bridge, "up"]).map(drop)
 }
 
-/// Adds the rules that are not there yet; `false` when this firewall cannot hold them.
+/// Adds the missing rules; `false` if this firewall does not support them.
 fn add_rules(firewall: &str, network: &Network, bridge: &str) -> bool {
     let is_added = network.rules(bridge).iter().all(|(table, rule)| {
         edit(firewall, table, "-C", rule) || edit(firewall, table, "-I", rule)
@@ -245,7 +245,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_range_in_use_is_passed_over() {
+    fn an_address_range_in_use_is_skipped() {
         for (routes, expected) in [
             ("", Some(213)),
             ("default via 192.0.2.1 dev eth0\n192.0.2.0/24 dev eth0 scope link", Some(213)),
@@ -258,16 +258,16 @@ mod tests {
     }
 
     #[test]
-    fn the_way_out_is_the_default_routes_interface() {
+    fn the_default_interface_is_that_of_the_default_route() {
         let routes =
             "10.0.0.0/8 dev vpn0\ndefault via 192.0.2.1 dev eth0 proto dhcp\n192.0.2.0/24 dev eth1";
-        assert_eq!(way_out(routes), Some("eth0"));
-        assert_eq!(way_out("192.0.2.0/24 dev eth1"), None);
-        assert_eq!(way_out(""), None);
+        assert_eq!(default_interface(routes), Some("eth0"));
+        assert_eq!(default_interface("192.0.2.0/24 dev eth1"), None);
+        assert_eq!(default_interface(""), None);
     }
 
     #[test]
-    fn a_rule_says_whose_it_is() {
+    fn a_rule_names_its_bridge() {
         let network = Network { second_byte: 213, ..Network::default() };
         for (_, rule) in network.rules("lsbr0") {
             assert_eq!(rule.last().map(String::as_str), Some("longshore-lsbr0"), "{rule:?}");

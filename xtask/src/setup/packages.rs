@@ -1,4 +1,4 @@
-//! Packages: the programs that set-up needs, installed where we can, named where we cannot.
+//! Packages: installs missing programs, or explains how to install them.
 
 use std::path::Path;
 
@@ -8,12 +8,12 @@ use super::command::{command, find, run, succeeds};
 use super::state::State;
 use super::step::step;
 
-/// Something that must be on the machine.
+/// A program or file that must be installed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Need {
     /// A program's name, or the absolute path of a file.
     what: &'static str,
-    /// The Debian and Ubuntu package that brings it.
+    /// The Debian and Ubuntu package that has it.
     package: &'static str,
 }
 
@@ -21,10 +21,10 @@ const fn need(what: &'static str, package: &'static str) -> Need {
     Need { what, package }
 }
 
-/// To speak to an engine that is there.
+/// Needs to talk to an existing engine.
 pub(super) const CLIENT: &[Need] = &[need("docker", "docker.io")];
 
-/// To run an engine of our own.
+/// Needs to run a private engine.
 pub(super) const ENGINE: &[Need] = &[
     need("docker", "docker.io"),
     need("dockerd", "docker.io"),
@@ -35,7 +35,7 @@ pub(super) const ENGINE: &[Need] = &[
     need("setsid", "util-linux"),
 ];
 
-/// To make Debian roots and images of them.
+/// Needs to make Debian roots and import them as images.
 pub(super) const IMAGES: &[Need] = &[
     need("debootstrap", "debootstrap"),
     need("/usr/share/keyrings/debian-archive-keyring.gpg", "debian-archive-keyring"),
@@ -53,10 +53,10 @@ pub(super) const IMAGES: &[Need] = &[
 /// To compile the C in our dependencies: the agents' allocator and the TLS library.
 pub(super) const BUILD: &[Need] = &[need("cc", "gcc"), need("make", "make")];
 
-/// To have a second opinion on folders and archives of images.
+/// Needs to check folders and archives of images.
 pub(super) const SKOPEO: &[Need] = &[need("skopeo", "skopeo")];
 
-/// What a bench measures beside: other ways to bring images into an engine, and what they take.
+/// Needs of a bench's peers.
 pub(super) const PEERS: &[Need] = &[
     need("docker-registry", "docker-registry"),
     need("nsenter", "util-linux"),
@@ -64,10 +64,10 @@ pub(super) const PEERS: &[Need] = &[
     need("mkfs.xfs", "xfsprogs"),
 ];
 
-/// To install the schema's linter.
+/// Needs to install the schema's linter.
 pub(super) const SCHEMA: &[Need] = &[need("npm", "npm")];
 
-/// Wait for others that install, and try again at once what a mirror drops.
+/// Options for apt: wait for other installations, and retry failed downloads at once.
 const APT_OPTIONS: [&str; 6] = [
     "-o",
     "DPkg::Lock::Timeout=300",
@@ -77,10 +77,10 @@ const APT_OPTIONS: [&str; 6] = [
     "Acquire::Retries::Delay=false",
 ];
 
-/// Brings what is missing of `needs` onto the machine.
+/// Installs what is missing of `needs`.
 ///
 /// # Errors
-/// Where packages cannot be installed by us: what is missing and how to get it. Else apt's own.
+/// apt fails, or this process cannot install packages; then the message says how to install them.
 pub(super) fn ensure(state: &State, needs: &[Need]) -> Result<()> {
     let missing = missing(needs, is_there);
     if missing.is_empty() {
@@ -113,15 +113,15 @@ fn packages(missing: &[Need]) -> Vec<&'static str> {
     packages
 }
 
-/// What someone reads who has to install the missing things by hand.
+/// The instructions for installing the missing programs by hand.
 fn how_to_get(missing: &[Need], is_root: bool) -> String {
     let things: Vec<_> =
         missing.iter().map(|need| format!("{} (package {})", need.what, need.package)).collect();
     let reason =
-        if is_root { "and this machine has no apt-get" } else { "and only root can install it" };
+        if is_root { "and this machine has no apt-get" } else { "and only root can install them" };
     format!(
-        "missing on this machine: {}; {reason}.\nOn Debian 12+ or Ubuntu run, as root: apt-get install {}\n\
-         Elsewhere install the packages of the same purpose; or point DOCKER_HOST at the unix:// socket \
+        "missing on this machine: {}; {reason}.\nOn Debian 12+ or Ubuntu, run as root: apt-get install {}\n\
+         On other systems, install the corresponding packages; or set DOCKER_HOST to the unix:// socket \
          of an engine on this machine that you may use.",
         things.join(", "),
         packages(missing).join(" ")
@@ -129,11 +129,11 @@ fn how_to_get(missing: &[Need], is_root: bool) -> String {
 }
 
 fn install(state: &State, wanted: &[&str]) -> Result<()> {
-    // A list that cannot be fetched is no failure as long as the packages can: machines carry dead sources.
+    // Some machines have dead sources, so a failed update matters only if the installation fails too.
     let mut update = command("apt-get")?;
     let update = run(update.args(APT_OPTIONS).arg("update")).err();
     let mut wanted = wanted.to_vec();
-    // Newer releases split the client off `docker.io`.
+    // Newer releases have the client in a separate package.
     let has_client_package =
         command("apt-cache").is_ok_and(|mut it| succeeds(it.args(["show", "docker-cli"])));
     if wanted.contains(&"docker.io") && has_client_package {
@@ -159,14 +159,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_there_is_not_missing() {
+    fn only_packages_of_missing_programs_are_listed() {
         let missing = missing(ENGINE, |what| what != "dockerd" && what != "docker" && what != "ip");
         assert_eq!(packages(&missing), ["docker.io", "iproute2"]);
         assert_eq!(packages(&self::missing(ENGINE, |_| true)), [""; 0]);
     }
 
     #[test]
-    fn the_message_names_each_thing_and_one_command() {
+    fn the_message_names_each_program_and_one_command() {
         let missing = missing(CLIENT, |_| false);
         for (is_root, reason) in [(true, "no apt-get"), (false, "only root")] {
             let message = how_to_get(&missing, is_root);

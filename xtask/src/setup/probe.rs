@@ -1,4 +1,4 @@
-//! The probe: starts a range image once and asks the engine inside who it is.
+//! The probe: starts a range image once, and asks its engine for version and store.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -11,22 +11,22 @@ use super::docker::Docker;
 use super::state::{State, write_whole};
 use super::{LABEL, RangeImage, Store};
 
-/// How long the engine in a range may take until it answers.
-const START_LIMIT: Duration = Duration::from_secs(60);
+/// Timeout for the engine in a range to answer.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What a probe found, kept so that the same image is not started again only to be asked.
+/// The result of a probe, cached so that an image is probed only once.
 #[derive(Debug, Serialize, Deserialize)]
-struct Found {
-    /// The image that was asked, by the ID that the engine around it gives it.
+struct ProbeResult {
+    /// The probed image's ID in the engine that runs the ranges.
     image_id: String,
     engine_version: String,
     store: Store,
 }
 
-/// The version and store of the engine in the image `reference`, by its own word.
+/// Returns the version and store that the engine in the image `reference` reports.
 ///
 /// # Errors
-/// When no container of it can be started, or the engine inside does not answer.
+/// The container does not start, or its engine does not answer.
 pub(super) fn probe(
     docker: &Docker,
     state: &State,
@@ -35,14 +35,14 @@ pub(super) fn probe(
 ) -> Result<RangeImage> {
     let image_id = docker.run(&["image", "inspect", "--format", "{{.Id}}", reference])?;
     let record = state.image_record(name);
-    let known: Option<Found> =
+    let known: Option<ProbeResult> =
         fs::read(&record).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
     let found = match known.filter(|known| known.image_id == image_id) {
         Some(known) => known,
         None => {
             let (engine_version, store) =
                 ask(docker, &format!("longshore-probe-{name}"), reference)?;
-            let found = Found { image_id, engine_version, store };
+            let found = ProbeResult { image_id, engine_version, store };
             write_whole(&record, &serde_json::to_vec_pretty(&found)?)?;
             found
         }
@@ -55,7 +55,7 @@ pub(super) fn probe(
 }
 
 fn ask(docker: &Docker, container: &str, reference: &str) -> Result<(String, Store)> {
-    // One that a killed probe left would hold the name.
+    // A killed probe may have left a container with this name.
     let remove = ["rm", "--force", "--volumes", container];
     drop(docker.run(&remove));
     let answer = start(docker, container, reference).and_then(|()| answer(docker, container));
@@ -64,7 +64,7 @@ fn ask(docker: &Docker, container: &str, reference: &str) -> Result<(String, Sto
     answer.with_context(|| {
         let logs =
             logs.map(|logs| String::from_utf8_lossy(&logs.stderr).into_owned()).unwrap_or_default();
-        format!("asking the engine in {reference}; the end of its log:\n{}", logs.trim_end())
+        format!("probing the engine in {reference}; the end of its log:\n{}", logs.trim_end())
     })
 }
 
@@ -90,9 +90,9 @@ fn start(docker: &Docker, container: &str, reference: &str) -> Result<()> {
     }
 }
 
-/// The capability that an engine does not know, or lacks itself, by its error message.
+/// The capability that an engine refuses, from its error message.
 ///
-/// Kernels have capabilities that older engines have never heard of (20.10: those after `AUDIT_READ`).
+/// Older engines do not know all capabilities of newer kernels (20.10: those after `AUDIT_READ`).
 fn refused_capability(error: &str) -> Option<String> {
     if !error.contains("invalid CapAdd") {
         return None;
@@ -101,10 +101,10 @@ fn refused_capability(error: &str) -> Option<String> {
     rest.split_once('"').map(|(name, _)| name.to_owned())
 }
 
-/// What lets an engine run in a container, besides a volume at `/var/lib/docker`.
+/// The flags that an engine needs to run in a container, besides a volume at `/var/lib/docker`.
 ///
-/// Not `--privileged`: that asks for capabilities which the machine itself may lack, and then fails.
-/// This is as strong as root on the machine all the same, as `--privileged` is.
+/// They avoid `--privileged`, which fails on a machine that lacks some capabilities. They still give
+/// the container the power of root on the machine, as `--privileged` does.
 fn flags(capabilities: &[String]) -> Vec<String> {
     let fixed = [
         "--security-opt=seccomp=unconfined",
@@ -130,19 +130,19 @@ fn answer(docker: &Docker, container: &str) -> Result<(String, Store)> {
             Err(error) => error,
         };
         let is_running = docker.run(&["inspect", "--format", "{{.State.Running}}", container])?;
-        if is_running != "true" || START_LIMIT < started.elapsed() {
+        if is_running != "true" || START_TIMEOUT < started.elapsed() {
             return Err(last);
         }
         std::thread::sleep(Duration::from_millis(200));
     }
 }
 
-/// Version and store in the JSON of `docker info`. The store is told by the driver's own words: no
-/// version tells it.
+/// Version and store in the JSON of `docker info`. The store follows from the driver, never from the
+/// version.
 fn parse_info(text: &str) -> Result<(String, Store)> {
     let info: serde_json::Value = serde_json::from_str(text).context("reading `docker info`")?;
     let Some(version) = info["ServerVersion"].as_str().filter(|version| !version.is_empty()) else {
-        bail!("the engine inside does not answer: {}", info["ServerErrors"]);
+        bail!("the engine in the image does not answer: {}", info["ServerErrors"]);
     };
     let is_containerd = info["DriverStatus"].as_array().is_some_and(|rows| {
         rows.iter().any(|row| row[0] == "driver-type" && row[1] == "io.containerd.snapshotter.v1")
@@ -151,7 +151,7 @@ fn parse_info(text: &str) -> Result<(String, Store)> {
         (true, _) => Store::Containerd,
         (false, Some("overlay2")) => Store::Overlay2,
         (false, driver) => bail!(
-            "the engine inside uses the store {}, which is neither of the two",
+            "the engine in the image uses the unsupported store {}: overlay2 and containerd are supported",
             driver.unwrap_or("?")
         ),
     };
@@ -163,7 +163,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_store_is_told_by_the_driver_and_not_by_the_version() {
+    fn the_store_follows_from_the_driver_and_not_from_the_version() {
         let containerd = r#"{"ServerVersion":"28.5.2","Driver":"overlayfs","DriverStatus":[["driver-type","io.containerd.snapshotter.v1"]]}"#;
         let overlay2 = r#"{"ServerVersion":"28.5.2","Driver":"overlay2","DriverStatus":[["Backing Filesystem","extfs"]]}"#;
         assert_eq!(parse_info(containerd).unwrap(), ("28.5.2".into(), Store::Containerd));
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_capability_that_the_engine_refuses_is_read_from_its_message() {
+    fn a_refused_capability_is_parsed_from_the_message() {
         for (error, expected) in [
             (
                 r#"`docker run` failed: invalid CapAdd: unknown capability: "CAP_PERFMON"."#,

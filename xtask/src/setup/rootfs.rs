@@ -1,4 +1,4 @@
-//! Debian roots: bootstrapped, made small, imported as images of one layer.
+//! Debian roots: bootstraps them, shrinks them, and imports them as images with one layer.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
@@ -12,11 +12,11 @@ use super::command::{bound, checked, command, find, run, run_logged};
 use super::docker::Docker;
 use super::state::State;
 
-/// Where debootstrap keeps its scripts, one for each suite that it knows.
+/// Folder of debootstrap's scripts, one per suite.
 const SCRIPTS: &str = "/usr/share/debootstrap";
 
-/// What no container reads, as paths in a root. (Licences stay: `usr/share/doc/*/copyright`.)
-const BALLAST: [&str; 7] = [
+/// Folders in a root that no container reads. Licences stay: `usr/share/doc/*/copyright`.
+const UNUSED_FOLDERS: [&str; 7] = [
     "var/cache/apt",
     "var/lib/apt/lists",
     "var/cache/debconf",
@@ -26,12 +26,13 @@ const BALLAST: [&str; 7] = [
     "usr/share/info",
 ];
 
-/// Makes a minimal Debian root of the first of `suites` that can be had, with `packages` on top, and
-/// answers its folder. A root that an earlier, killed call finished is taken as it is; a half one is
-/// made anew from the packages that were already fetched.
+/// Makes a minimal Debian root of the first available suite, with `packages`, and returns its folder.
+///
+/// After a killed call, a complete root is used as it is; an incomplete one is made again from the
+/// downloaded packages.
 ///
 /// # Errors
-/// When no suite can be bootstrapped; the message quotes the end of debootstrap's log.
+/// No suite can be bootstrapped; the message quotes the end of debootstrap's log.
 pub(super) fn bootstrap(
     state: &State,
     name: &str,
@@ -55,7 +56,7 @@ pub(super) fn bootstrap(
             Err(error) => last = Some(error),
         }
     }
-    Err(last.context("no suite was named")?)
+    Err(last.context("no suite given")?)
 }
 
 fn debootstrap(
@@ -67,9 +68,8 @@ fn debootstrap(
 ) -> Result<()> {
     let cache = cache(state, name);
     fs::create_dir_all(&cache).with_context(|| format!("creating {}", cache.display()))?;
-    // Its own mount and process namespaces: however it ends, no mount and no process of it is left.
-    let mut command =
-        bound(&find("unshare").context("the program `unshare` is not on this machine")?)?;
+    // In its own mount and process namespaces it leaves no mount and no process behind.
+    let mut command = bound(&find("unshare").context("the program `unshare` is not installed")?)?;
     command
         .args([
             "--mount",
@@ -87,7 +87,7 @@ fn debootstrap(
         command.arg(format!("--include={}", packages.join(",")));
     }
     command.arg(suite).arg(root);
-    // A mirror of one's own; without it debootstrap takes the distribution's.
+    // Without a mirror, debootstrap uses the distribution's.
     if let Some(mirror) = std::env::var_os("LONGSHORE_DEBIAN_MIRROR").filter(|it| !it.is_empty()) {
         command.arg(mirror);
     }
@@ -96,8 +96,8 @@ fn debootstrap(
     shrink(root)
 }
 
-/// The scripts' folder that knows `suite`: debootstrap's, or a copy with a link for a suite younger
-/// than it, since every Debian suite of these years is bootstrapped as `sid` is.
+/// A folder of scripts that includes `suite`: debootstrap's, or for a newer suite a copy with a link
+/// to the script of `sid`, which fits all recent suites.
 fn scripts(state: &State, name: &str, suite: &str) -> Result<PathBuf> {
     let theirs = PathBuf::from(SCRIPTS);
     if theirs.join("scripts").join(suite).exists() {
@@ -124,9 +124,9 @@ fn log(state: &State, name: &str) -> PathBuf {
     state.build().join(format!("{name}.log"))
 }
 
-/// Empties the folders that only take space.
+/// Empties the folders that no container reads.
 fn shrink(root: &Path) -> Result<()> {
-    for place in BALLAST {
+    for place in UNUSED_FOLDERS {
         let folder = root.join(place);
         for entry in fs::read_dir(&folder).into_iter().flatten() {
             remove(&entry.with_context(|| format!("reading {}", folder.display()))?.path())?;
@@ -135,10 +135,10 @@ fn shrink(root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Writes a file of ours into a root.
+/// Writes a file into a root.
 ///
 /// # Errors
-/// When it cannot be written.
+/// The file cannot be written.
 pub(super) fn write(root: &Path, place: &str, text: &str, mode: u32) -> Result<()> {
     let path = root.join(place);
     let folder = path.parent().context("a place in a root has a folder")?;
@@ -150,10 +150,11 @@ pub(super) fn write(root: &Path, place: &str, text: &str, mode: u32) -> Result<(
 
 /// Imports the root `name` as the image `reference`, with `changes` to its config, and removes it.
 ///
-/// The name is given last: an import cut short leaves an image without a name, never a short image.
+/// The image gets its name last, so an interrupted import leaves an unnamed image, never an incomplete
+/// named one.
 ///
 /// # Errors
-/// When the root cannot be read, or the engine refuses it.
+/// The root cannot be read, or the engine refuses it.
 pub(super) fn import(
     docker: &Docker,
     state: &State,
@@ -163,7 +164,7 @@ pub(super) fn import(
     changes: &[&str],
 ) -> Result<()> {
     let root = state.build().join(name);
-    let tar_program = find("tar").context("the program `tar` is not on this machine")?;
+    let tar_program = find("tar").context("the program `tar` is not installed")?;
     let mut tar = bound(&tar_program)?;
     tar.args([
         "--create",
@@ -194,16 +195,20 @@ pub(super) fn import(
     Ok(())
 }
 
-/// Removes a file, or a folder with all in it; what is not there is removed already.
+/// Removes a file, or a folder with its content, if it exists.
 ///
 /// # Errors
-/// When something is still mounted under it: then nothing at all is removed.
+/// Something is mounted under it; then nothing is removed.
 pub(super) fn remove(path: &Path) -> Result<()> {
     let Ok(meta) = path.symlink_metadata() else { return Ok(()) };
     let removed = if meta.is_dir() {
         let table = fs::read_to_string("/proc/self/mountinfo").context("reading the mounts")?;
         if let Some(mount) = mounts_under(&table, path).first() {
-            bail!("{} is mounted: {} is left as it is", mount.display(), path.display());
+            bail!(
+                "cannot remove {}: {} is mounted, unmount it first",
+                path.display(),
+                mount.display()
+            );
         }
         fs::remove_dir_all(path)
     } else {
@@ -212,7 +217,7 @@ pub(super) fn remove(path: &Path) -> Result<()> {
     removed.with_context(|| format!("removing {}", path.display()))
 }
 
-/// Mount points at or under `path`, the last mounted first, from the text of a `mountinfo`.
+/// Mount points at or under `path`, the last mounted first, from the content of `mountinfo`.
 pub(super) fn mounts_under(table: &str, path: &Path) -> Vec<PathBuf> {
     let points = table.lines().rev().filter_map(|line| line.split(' ').nth(4));
     points
@@ -221,7 +226,7 @@ pub(super) fn mounts_under(table: &str, path: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Undoes the octal escapes of blanks and backslashes in `mountinfo`.
+/// Resolves the octal escapes of white space and backslashes in `mountinfo`.
 fn unescape(text: &str) -> String {
     text.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
 }
@@ -237,7 +242,7 @@ mod tests {
 32 21 0:28 / /state rw - tmpfs tmpfs rw";
 
     #[test]
-    fn mounts_are_found_inside_a_folder_only_and_innermost_first() {
+    fn mounts_under_a_folder_are_listed_innermost_first() {
         let under = |path: &str| mounts_under(TABLE, Path::new(path));
         assert_eq!(under("/s"), [Path::new("/s/with blank"), Path::new("/s")]);
         assert_eq!(under("/state"), [Path::new("/state")]);
@@ -245,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn removing_what_is_not_there_is_no_error() {
+    fn removing_a_missing_file_is_not_an_error() {
         let folder = tempfile::tempdir().unwrap();
         let place = folder.path().join("a");
         remove(&place).unwrap();

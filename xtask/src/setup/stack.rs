@@ -1,8 +1,8 @@
-//! The demo stack: images with all that real images have, on one Debian base.
+//! The demo stack: images on one Debian base, with all features of real images.
 //!
-//! What each Dockerfile is for stands in it: whiteouts, opaque folders, links, special files, names
-//! that archives must escape, setuid files and file capabilities, steps without a change. The base
-//! itself is imported, so that its layer also holds what no builder keeps: `user.*` attributes.
+//! Comments in each Dockerfile name its features: whiteouts, opaque folders, links, special files,
+//! names that archives must escape, setuid files, file capabilities, empty steps. The base is imported,
+//! so that its layer has `user.*` attributes, which no builder keeps.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,16 +15,16 @@ use super::state::State;
 use super::step::{fingerprint, join, step};
 use super::{RECIPE_LABEL, packages, rootfs};
 
-/// The image that the others share; part of them, not of the stack.
+/// The shared base image, which is not part of the stack itself.
 const BASE: &str = "longshore-demo/base:1";
 
 /// The base's Debian suite.
 const SUITE: &str = "trixie";
 
-/// How many images are built at once: unpacking packages keeps one core busy.
+/// Number of concurrent builds; unpacking packages keeps one core busy.
 const BUILDERS: usize = 2;
 
-/// Files of ours in the base, for the images on it to change, replace and delete.
+/// Files in the base that the images change, replace and delete.
 const FILES: [(&str, &str); 9] = [
     (
         "etc/dpkg/dpkg.cfg.d/longshore",
@@ -46,10 +46,10 @@ const FILES: [(&str, &str); 9] = [
     (ATTRIBUTED, "read my attributes\n"),
 ];
 
-/// The file that carries [`ATTRIBUTES`].
+/// The file with [`ATTRIBUTES`].
 const ATTRIBUTED: &str = "usr/share/longshore/attributed";
 
-/// Extended attributes in the base: text, and bytes that no text holds.
+/// Extended attributes in the base: text, and bytes that are not text.
 const ATTRIBUTES: [(&str, &[u8]); 2] =
     [("user.longshore.words", b"each layer once"), ("user.longshore.bytes", &[0, 1, 254, 255])];
 
@@ -60,7 +60,7 @@ struct Image {
     dockerfile: &'static str,
 }
 
-/// The stack, those first that take longest.
+/// The images of the stack, the slowest builds first.
 const IMAGES: [Image; 5] = [
     Image { name: "llvm", dockerfile: include_str!("stack/llvm.Dockerfile") },
     Image { name: "python", dockerfile: include_str!("stack/python.Dockerfile") },
@@ -87,7 +87,7 @@ fn base_fingerprint() -> String {
 /// Finds or makes the base.
 ///
 /// # Errors
-/// When Debian cannot be bootstrapped or the engine refuses the import.
+/// Debian cannot be bootstrapped, or the engine refuses the import.
 pub(super) fn ensure_base(docker: &Docker, state: &State) -> Result<()> {
     let recipe = base_fingerprint();
     let is_built =
@@ -112,7 +112,7 @@ pub(super) fn ensure_base(docker: &Docker, state: &State) -> Result<()> {
 
 fn attribute(path: &Path) -> Result<()> {
     for (name, value) in ATTRIBUTES {
-        // A file system without them makes a poorer stack, not a failed set-up.
+        // A file system without extended attributes must not fail the set-up.
         match rustix::fs::setxattr(path, name, value, XattrFlags::empty()) {
             Err(error) if error != rustix::io::Errno::OPNOTSUPP => {
                 return Err(error).with_context(|| format!("setting {name} on {}", path.display()));
@@ -123,10 +123,10 @@ fn attribute(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Finds or builds the images on the base, and answers their references.
+/// Finds or builds the images on the base, and returns their references.
 ///
 /// # Errors
-/// Those of the first build that failed, after all that were under way have ended.
+/// A build fails; the error is returned after all running builds have ended.
 pub(super) fn ensure(docker: &Docker, state: &State) -> Result<Vec<String>> {
     let next = AtomicUsize::new(0);
     let built = AtomicUsize::new(0);
@@ -141,25 +141,25 @@ pub(super) fn ensure(docker: &Docker, state: &State) -> Result<Vec<String>> {
         builders.into_iter().map(join).collect::<Result<Vec<()>>>()
     })?;
     if 0 < built.into_inner() {
-        // Stages of builds, and images whose names went to newer ones. (All carry the base's label.)
+        // Remove build stages and images that lost their names; all inherit the base's label.
         docker.run(&["image", "prune", "--force", "--filter", &format!("label={RECIPE_LABEL}")])?;
     }
     Ok(IMAGES.iter().map(Image::reference).collect())
 }
 
-/// Finds or builds one image, and answers whether it was built.
+/// Finds or builds one image; returns whether it was built.
 fn one(docker: &Docker, state: &State, image: &Image) -> Result<bool> {
     let reference = image.reference();
     step(&format!("stack image {reference}"), || {
         if docker.has_image(&reference, &image.fingerprint()) {
-            return Ok((false, "there".to_owned()));
+            return Ok((false, "already there".to_owned()));
         }
         let build = || {
             docker.build(state, image.name, &reference, &image.fingerprint(), |context| {
                 rootfs::write(context, "Dockerfile", image.dockerfile, 0o644)
             })
         };
-        // Once more, since it stands on mirrors: the steps that were finished are not done again.
+        // Retry once, since mirrors fail at times; finished steps are cached.
         build().or_else(|_| build())?;
         let size =
             docker.inspect_image(&reference, "{{.Size}}").and_then(|size| size.parse::<u64>().ok());
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn each_image_has_a_command_and_a_recipe_of_its_own() {
+    fn each_image_has_a_command_and_its_own_recipe() {
         for (i, image) in IMAGES.iter().enumerate() {
             assert!(image.dockerfile.contains("\nCMD ["), "{image:?}");
             for other in &IMAGES[i + 1..] {

@@ -1,20 +1,21 @@
-//! The state folder: where everything lies that set-up makes outside an engine.
+//! The state folder: everything that set-up makes outside an engine.
 //!
 //! ```text
-//! <state>/longshore-state    the mark: this folder is ours, and teardown may remove it
-//!         lock               held by whoever sets up or tears down
-//!         hosts              engines of others that hold objects of ours, one a line
-//!         pulled             images that we pulled into them, one `host image` a line
-//!         packages           packages that we installed, one a line
-//!         run/               sockets and pid files: the private engine's, the agents'
+//! <state>/longshore-state    marks the folder as xtask's; teardown may remove it
+//!         lock               locked during set-up and teardown
+//!         hosts              foreign engines with our objects, one per line
+//!         pulled             images pulled into them, one `host image` per line
+//!         packages           installed packages, one per line
+//!         run/               sockets and pid files of the private engine and the agents
 //!         engine/            the private engine: data, exec, daemon.json, network.json, dockerd.log
-//!         build/             roots being made, logs of builds; empty when all is well
-//!         images/            what probing each range image showed
-//!         bin/  log/         the agents: binaries as last built, logs of detached ones
-//!         host/              the host agent's own state
-//!         locks/             held by calls that make ranges
+//!         build/             unfinished roots and logs of builds; empty after a success
+//!         images/            cached probes of range images
+//!         bin/  log/         the agents' binaries, and logs of detached agents
+//!         tools/             tools for tests that the machine lacks
+//!         host/              the host agent's state
+//!         locks/             locks of commands that make ranges
 //!         embedded/          folders of the demo without engines
-//!         bench/             what a bench under way keeps
+//!         bench/             files of a running bench
 //! ```
 
 use std::fs::{self, File};
@@ -26,10 +27,10 @@ use anyhow::{Context as _, Result, bail};
 
 use super::step::say;
 
-/// The file that marks a folder as ours.
+/// The file that marks a folder as a state folder.
 const MARK: &str = "longshore-state";
 
-/// Longest path of a Unix socket, in bytes (`sun_path` less its final NUL).
+/// Longest path of a Unix socket in bytes (`sun_path` without its final NUL).
 const MAX_SOCKET_PATH: usize = 107;
 
 /// The state folder of this machine.
@@ -45,13 +46,13 @@ pub(super) struct Lock {
 }
 
 impl State {
-    /// Opens the state folder: `LONGSHORE_STATE`, else `/var/lib/longshore-xtask` for root, else
-    /// `longshore` in `XDG_STATE_HOME` or `~/.local/state`. It is made when it is not there.
+    /// Opens or creates the state folder: `LONGSHORE_STATE`, else `/var/lib/longshore-xtask` for root,
+    /// else `longshore` in `XDG_STATE_HOME` or `~/.local/state`.
     ///
     /// # Errors
-    /// When the folder cannot be made, is somebody else's, or its path is too long for a socket.
+    /// The folder cannot be created, has other files, or its path is too long for sockets.
     pub(crate) fn open() -> Result<Self> {
-        Self::open_at(place()?)
+        Self::open_at(default_root()?)
     }
 
     fn open_at(root: PathBuf) -> Result<Self> {
@@ -59,14 +60,15 @@ impl State {
         let longest = state.engine_exec().join("containerd/containerd-debug.sock.ttrpc");
         if longest.as_os_str().len() > MAX_SOCKET_PATH {
             bail!(
-                "LONGSHORE_STATE={} is too long: sockets lie under it, and their paths end at {MAX_SOCKET_PATH} bytes",
+                "the state folder's path {} is too long for the sockets in it, whose paths have at most \
+                 {MAX_SOCKET_PATH} bytes: set LONGSHORE_STATE to a shorter path",
                 state.root.display()
             );
         }
         let is_new = fs::read_dir(&state.root).is_ok_and(|mut entries| entries.next().is_none());
         if state.root.exists() && !is_new && !state.root.join(MARK).exists() {
             bail!(
-                "{} holds files of somebody else; set LONGSHORE_STATE to a folder that is empty or not there yet",
+                "{} has files that are not Longshore's: set LONGSHORE_STATE to an empty or new folder",
                 state.root.display()
             );
         }
@@ -82,12 +84,12 @@ impl State {
         Ok(state)
     }
 
-    /// The state folder if there is one, without making it.
+    /// Opens the state folder if it exists.
     ///
     /// # Errors
-    /// When there is no place for one, or what lies there is not ours.
+    /// Its path is unknown, or the folder cannot be opened.
     pub(super) fn existing() -> Result<Option<Self>> {
-        let root = place()?;
+        let root = default_root()?;
         let is_ours = root.join(MARK).exists();
         is_ours.then(|| Self::open_at(root)).transpose()
     }
@@ -97,42 +99,42 @@ impl State {
         &self.root
     }
 
-    /// Sockets and pid files, those of detached agents (`<name>.pid`) included.
+    /// Folder of sockets and pid files, including those of detached agents (`<name>.pid`).
     pub(crate) fn run(&self) -> PathBuf {
         self.root.join("run")
     }
 
-    /// The agents' binaries, as they were last built.
+    /// Folder of the agents' binaries from the last build.
     pub(crate) fn bin(&self) -> PathBuf {
         self.root.join("bin")
     }
 
-    /// Where the tools lie that tests need and the machine lacks.
+    /// Folder of tools that tests need and the machine lacks.
     pub(crate) fn tools(&self) -> PathBuf {
         self.root.join("tools")
     }
 
-    /// The logs of detached agents.
+    /// Folder of the logs of detached agents.
     pub(crate) fn log(&self) -> PathBuf {
         self.root.join("log")
     }
 
-    /// The host agent's own state.
+    /// The host agent's state folder.
     pub(crate) fn host_agent(&self) -> PathBuf {
         self.root.join("host")
     }
 
-    /// The folder of locks of calls that make ranges.
+    /// Folder of the locks of commands that make ranges.
     pub(crate) fn locks(&self) -> PathBuf {
         self.root.join("locks")
     }
 
-    /// Folders of the demo without engines.
+    /// Folder of the demo without engines.
     pub(crate) fn embedded(&self) -> PathBuf {
         self.root.join("embedded")
     }
 
-    /// What a bench under way keeps.
+    /// Folder of a running bench.
     pub(crate) fn bench(&self) -> PathBuf {
         self.root.join("bench")
     }
@@ -142,12 +144,12 @@ impl State {
         self.run().join("docker.sock")
     }
 
-    /// All of the private engine but its socket.
+    /// Folder of the private engine, without its socket.
     pub(super) fn engine(&self) -> PathBuf {
         self.root.join("engine")
     }
 
-    /// The private engine's data-root; it is there once such an engine was ever started.
+    /// The private engine's data-root, which exists since the engine's first start.
     pub(super) fn engine_data(&self) -> PathBuf {
         self.engine().join("data")
     }
@@ -162,12 +164,12 @@ impl State {
         self.engine().join("dockerd.log")
     }
 
-    /// Where roots and images are being made.
+    /// Folder of unfinished roots and images.
     pub(super) fn build(&self) -> PathBuf {
         self.root.join("build")
     }
 
-    /// What probing the range image called `name` showed.
+    /// The cached probe of the range image `name`.
     pub(super) fn image_record(&self, name: &str) -> PathBuf {
         self.root.join("images").join(format!("{name}.json"))
     }
@@ -175,17 +177,17 @@ impl State {
     /// Waits for exclusive use of the folder.
     ///
     /// # Errors
-    /// When the lock file cannot be opened or locked.
+    /// The lock file cannot be opened or locked.
     pub(super) fn lock(&self) -> Result<Lock> {
         let path = self.root.join("lock");
         loop {
             let file =
                 File::create(&path).with_context(|| format!("opening {}", path.display()))?;
             if file.try_lock().is_err() {
-                say("another Longshore command is setting this machine up: waiting for it");
+                say("waiting for another Longshore command that is setting this machine up");
                 file.lock().with_context(|| format!("locking {}", path.display()))?;
             }
-            // A teardown that we waited for has removed the file that we hold: take the new one.
+            // A teardown that finished meanwhile has removed this file: lock the new one instead.
             let ours = file.metadata().with_context(|| format!("reading {}", path.display()))?;
             if fs::metadata(&path).is_ok_and(|there| there.ino() == ours.ino()) {
                 return Ok(Lock { _file: file });
@@ -194,10 +196,10 @@ impl State {
         }
     }
 
-    /// Adds `line` to the list called `name`, once.
+    /// Adds `line` to the list `name`, unless the list has it.
     ///
     /// # Errors
-    /// When the list cannot be written.
+    /// The list cannot be written.
     pub(super) fn note(&self, name: &str, line: &str) -> Result<()> {
         if self.notes(name).iter().any(|noted| noted == line) {
             return Ok(());
@@ -211,17 +213,17 @@ impl State {
         writeln!(file, "{line}").with_context(|| format!("writing {}", path.display()))
     }
 
-    /// The lines of the list called `name`; a list that is not there has none.
+    /// The lines of the list `name`; a missing list has none.
     pub(super) fn notes(&self, name: &str) -> Vec<String> {
         let text = fs::read_to_string(self.root.join(name)).unwrap_or_default();
         text.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect()
     }
 }
 
-/// Writes `bytes` so that `path` has either its old content or all of the new, kill or not.
+/// Replaces the file `path` atomically: after a kill it has its old or its new content.
 ///
 /// # Errors
-/// When the folder cannot be written.
+/// The folder cannot be written.
 pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     let partial = path.with_extension("partial");
     fs::write(&partial, bytes).with_context(|| format!("writing {}", partial.display()))?;
@@ -230,11 +232,11 @@ pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
 
 fn make_folder(path: &Path, mode: u32) -> Result<()> {
     fs::DirBuilder::new().recursive(true).mode(mode).create(path).with_context(|| {
-        format!("creating {} (set LONGSHORE_STATE to a folder that can be written)", path.display())
+        format!("creating {} (LONGSHORE_STATE must be a writable folder)", path.display())
     })
 }
 
-fn place() -> Result<PathBuf> {
+fn default_root() -> Result<PathBuf> {
     let named = std::env::var_os("LONGSHORE_STATE").filter(|value| !value.is_empty());
     if let Some(named) = named {
         return std::path::absolute(&named).context("LONGSHORE_STATE is not a path");
@@ -242,14 +244,14 @@ fn place() -> Result<PathBuf> {
     if rustix::process::geteuid().is_root() {
         return Ok(PathBuf::from("/var/lib/longshore-xtask"));
     }
-    // As the specification of these folders says, a path that is not absolute is none.
+    // The XDG specification says to ignore relative paths.
     let state_home = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from);
     if let Some(state_home) = state_home.filter(|path| path.is_absolute()) {
         return Ok(state_home.join("longshore"));
     }
     match std::env::home_dir() {
         Some(home) => Ok(home.join(".local/state/longshore")),
-        None => bail!("no home folder to keep state in: set LONGSHORE_STATE"),
+        None => bail!("no home folder for the state: set LONGSHORE_STATE to a folder"),
     }
 }
 
@@ -258,15 +260,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_folder_with_files_of_others_is_never_taken() {
+    fn a_folder_with_other_files_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("thesis.tex"), "years of work").unwrap();
         let error = State::open_at(folder.path().to_owned()).unwrap_err().to_string();
-        assert!(error.contains("somebody else"), "{error}");
+        assert!(error.contains("not Longshore's"), "{error}");
     }
 
     #[test]
-    fn a_folder_is_opened_again_with_its_notes() {
+    fn a_reopened_folder_has_its_lists() {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().join("state");
         let state = State::open_at(root.clone()).unwrap();

@@ -1,4 +1,4 @@
-//! Steps: one line each on stderr, and the little that several of them share.
+//! Steps of set-up, each with a line on stderr, and their shared helpers.
 
 use std::io::{IsTerminal as _, Write as _};
 use std::thread::ScopedJoinHandle;
@@ -6,12 +6,12 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 
-/// Runs `work` and says on stderr how long it took and what came of it.
+/// Runs `work`, and prints its time and outcome to stderr.
 ///
-/// `work` answers its value and the words for the line; while it runs a terminal shows `what`.
+/// `work` returns its value and its outcome in words. A terminal shows `what` while it runs.
 ///
 /// # Errors
-/// Those of `work`, with `what` as context.
+/// `work` fails; the error has `what` as context.
 pub(super) fn step<T>(what: &str, work: impl FnOnce() -> Result<(T, String)>) -> Result<T> {
     if std::io::stderr().is_terminal() {
         say(&format!("    …    {what}"));
@@ -22,17 +22,15 @@ pub(super) fn step<T>(what: &str, work: impl FnOnce() -> Result<(T, String)>) ->
     Ok(value)
 }
 
-/// Says one line to the person at the terminal.
-///
-/// A reader that has gone away is no reason to stop half way.
+/// Prints a line to stderr; a closed stderr is ignored.
 pub(super) fn say(line: &str) {
     drop(writeln!(std::io::stderr(), "{line}"));
 }
 
-/// The value of a thread, with its panic passed on.
+/// Joins a thread, passing its panic on.
 ///
 /// # Errors
-/// Those of the thread's own work.
+/// The thread's work fails.
 pub(super) fn join<T>(handle: ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
     match handle.join() {
         Ok(result) => result,
@@ -40,13 +38,13 @@ pub(super) fn join<T>(handle: ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
     }
 }
 
-/// A name for what something is made from: it changes when any of `parts` does.
+/// A fingerprint of a recipe, which changes with any of `parts`.
 ///
-/// FNV-1a, since it must be the same for every compiler and guards against nobody.
+/// It uses FNV-1a, because it must not depend on the compiler and needs no protection from attacks.
 pub(super) fn fingerprint(parts: &[&str]) -> String {
     let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
     for part in parts {
-        // A byte that no text holds ends each part, so that moving a boundary changes the name.
+        // 0xff occurs in no text, so it separates the parts.
         for byte in part.bytes().chain([0xff]) {
             hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
         }

@@ -1,8 +1,8 @@
-//! Teardown: removes what set-up and its successors made on this machine, and nothing else.
+//! Teardown: removes everything that xtask made on this machine, and nothing else.
 //!
-//! In the order in which things hold each other: detached agents, labelled objects in engines of
-//! others, the private engine with its network, the state folder. What is gone already is no error, so
-//! a teardown that was killed is finished by the next.
+//! It follows the dependencies: detached agents, labelled objects in foreign engines, the private
+//! engine with its network, the state folder. Missing objects are ignored, so a second call finishes a
+//! killed one.
 
 use std::fs;
 use std::path::Path;
@@ -12,24 +12,24 @@ use anyhow::{Context as _, Result};
 
 use super::command::run;
 use super::docker::Docker;
-use super::engine::{end, pid_in, running, running_containerd};
+use super::engine::{read_pid, running, running_containerd, terminate};
 use super::state::State;
 use super::step::{say, step};
 use super::{LABEL, RECIPE_LABEL, network, rootfs};
 
-/// How long an agent may take to finish what it is doing.
-const AGENT_LIMIT: Duration = Duration::from_secs(10);
+/// Timeout for an agent to end.
+const AGENT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long the private engine may take to stop.
-const ENGINE_LIMIT: Duration = Duration::from_secs(30);
+/// Timeout for the private engine to stop.
+const ENGINE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What the names of our agents' programs begin with.
+/// Prefix of the agents' program names.
 const AGENT_PREFIX: &str = "longshore-";
 
-/// Removes everything that was made on this machine.
+/// Removes everything that xtask made on this machine.
 ///
 /// # Errors
-/// When something could not be removed; a second call goes on from there.
+/// Something could not be removed; a second call continues from there.
 pub(crate) fn teardown() -> Result<()> {
     let Some(state) = State::existing()? else {
         say("nothing to remove: this machine was not set up");
@@ -48,18 +48,17 @@ pub(crate) fn teardown() -> Result<()> {
     })?;
     if !packages.is_empty() {
         say(&format!(
-            "packages were installed and stay, others may use them by now: {}",
+            "installed packages stay, since other programs may use them by now: {}",
             packages.join(" ")
         ));
     }
     Ok(())
 }
 
-/// Ends every process of ours that a pid file in the run folder names, if the file's own name begins
-/// with `prefix`, and answers how many.
+/// Stops the agents whose pid files in the run folder begin with `prefix`, and returns their number.
 ///
 /// # Errors
-/// When one does not end.
+/// An agent does not end.
 pub(crate) fn stop_agents(state: &State, prefix: &str) -> Result<usize> {
     let mut count = 0;
     for entry in fs::read_dir(state.run()).context("reading the run folder")? {
@@ -68,9 +67,9 @@ pub(crate) fn stop_agents(state: &State, prefix: &str) -> Result<usize> {
         if !name.starts_with(prefix) || !name.ends_with(".pid") {
             continue;
         }
-        // The number may be anybody's by now: only a program of our name is ended.
-        if let Some(pid) = pid_in(&path).filter(|pid| is_agent(*pid)) {
-            end(pid, AGENT_LIMIT)?;
+        // Another process may have this ID by now, so check its program.
+        if let Some(pid) = read_pid(&path).filter(|pid| is_agent(*pid)) {
+            terminate(pid, AGENT_TIMEOUT)?;
             count += 1;
         }
         rootfs::remove(&path)?;
@@ -83,17 +82,17 @@ fn is_agent(pid: i32) -> bool {
     program.file_name().is_some_and(|name| name.to_string_lossy().starts_with(AGENT_PREFIX))
 }
 
-/// Removes our objects from an engine of somebody else, and says how many there were.
+/// Removes our objects from a foreign engine, and returns their numbers in words.
 fn clear_foreign(state: &State, host: &str) -> Result<String> {
     let docker = match Docker::connect(host) {
         Ok(docker) => docker,
         Err(error) => {
-            return Ok(format!("does not answer, so nothing was removed from it: {error:#}"));
+            return Ok(format!("nothing removed, since it does not answer: {error:#}"));
         }
     };
     let filter = format!("label={LABEL}");
     let mut counts = Vec::new();
-    // Each kind is held by the ones before it.
+    // Objects of each kind are in use by those of the kinds before it.
     for (kind, list, remove) in [
         ("containers", &["ps", "--all", "--quiet"][..], &["rm", "--force", "--volumes"][..]),
         ("networks", &["network", "ls", "--quiet"], &["network", "rm"]),
@@ -116,8 +115,8 @@ fn clear_foreign(state: &State, host: &str) -> Result<String> {
     Ok(format!("{} removed{kept}", counts.join(", ")))
 }
 
-/// Removes our names of our images, and what has no name left. Answers how many names are gone, and
-/// those that containers of somebody else use, so that they stay.
+/// Removes our names of our images, and unnamed images. Returns the number of removed names, and the
+/// names that stay because other containers use them.
 fn clear_images(state: &State, docker: &Docker) -> Result<(usize, Vec<String>)> {
     let by_label = |label: &str| format!("label={label}");
     let mut names = Vec::new();
@@ -134,7 +133,7 @@ fn clear_images(state: &State, docker: &Docker) -> Result<(usize, Vec<String>)> 
     names.extend(pulled);
     names.sort_unstable();
     names.dedup();
-    // Not by force: what somebody else has come to use is his to remove.
+    // Without force, so that images in use by others stay.
     let is_left = |name: &String| {
         docker.run(&["image", "rm", name]).is_err()
             && docker.inspect_image(name, "{{.Id}}").is_some()
@@ -146,12 +145,12 @@ fn clear_images(state: &State, docker: &Docker) -> Result<(usize, Vec<String>)> 
     Ok((names.len() - left.len(), left))
 }
 
-/// Whether an image's name is one that we give; others may have named our images, or built on them.
+/// Reports whether xtask gives images this name. Users may have named our images, or built on them.
 fn is_our_name(name: &str) -> bool {
     name.starts_with("longshore/") || name.starts_with("longshore-")
 }
 
-/// Stops the private engine with all that runs in it, and takes its network away.
+/// Stops the private engine with its containers, and removes its network.
 fn stop_engine(state: &State) -> Result<String> {
     let pid = running(state);
     if pid.is_some()
@@ -165,10 +164,10 @@ fn stop_engine(state: &State) -> Result<String> {
         }
     }
     for process in [pid, running_containerd(state)].into_iter().flatten() {
-        end(process, ENGINE_LIMIT)?;
+        terminate(process, ENGINE_TIMEOUT)?;
     }
     network::remove(state)?;
-    Ok(if pid.is_some() { "stopped" } else { "none ran" }.to_owned())
+    Ok(if pid.is_some() { "stopped" } else { "not running" }.to_owned())
 }
 
 fn remove_state(state: &State) -> Result<()> {
@@ -189,13 +188,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_of_another_name_is_no_agent() {
+    fn a_process_of_another_program_is_not_an_agent() {
         assert!(!is_agent(i32::try_from(std::process::id()).unwrap()));
         assert!(!is_agent(1));
     }
 
     #[test]
-    fn only_names_that_we_give_are_taken_away() {
+    fn only_names_given_by_xtask_are_removed() {
         for (name, expected) in [
             ("longshore/range:26.1-overlay2", true),
             ("longshore-demo/tiny:1", true),

@@ -1,4 +1,4 @@
-//! Cargo as a child: what it prints goes on to the person, and its results are counted.
+//! Cargo as a child process: prints its output and counts its test results.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{BufRead as _, BufReader};
@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result};
 
-/// How many tests ran and how they ended.
+/// Numbers of passed and failed tests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counts {
     /// Tests that passed.
@@ -23,38 +23,38 @@ impl AddAssign for Counts {
     }
 }
 
-/// The cargo that runs us.
+/// The cargo that runs this program.
 fn program() -> OsString {
     std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
 }
 
-/// A program at the workspace's root.
+/// A command for a program, in the workspace's root.
 fn at_root(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     command.current_dir(crate::root()).stdin(Stdio::null());
     command
 }
 
-/// Cargo at the workspace's root, with what all others leave of the cores.
-pub(super) fn behind() -> Command {
-    program_behind(program())
+/// A command for cargo in the workspace's root, at the lowest priority.
+pub(super) fn in_background() -> Command {
+    program_in_background(program())
 }
 
-/// As [`behind`], any program.
-pub(super) fn program_behind(program: impl AsRef<OsStr>) -> Command {
+/// A command for any program in the workspace's root, at the lowest priority.
+pub(super) fn program_in_background(program: impl AsRef<OsStr>) -> Command {
     let mut command = at_root("nice");
     command.args(["-n", "19"]).arg(program);
     command
 }
 
-/// Runs `cargo test` for the whole workspace with these further arguments and this added
-/// environment, and counts the results.
+/// Runs `cargo test` for the whole workspace with further arguments and environment variables, and
+/// counts the results.
 ///
-/// Always the whole: a choice of packages unites the features of fewer dependencies, and cargo then
-/// builds many of them once more.
+/// It never selects packages: a selection enables fewer features of shared dependencies, and cargo
+/// would build many of them again.
 ///
 /// # Errors
-/// When cargo cannot be started; a failing test is counted.
+/// Cargo cannot be started. A failed test is counted.
 pub(super) fn test(arguments: &[&str], environment: &[(&str, String)]) -> Result<Counts> {
     let mut child = at_root(program())
         .args(["test", "--workspace", "--all-features", "--no-fail-fast"])
@@ -66,7 +66,7 @@ pub(super) fn test(arguments: &[&str], environment: &[(&str, String)]) -> Result
     let stdout = child.stdout.take().context("cargo test has no stdout")?;
     let mut counts = Counts::default();
     for line in BufReader::new(stdout).lines() {
-        let line = line.context("reading what cargo test prints")?;
+        let line = line.context("reading the output of cargo test")?;
         println!("{line}");
         if let Some(result) = parse_result(&line) {
             counts += result;
@@ -74,13 +74,13 @@ pub(super) fn test(arguments: &[&str], environment: &[(&str, String)]) -> Result
     }
     let status = child.wait().context("waiting for cargo test")?;
     if !status.success() && counts.failed == 0 {
-        // A build that fails, or a test binary that is killed, prints no result of its own.
+        // A failed build or a killed test binary prints no result.
         counts.failed = 1;
     }
     Ok(counts)
 }
 
-/// The counts in a line such as `test result: ok. 12 passed; 0 failed; …`; `None` for all others.
+/// The counts in a line such as `test result: ok. 12 passed; 0 failed; …`; `None` for other lines.
 fn parse_result(line: &str) -> Option<Counts> {
     let results = line.strip_prefix("test result: ")?.split_once(". ")?.1;
     let count = |word: &str| {
@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn results_are_read_from_the_line_that_cargo_prints() {
+    fn results_are_parsed_from_cargos_output() {
         let check = |line, expected| assert_eq!(parse_result(line), expected, "{line}");
         let line = "test result: ok. 12 passed; 0 failed; 3 ignored; 0 measured; 1 filtered out; finished in 0.52s";
         check(line, Some(Counts { passed: 12, failed: 0 }));

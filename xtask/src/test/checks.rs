@@ -1,4 +1,4 @@
-//! The checks beside the tests: format, lints, documentation, dependencies, the schema.
+//! Checks besides the tests: format, lints, documentation, dependencies, schema.
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -8,31 +8,31 @@ use anyhow::{Context as _, Result};
 
 use super::{cargo, tools};
 
-/// Runs every check behind all that the machine does besides, and answers the names of those that
-/// failed. What a check says is printed in one piece.
+/// Runs every check at the lowest priority, and returns the names of failed ones. The output of each
+/// check is printed in one piece.
 ///
 /// # Errors
-/// When a tool that a check needs cannot be had.
+/// A tool that a check needs is unavailable.
 pub(super) fn run(buf: PathBuf) -> Result<Vec<&'static str>> {
     let deny = tools::cargo_deny()?;
-    let mut fmt = cargo::behind();
+    let mut fmt = cargo::in_background();
     fmt.args(["fmt", "--all", "--check"]);
-    let mut clippy = cargo::behind();
+    let mut clippy = cargo::in_background();
     clippy.args(["clippy", "--workspace", "--all-targets", "--all-features", "--quiet"]);
     clippy.args(["--", "-D", "warnings"]);
-    let mut doc = cargo::behind();
+    let mut doc = cargo::in_background();
     doc.args(["doc", "--workspace", "--no-deps", "--all-features", "--quiet"]);
     doc.args(["--document-private-items"]).env("RUSTDOCFLAGS", "-D warnings");
-    let mut licenses = cargo::program_behind(deny);
+    let mut licenses = cargo::program_in_background(deny);
     licenses.args(["--log-level", "error", "check", "bans", "licenses", "sources"]);
-    let mut schema = cargo::program_behind(buf);
+    let mut schema = cargo::program_in_background(buf);
     schema.arg("lint").current_dir(crate::root().join("proto"));
 
     let checks = [
         ("cargo fmt", fmt),
         ("cargo deny", licenses),
         ("buf lint", schema),
-        // These keep every other cargo from its target folder while they run.
+        // These lock cargo's target folder while they run.
         ("cargo clippy", clippy),
         ("cargo doc", doc),
     ];
@@ -43,8 +43,8 @@ pub(super) fn run(buf: PathBuf) -> Result<Vec<&'static str>> {
         let outcome = if ended.status.success() { "ok" } else { "FAILED" };
         let seconds = started.elapsed().as_secs_f64();
         let line = format!("{seconds:6.1} s  check {name}: {outcome}\n");
-        let said = [ended.stdout, ended.stderr, line.into_bytes()].concat();
-        std::io::stderr().lock().write_all(&said).context("telling of a check")?;
+        let output = [ended.stdout, ended.stderr, line.into_bytes()].concat();
+        std::io::stderr().lock().write_all(&output).context("printing the output of a check")?;
         if !ended.status.success() {
             failed.push(name);
         }

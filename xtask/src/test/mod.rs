@@ -1,13 +1,13 @@
-//! `cargo xtask test`: all set-up, every check, every test, and a last line that counts them.
+//! `cargo xtask test`: set-up, every check and every test, counted in the last lines.
 //!
 //! ```text
 //! setup, agents ► plain tests ► tests on real engines ► results
 //!                           └─► checks (fmt, deny, buf, clippy, doc) ──┘
 //! ```
-//! Tests on engines run two at a time, since one leaves a third of two cores idle, waiting for
-//! engines to start; what two leave idle is where the checks are made, at the lowest priority. A check
-//! that fails does not stop the others, so that one run tells everything. Nothing is skipped: what
-//! cannot run is a failure that names what it lacks.
+//! Tests on engines run two at a time, because a single one leaves a third of two cores idle while
+//! engines start. Checks use the remaining time at the lowest priority. A failed check does not stop
+//! the others, so one run reports everything. Nothing is skipped: a test that cannot run fails and
+//! names what it lacks.
 
 mod cargo;
 mod checks;
@@ -24,28 +24,28 @@ use self::cargo::Counts;
 use crate::build::{self, Agents};
 use crate::setup::{self, Machine, Needs, Ranges};
 
-/// What of the whole is to run.
+/// Options of `cargo xtask test`.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub(crate) struct Options {
-    /// Only what needs no engine: checks and plain tests, without any set-up of ranges.
+    /// Run only checks and tests that need no engine, without setting up ranges.
     #[arg(long, conflicts_with = "engines_only")]
     plain: bool,
-    /// Only the tests on real engines, with their set-up.
+    /// Run only the tests on real engines, with their set-up.
     #[arg(long)]
     engines_only: bool,
 }
 
-/// Runs it all.
+/// Runs the selected checks and tests.
 ///
 /// # Errors
-/// When the set-up fails; a failing test is not an error of this function but its exit code.
+/// The set-up fails. Failed tests set the exit code instead.
 pub(crate) fn run(options: Options) -> Result<ExitCode> {
     let started = Instant::now();
     let mut counts = Counts::default();
     let machine = if options.plain {
         None
     } else {
-        // The agents are built while packages are fetched and images made.
+        // Build the agents while set-up fetches packages and makes images.
         let build = build::begin()?;
         let machine = setup::ensure(&Needs { ranges: Ranges::Usual, stack: true })?;
         Some((machine, build.finish()?))
@@ -53,7 +53,7 @@ pub(crate) fn run(options: Options) -> Result<ExitCode> {
     if !options.engines_only {
         counts += cargo::test(&[], &[])?;
     }
-    // Packages are installed by one at a time.
+    // Only one process can install packages at a time, so install all tools first.
     let buf = if options.engines_only { None } else { Some(tools::buf()?) };
     if machine.is_some() {
         setup::ensure_skopeo()?;
@@ -81,14 +81,14 @@ pub(crate) fn run(options: Options) -> Result<ExitCode> {
     Ok(if green { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The range image with this tag; empty, which each test that needs it tells, when there is none.
+/// The range image with this tag, or an empty text, which makes the tests that need it fail.
 fn range_image(machine: &Machine, tag: &str) -> String {
     let found = machine.range_images.iter().find(|image| image.reference.ends_with(tag));
     found.map(|image| image.reference.clone()).unwrap_or_default()
 }
 
-/// The tests that are marked as ignored where no engine, or no Docker's compose to compare with, is
-/// at hand: two at a time, since each starts engines of its own, which need memory and disk.
+/// Runs the ignored tests, which need an engine or Docker's compose. They run two at a time, since each
+/// starts its own engines, which need memory and disk.
 fn on_real_engines(machine: &Machine, agents: &Agents) -> Result<Counts> {
     let compose = tools::compose(&machine.docker_host, &range_image(machine, "26.1-overlay2"))?;
     let binaries = [agents.host_agent.as_path(), agents.dind_agent.as_path()];
@@ -104,7 +104,7 @@ fn on_real_engines(machine: &Machine, agents: &Agents) -> Result<Counts> {
         ("LONGSHORE_TEST_AGENTS_IMAGE", setup::agents_image(&binaries)?),
         ("LONGSHORE_TEST_COMPOSE", compose.display().to_string()),
     ];
-    // Examples in documentation, which `--tests` leaves out, are among the plain tests.
+    // `--tests` leaves out examples in documentation, which run with the plain tests.
     let arguments = ["--tests", "--", "--ignored", "--test-threads=2", "--show-output"];
     cargo::test(&arguments, &environment)
 }

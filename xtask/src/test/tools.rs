@@ -1,4 +1,4 @@
-//! The tools that checks need, put under the state folder where the machine has none.
+//! Tools for checks and tests, installed under the state folder if the machine lacks them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,41 +9,43 @@ use anyhow::{Context as _, Result, bail};
 use super::cargo;
 use crate::setup::{self, State};
 
-/// cargo-deny: the machine's, else built from its published source once.
+/// Finds cargo-deny, or builds it from its published source once.
 ///
 /// # Errors
-/// When it cannot be built.
+/// It cannot be built.
 pub(super) fn cargo_deny() -> Result<PathBuf> {
     let folder = State::open()?.tools();
     let ours = folder.join("bin/cargo-deny");
     if let Some(found) = setup::find("cargo-deny").or_else(|| ours.exists().then(|| ours.clone())) {
         return Ok(found);
     }
-    eprintln!("         cargo-deny is not on this machine: building it once (some minutes)");
-    let mut install = cargo::behind();
-    // It runs for seconds: to optimise it would take longer than it ever saves.
+    eprintln!("         cargo-deny is not installed: building it once (some minutes)");
+    let mut install = cargo::in_background();
+    // It runs for seconds, so optimising it would take more time than it saves.
     install
         .args(["install", "cargo-deny", "--locked", "--quiet", "--debug", "--root"])
         .arg(&folder);
     install.args(["--config", "profile.dev.debug=false"]);
     let status = install.status().context("starting cargo install cargo-deny")?;
     if !status.success() {
-        bail!("cargo install cargo-deny failed ({status}): install it by hand and try again");
+        bail!(
+            "cargo install cargo-deny failed ({status}): install cargo-deny by hand and try again"
+        );
     }
     Ok(ours)
 }
 
-/// buf: the machine's, else from its npm package once.
+/// Finds buf, or installs its npm package once.
 ///
 /// # Errors
-/// When npm cannot be had or does not install it.
+/// npm is unavailable, or does not install it.
 pub(super) fn buf() -> Result<PathBuf> {
     let folder = State::open()?.tools();
     let ours = folder.join("node_modules/.bin/buf");
     if let Some(found) = setup::find("buf").or_else(|| ours.exists().then(|| ours.clone())) {
         return Ok(found);
     }
-    eprintln!("         buf is not on this machine: installing it once");
+    eprintln!("         buf is not installed: installing it once");
     setup::ensure_npm()?;
     let status = setup::command("npm")?
         .args(["install", "--silent", "--no-audit", "--no-fund", "--prefix"])
@@ -58,7 +60,7 @@ pub(super) fn buf() -> Result<PathBuf> {
     Ok(ours)
 }
 
-/// Where Docker's packages put the plugins of its client.
+/// Folders of the docker client's plug-ins.
 const PLUGINS: [&str; 5] = [
     "/usr/libexec/docker/cli-plugins",
     "/usr/lib/docker/cli-plugins",
@@ -67,11 +69,11 @@ const PLUGINS: [&str; 5] = [
     "/root/.docker/cli-plugins",
 ];
 
-/// The plugin's file.
+/// File name of the compose plug-in.
 const COMPOSE: &str = "docker-compose";
 
-/// Puts compose where `/out` is: out of an image that has it, else out of Debian's package, fetched by
-/// the image's own apt.
+/// Copies compose to `/out`: the image's own, or else the one of Debian's package, downloaded by the
+/// image's apt.
 const FETCH: &str = "set -e
 for folder in /usr/local/libexec/docker/cli-plugins /usr/libexec/docker/cli-plugins; do
     if [ -x \"$folder/docker-compose\" ]; then exec cp \"$folder/docker-compose\" /out/docker-compose; fi
@@ -82,11 +84,11 @@ apt-get --quiet --quiet --option APT::Sandbox::User=root download docker-compose
 dpkg-deb --extract docker-compose_*.deb root
 cp root/usr/libexec/docker/cli-plugins/docker-compose /out/docker-compose";
 
-/// Docker's compose 2, to be compared with and to run examples: the machine's plugin, else one that a
-/// range image of the first Debian release with compose 2 can get, once.
+/// Finds Docker's compose 2, which tests compare with and which runs examples. Without the machine's
+/// plug-in, a range image of the first Debian release with compose 2 fetches it once.
 ///
 /// # Errors
-/// When it cannot be fetched.
+/// It cannot be fetched.
 pub(super) fn compose(docker_host: &str, range_image: &str) -> Result<PathBuf> {
     let folder = State::open()?.tools();
     let ours = folder.join(COMPOSE);
@@ -94,7 +96,7 @@ pub(super) fn compose(docker_host: &str, range_image: &str) -> Result<PathBuf> {
     if let Some(found) = theirs.chain([ours.clone()]).find(|path| path.exists()) {
         return Ok(found);
     }
-    eprintln!("         docker compose is not on this machine: getting it once");
+    eprintln!("         docker compose is not installed: fetching it once");
     let partial = folder.join("compose.partial");
     fs::create_dir_all(&partial).with_context(|| format!("creating {}", partial.display()))?;
     let mut docker = setup::command("docker")?;
@@ -107,9 +109,11 @@ pub(super) fn compose(docker_host: &str, range_image: &str) -> Result<PathBuf> {
     let status = docker.stdin(Stdio::null()).stdout(std::io::stderr()).status();
     let status = status.context("starting docker")?;
     if !status.success() {
-        bail!("docker compose could not be had ({status}): install it and try again");
+        bail!(
+            "fetching docker compose failed ({status}): install docker compose by hand and try again"
+        );
     }
-    fs::rename(partial.join(COMPOSE), &ours).context("putting docker compose in place")?;
+    fs::rename(partial.join(COMPOSE), &ours).context("moving docker compose into place")?;
     fs::remove_dir_all(&partial).with_context(|| format!("removing {}", partial.display()))?;
     Ok(ours)
 }

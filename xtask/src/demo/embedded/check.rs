@@ -1,4 +1,4 @@
-//! The second opinion: `sha256sum` over every blob of a folder, and its names beside the source's.
+//! An independent check of a folder: `sha256sum` of every blob, and names compared with the source's.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -11,18 +11,19 @@ use serde_json::Value;
 
 use crate::text::{count, size};
 
-/// Says what `sha256sum` and the two `index.json` say; whether it is what it should be.
+/// Checks a range's folder with `sha256sum` and against the source's `index.json`; prints the result and
+/// returns whether all is correct.
 ///
 /// # Errors
-/// When the folder cannot be read or the program cannot be run.
-pub(super) fn by_sha256sum(range: &RangeName, folder: &Path, source: &Path) -> Result<bool> {
+/// The folder cannot be read, or `sha256sum` cannot be started.
+pub(super) fn with_sha256sum(range: &RangeName, folder: &Path, source: &Path) -> Result<bool> {
     let blobs = folder.join("blobs/sha256");
     let mut names = BTreeSet::new();
     let mut bytes = 0;
     for entry in fs::read_dir(&blobs).with_context(|| format!("listing {}", blobs.display()))? {
         let entry = entry.context("listing blobs")?;
         names.insert(entry.file_name().to_string_lossy().into_owned());
-        bytes += entry.metadata().context("looking at a blob")?.len();
+        bytes += entry.metadata().context("reading the size of a blob")?.len();
     }
     if names.is_empty() {
         bail!("{} has no blobs", blobs.display());
@@ -33,7 +34,7 @@ pub(super) fn by_sha256sum(range: &RangeName, folder: &Path, source: &Path) -> R
         .current_dir(&blobs)
         .stdin(Stdio::null())
         .output()
-        .context("starting `sha256sum` (of the package coreutils)")?;
+        .context("starting `sha256sum` (from the package coreutils)")?;
     let wrong = wrong_lines(&String::from_utf8_lossy(&output.stdout), &names);
     let (here, there) = (manifests(folder)?, manifests(source)?);
     let same = here == there && !here.is_empty();
@@ -42,19 +43,19 @@ pub(super) fn by_sha256sum(range: &RangeName, folder: &Path, source: &Path) -> R
         count(names.len(), "blob"),
         size(bytes),
         match wrong.as_slice() {
-            [] if output.status.success() => "each hashes to its name".to_owned(),
+            [] if output.status.success() => "each matches its digest".to_owned(),
             [] => format!("sha256sum failed: {}", String::from_utf8_lossy(&output.stderr).trim()),
-            wrong => format!("not what their names say: {}", wrong.join(", ")),
+            wrong => format!("these do not match their digests: {}", wrong.join(", ")),
         },
         match same {
-            true => format!("{} with the source's own manifest digests", count(here.len(), "name")),
+            true => format!("{} with the source's manifest digests", count(here.len(), "name")),
             false => "names or manifest digests differ from the source's".to_owned(),
         }
     );
     Ok(wrong.is_empty() && output.status.success() && same)
 }
 
-/// The names whose line is missing or tells another hash.
+/// The names whose line is missing or has another hash.
 fn wrong_lines(printed: &str, names: &BTreeSet<String>) -> Vec<String> {
     let hashes: BTreeMap<&str, &str> = printed
         .lines()
@@ -63,7 +64,7 @@ fn wrong_lines(printed: &str, names: &BTreeSet<String>) -> Vec<String> {
     names.iter().filter(|name| hashes.get(name.as_str()) != Some(&name.as_str())).cloned().collect()
 }
 
-/// Which manifest each name means, as `index.json` says.
+/// The manifest digest of each name in `index.json`.
 fn manifests(folder: &Path) -> Result<BTreeMap<String, String>> {
     let path = folder.join("index.json");
     let bytes = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
@@ -82,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_that_is_missing_or_other_is_wrong() {
+    fn a_missing_line_or_another_hash_is_wrong() {
         let names: BTreeSet<String> = ["a", "b", "c"].map(str::to_owned).into();
         assert_eq!(wrong_lines("a  a\nb  b\nc  c\n", &names), Vec::<String>::new());
         assert_eq!(wrong_lines("a  a\nx  b\n", &names), ["b", "c"]);

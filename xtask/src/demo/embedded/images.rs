@@ -1,4 +1,4 @@
-//! The images of the demo: an OCI layout made in the folder, the same bytes each time.
+//! The demo's images: an OCI layout with the same bytes each time.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,38 +11,38 @@ use serde_json::{Value, json};
 use transfer::image::Manifest;
 use transfer::{Descriptor, Digest, MediaType};
 
-/// Before and after a change of the program in `longshore-demo/web:1`.
+/// The version of the images: before or after a change of the program in `longshore-demo/web:1`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Edition {
     First,
     Second,
 }
 
-/// What lies in the folder.
+/// The content of the layout.
 #[derive(Debug)]
-pub(super) struct Made {
+pub(super) struct Layout {
     /// The images' names.
     pub(super) references: Vec<Reference>,
-    /// Every layer, each once.
+    /// All distinct layers.
     pub(super) layers: Vec<Descriptor>,
     /// The layer that all images share.
     pub(super) base: Descriptor,
-    /// The layer that changes with the edition.
+    /// The layer that differs between editions.
     pub(super) app: Descriptor,
 }
 
-/// A layer as it is stored.
+/// A layer as stored.
 struct Layer {
     blob: Descriptor,
     bytes: Vec<u8>,
     diff_id: Digest,
 }
 
-/// Makes the layout in `folder`, or changes it to another edition.
+/// Writes the layout to `folder`, or changes it to another edition.
 ///
 /// # Errors
-/// When the folder cannot be written.
-pub(super) fn make(folder: &Path, edition: Edition) -> Result<Made> {
+/// The folder cannot be written.
+pub(super) fn make(folder: &Path, edition: Edition) -> Result<Layout> {
     let blobs = folder.join("blobs/sha256");
     fs::create_dir_all(&blobs).with_context(|| format!("making {}", blobs.display()))?;
     let base = layer(&[
@@ -50,7 +50,7 @@ pub(super) fn make(folder: &Path, edition: Edition) -> Result<Made> {
         ("usr/lib/libc.so.6", program(1, 6 << 20)),
         ("usr/bin/busybox", program(2, 2 << 20)),
     ])?;
-    let runtime = packed(layer(&[
+    let runtime = gzipped(layer(&[
         ("usr/lib/runtime/core.so", program(3, 4 << 20)),
         ("usr/share/doc/runtime/README", "Of the runtime, many words.\n".repeat(40_000).into()),
     ])?)?;
@@ -75,10 +75,9 @@ pub(super) fn make(folder: &Path, edition: Edition) -> Result<Made> {
     let mut references = Vec::new();
     let mut layers = BTreeMap::new();
     for (name, parts, command) in images {
-        let reference: Reference =
-            name.parse().context("an image of the demo has a lawful name")?;
+        let reference: Reference = name.parse().context("parsing an image's name")?;
         for part in &parts {
-            keep(&blobs, &part.bytes)?;
+            write_blob(&blobs, &part.bytes)?;
             layers.insert(part.blob.digest, part.blob.clone());
         }
         children.push(image(&blobs, &reference, &parts, command)?);
@@ -88,7 +87,7 @@ pub(super) fn make(folder: &Path, edition: Edition) -> Result<Made> {
     let index = json!({ "schemaVersion": 2, "mediaType": MediaType::INDEX, "manifests": children });
     write(&folder.join("index.json"), &serde_json::to_vec(&index)?)?;
     let (base, app) = (base.blob, app.blob);
-    Ok(Made { references, layers: layers.into_values().collect(), base, app })
+    Ok(Layout { references, layers: layers.into_values().collect(), base, app })
 }
 
 /// Writes config and manifest, and returns the image's entry for `index.json`.
@@ -106,8 +105,8 @@ fn image(blobs: &Path, reference: &Reference, parts: &[&Layer], command: &str) -
         layers: parts.iter().map(|part| part.blob.clone()).collect(),
     };
     let manifest = manifest.encode();
-    keep(blobs, &config)?;
-    keep(blobs, manifest.as_bytes())?;
+    write_blob(blobs, &config)?;
+    write_blob(blobs, manifest.as_bytes())?;
     Ok(json!({
         "mediaType": MediaType::MANIFEST,
         "digest": Digest::of(manifest.as_bytes()),
@@ -116,7 +115,7 @@ fn image(blobs: &Path, reference: &Reference, parts: &[&Layer], command: &str) -
     }))
 }
 
-/// A layer of these files, uncompressed.
+/// An uncompressed layer with these files.
 fn layer(files: &[(&str, Vec<u8>)]) -> Result<Layer> {
     let mut tar = tar::Builder::new(Vec::new());
     for (path, content) in files {
@@ -131,8 +130,8 @@ fn layer(files: &[(&str, Vec<u8>)]) -> Result<Layer> {
     Ok(Layer { diff_id: blob.digest, blob, bytes })
 }
 
-/// The same layer, gzipped, as registries have them.
-fn packed(layer: Layer) -> Result<Layer> {
+/// The same layer compressed with gzip, as in registries.
+fn gzipped(layer: Layer) -> Result<Layer> {
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     gzip.write_all(&layer.bytes).context("compressing a layer")?;
     let bytes = gzip.finish().context("compressing a layer")?;
@@ -140,12 +139,12 @@ fn packed(layer: Layer) -> Result<Layer> {
     Ok(Layer { blob: Descriptor::of(&media_type, &bytes), bytes, diff_id: layer.diff_id })
 }
 
-/// Bytes that compress as little as a program does, and are the same for the same seed.
+/// Bytes that compress as little as a program does, the same for each seed.
 fn program(seed: u64, size: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut bytes = vec![0; size];
     for word in bytes.chunks_mut(8) {
-        // xorshift64*: any generator does, as long as it never changes.
+        // xorshift64*: any generator works, as long as it never changes.
         state ^= state >> 12;
         state ^= state << 25;
         state ^= state >> 27;
@@ -155,12 +154,12 @@ fn program(seed: u64, size: usize) -> Vec<u8> {
     bytes
 }
 
-fn keep(blobs: &Path, bytes: &[u8]) -> Result<()> {
+fn write_blob(blobs: &Path, bytes: &[u8]) -> Result<()> {
     let path = blobs.join(Digest::of(bytes).hex());
     if path.exists() { Ok(()) } else { write(&path, bytes) }
 }
 
-/// Replaces a file as a whole: the host agent reads the folder meanwhile.
+/// Replaces a file atomically, since the host agent may read the folder at the same time.
 fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     let partial = path.with_extension("partial");
     fs::write(&partial, bytes)
@@ -173,7 +172,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn editions_differ_in_one_layer_and_are_the_same_each_time() {
+    fn editions_differ_in_one_layer_and_are_reproducible() {
         let folder = tempfile::tempdir().unwrap();
         let first = make(folder.path(), Edition::First).unwrap();
         let second = make(folder.path(), Edition::Second).unwrap();

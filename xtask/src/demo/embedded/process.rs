@@ -1,4 +1,4 @@
-//! The demo's agents: processes that end with it, and are found again when it was killed.
+//! The demo's agents: processes that end with the demo, and that the next demo ends after a kill.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -11,22 +11,22 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::setup::{self, State};
 
-/// How long an agent may take until it listens.
-const START_LIMIT: Duration = Duration::from_secs(30);
+/// Timeout for an agent to listen.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long an agent may take to end before it is killed; it finishes what it does within less.
-const STOP_LIMIT: Duration = Duration::from_secs(10);
+/// Timeout for an agent to end before it is killed. A normal end takes less.
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Between two looks at an agent that starts.
-const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// Interval between checks of a starting agent.
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
-/// What the names of the demo's pid files begin with.
+/// Prefix of the demo's pid files.
 const PREFIX: &str = "embedded-agent-";
 
-/// Lines of a log that an error quotes.
+/// Number of log lines that an error quotes.
 const LOG_LINES: usize = 12;
 
-/// An agent that runs; dropping it ends it.
+/// A running agent, which ends on drop.
 #[derive(Debug)]
 pub(super) struct Agent {
     name: String,
@@ -36,10 +36,10 @@ pub(super) struct Agent {
 }
 
 impl Agent {
-    /// Starts `program`, whose output goes to a log of its own.
+    /// Starts `program` with its output in a log file.
     ///
     /// # Errors
-    /// When it cannot be started or its files cannot be written.
+    /// It cannot be started, or its files cannot be written.
     pub(super) fn start(
         state: &State,
         name: &str,
@@ -67,16 +67,16 @@ impl Agent {
         Ok(agent)
     }
 
-    /// Waits until it takes connections on `socket`.
+    /// Waits until the agent accepts connections on `socket`.
     ///
     /// # Errors
-    /// When it does not, with the end of its log.
+    /// It does not in time; the message has the end of its log.
     pub(super) fn wait_for(&self, socket: &Path) -> Result<()> {
         let started = Instant::now();
         while UnixStream::connect(socket).is_err() {
-            // What ended is a zombie until it is reaped, and that has no program any more.
+            // An ended process is a zombie until it is reaped, and a zombie has no program.
             let ended = fs::read_link(format!("/proc/{}/exe", self.child.id())).is_err();
-            if ended || START_LIMIT < started.elapsed() {
+            if ended || START_TIMEOUT < started.elapsed() {
                 let text = fs::read_to_string(&self.log).unwrap_or_default();
                 let lines: Vec<&str> = text.lines().collect();
                 bail!(
@@ -87,32 +87,32 @@ impl Agent {
                     lines[lines.len().saturating_sub(LOG_LINES)..].join("\n")
                 );
             }
-            std::thread::sleep(LOOK_EVERY);
+            std::thread::sleep(POLL_INTERVAL);
         }
         Ok(())
     }
 
-    /// Asks it to end. Until it is dropped, its process ID is nobody else's.
-    pub(super) fn ask_to_end(&self) {
+    /// Sends SIGTERM. The process ID is still the agent's, because it is reaped only on drop.
+    pub(super) fn terminate(&self) {
         let pid = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw);
         if let Some(pid) = pid {
-            // One that has ended already is what was asked for.
+            // An error means that it has ended already.
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
         }
     }
 
-    /// Waits until it has ended; kills it when that takes too long.
+    /// Ends the agent; kills it after a timeout.
     fn stop(&mut self) -> Result<()> {
         if self.child.try_wait()?.is_none() {
-            self.ask_to_end();
+            self.terminate();
         }
         let asked = Instant::now();
         while self.child.try_wait()?.is_none() {
-            if STOP_LIMIT < asked.elapsed() {
+            if STOP_TIMEOUT < asked.elapsed() {
                 self.child.kill()?;
                 self.child.wait()?;
             }
-            std::thread::sleep(LOOK_EVERY);
+            std::thread::sleep(POLL_INTERVAL);
         }
         fs::remove_file(&self.pid_file)?;
         Ok(())
@@ -122,15 +122,18 @@ impl Agent {
 impl Drop for Agent {
     fn drop(&mut self) {
         if let Err(error) = self.stop() {
-            eprintln!("{} may still run, `cargo xtask teardown` ends it: {error:#}", self.name);
+            eprintln!(
+                "could not end {}, run `cargo xtask teardown` to end it: {error:#}",
+                self.name
+            );
         }
     }
 }
 
-/// Ends the agents of a demo that was killed before it could.
+/// Ends the agents of an earlier, killed demo.
 ///
 /// # Errors
-/// When one of them does not end.
-pub(super) fn end_forgotten(state: &State) -> Result<()> {
+/// An agent does not end.
+pub(super) fn stop_leftovers(state: &State) -> Result<()> {
     setup::stop_agents(state, PREFIX).map(|_| ())
 }
