@@ -46,14 +46,12 @@ pub(crate) fn reading(criterion: &mut Criterion) {
     group.throughput(Throughput::Bytes(SIZE)).sample_size(20);
     for over in [Over::Pipe, Over::Unix, Over::Tcp] {
         let socket = folder.path().join(format!("{over:?}.sock"));
-        let (host, _served) = runtime.block_on(async {
+        let (blobs, _served) = runtime.block_on(async {
             let (endpoint, served) = serve(over, image.clone(), &frames, &socket).await;
             let host = RemoteHost::new(endpoint, Manners::default());
-            let lent = host.image(&image.config_digest, LayerForm::AsStored).await;
-            lent.expect("the host has its one image");
-            (host, served)
+            let opened = host.open(&image.config_digest.into(), LayerForm::AsStored).await;
+            (opened.expect("the host has its one image").blobs, served)
         });
-        let blobs = host.blobs(&image.config_digest);
         group.bench_function(format!("{over:?}, gRPC"), |bencher| {
             bencher.to_async(&runtime).iter(|| async {
                 let stream = blobs.open(&digest, 1).await?;

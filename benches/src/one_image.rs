@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use transfer::image::InvalidImage;
 use transfer::{
-    BlobSource, ConfigDigest, Digest, Image, ImageSource, ImageSummary, LayerForm, Reference,
-    SourceError,
+    BlobSource, Digest, Image, ImageKey, ImageSource, ImageSummary, LayerForm, OpenImage,
+    Reference, SourceError,
 };
 
 /// Builds the image whose only layer is the blob `digest`, identical in every process.
@@ -49,18 +49,11 @@ impl<S: BlobSource + 'static> ImageSource for OneImage<S> {
         Err(SourceError::NotFound { image: reference.to_string() })
     }
 
-    async fn image(
-        &self,
-        config_digest: &ConfigDigest,
-        _: LayerForm,
-    ) -> Result<Image, SourceError> {
-        if *config_digest == self.image.config_digest {
-            return Ok(self.image.clone());
+    async fn open(&self, key: &ImageKey, _: LayerForm) -> Result<OpenImage, SourceError> {
+        let image = &self.image;
+        match key.names(&image.config_digest, &image.target_digest()) {
+            true => Ok(OpenImage { image: image.clone(), blobs: self.blobs.clone() }),
+            false => Err(key.not_found()),
         }
-        Err(SourceError::NotFound { image: config_digest.to_string() })
-    }
-
-    fn blobs(&self, _: &ConfigDigest) -> Arc<dyn BlobSource> {
-        self.blobs.clone()
     }
 }

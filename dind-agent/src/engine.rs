@@ -1,7 +1,6 @@
 //! The range's engine as a sink that may come up after the agent, and go away under it.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -11,7 +10,7 @@ use tokio::sync::OnceCell;
 use tokio::time::timeout;
 use transfer::blob::Cause;
 use transfer::{
-    BlobSource, EngineImageId, EngineInfo, Image, ImageSink, ImageSummary, LoadError, Missing,
+    EngineImageId, EngineInfo, Image, ImageSink, ImageSummary, LoadError, Missing, OpenImage,
     Overlap, Proof, Reference, Room, StoreKind,
 };
 
@@ -211,13 +210,8 @@ impl ImageSink for RangeEngine {
         }
     }
 
-    async fn load(
-        &self,
-        image: &Image,
-        missing: &Missing,
-        blobs: &Arc<dyn BlobSource>,
-    ) -> Result<(), LoadError> {
-        self.sink().await?.load(image, missing, blobs).await
+    async fn load(&self, opened: &OpenImage, missing: &Missing) -> Result<(), LoadError> {
+        self.sink().await?.load(opened, missing).await
     }
 
     async fn prove(&self, image: &Image) -> Result<Option<Proof>, LoadError> {

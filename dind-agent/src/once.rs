@@ -94,6 +94,7 @@ async fn through(
 
 async fn alone(config: &Sync) -> anyhow::Result<(EngineInfo, Vec<ImageReport>)> {
     let Parts { engine, host } = Parts::make(&config.path).await?;
+    engine.look().await;
     let info = engine.who().await.with_context(|| {
         format!("no engine to bring images into at {}; see --engine", engine.address())
     })?;

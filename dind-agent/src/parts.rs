@@ -22,7 +22,6 @@ impl Parts {
             .with_context(|| format!("making the state folder {}", path.state_dir.display()))?;
         let engine = RangeEngine::at(&path.engine, path.state_dir.join("journal.json"))?
             .loading_by(path.load_way, path.containerd_socket.clone());
-        engine.look().await;
         let host = Arc::new(RemoteHost::new(path.host.clone(), Manners::default()));
         Ok(Self { engine, host })
     }

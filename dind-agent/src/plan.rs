@@ -36,7 +36,7 @@ async fn plan_one(
 ) -> Result<ImagePlan, PullError> {
     let config_digest = summary.config_digest;
     let form = sink.store().await?.layer_form();
-    let image = source.image(&config_digest, form).await?;
+    let image = source.open(&summary.key(), form).await?.image;
     let proof = sink.prove(&image).await?;
     let (bytes_to_move, bytes_saved) = match &proof {
         Some(_) => (0, image.layers.iter().map(|layer| layer.blob.size).sum()),

@@ -27,8 +27,9 @@ use crate::wanted::Keeper;
 /// A socket cannot be listened on, an address makes no sense, or serving ended by itself.
 pub async fn serve(config: Serve, shutdown: Shutdown) -> anyhow::Result<Exit> {
     let listeners = listen(&config).await?;
-    let registry = config.registry.listen(&config.path.host).await?;
     let Parts { engine, host } = Parts::make(&config.path).await?;
+    let registry = config.registry.listen(host.clone()).await?;
+    engine.look().await;
     let engine = Arc::new(engine);
     let syncs = Arc::new(Syncs::new(host.clone(), engine.clone(), config.path.concurrency.into()));
     let checks = Arc::new(Checks::new(engine.clone()));

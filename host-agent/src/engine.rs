@@ -22,8 +22,8 @@ use tokio::sync::Mutex;
 use tokio::time::timeout;
 use transfer::stored::Alone;
 use transfer::{
-    BlobSource, BlobStore, ConfigDigest, EngineInfo, Fallback, Image, ImageSource, ImageSummary,
-    LayerForm, Reference, SourceError, Stored, Uncompressed,
+    BlobError, BlobSource, BlobStore, BlobStream, Digest, EngineInfo, Fallback, ImageKey,
+    ImageSource, ImageSummary, LayerForm, OpenImage, Reference, SourceError, Stored, Uncompressed,
 };
 
 /// How long a start waits for the engine's first answer. What is slower is asked again later.
@@ -67,12 +67,15 @@ impl Near {
 }
 
 /// The images of this host: opened when their origin first answers, and asked for anew on each call
-/// until then.
-pub struct HostEngine {
+/// until then. Clones are the same.
+#[derive(Clone)]
+pub struct HostEngine(Arc<Inner>);
+
+struct Inner {
     origin: Origin,
     near: Near,
     opened: RwLock<Option<Arc<Opened>>>,
-    /// Held by whoever opens it: one at a time.
+    /// Held while the origin is opened: by one caller at a time.
     opening: Mutex<()>,
 }
 
@@ -109,19 +112,19 @@ impl Place {
 
 impl std::fmt::Debug for HostEngine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("HostEngine").field("origin", &self.origin).finish_non_exhaustive()
+        f.debug_struct("HostEngine").field("origin", &self.0.origin).finish_non_exhaustive()
     }
 }
 
 impl HostEngine {
     /// The images of `origin`, which need not be there yet, with their layers kept in `near`.
     pub async fn at(origin: Origin, near: Near) -> Self {
-        let images = Self { origin, near, opened: RwLock::default(), opening: Mutex::default() };
-        if let Ok(Err(error)) = timeout(FIRST_LOOK, images.open()).await {
+        let inner = Inner { origin, near, opened: RwLock::default(), opening: Mutex::default() };
+        if let Ok(Err(error)) = timeout(FIRST_LOOK, inner.open()).await {
             let error = format!("{error:#}");
-            tracing::warn!(engine = %images.origin.address, error, "no images until it answers");
+            tracing::warn!(engine = %inner.origin.address, error, "no images until it answers");
         }
-        images
+        Self(Arc::new(inner))
     }
 
     /// Who the engine is, if it answers.
@@ -129,7 +132,7 @@ impl HostEngine {
     /// # Errors
     /// It does not.
     pub async fn info(&self) -> anyhow::Result<EngineInfo> {
-        self.open().await?.place.info().await
+        self.0.open().await?.place.info().await
     }
 
     /// Asks for a sign of life. An archive that was written anew is opened anew.
@@ -137,11 +140,11 @@ impl HostEngine {
     /// # Errors
     /// There is none.
     pub async fn ping(&self) -> anyhow::Result<()> {
-        let opened = self.open().await?;
+        let opened = self.0.open().await?;
         let Err(error) = opened.sign_of_life().await else { return Ok(()) };
         if matches!(error.downcast_ref(), Some(ArchiveError::Changed { .. })) {
-            self.forget();
-            self.open().await?;
+            self.0.forget();
+            self.0.open().await?;
             return Ok(());
         }
         Err(error)
@@ -154,25 +157,21 @@ impl HostEngine {
     /// It does not answer.
     pub async fn came_back(&self) -> anyhow::Result<()> {
         let now = self.info().await?;
-        let Some(before) = self.opened() else { return Ok(()) };
+        let Some(before) = self.0.opened() else { return Ok(()) };
+        let origin = &self.0.origin;
         if !same(&before.info, &now) {
-            tracing::info!(engine = %self.origin.address, "another engine answers than before");
-            self.forget();
-        } else if before.stored.is_none() && self.origin.way.is_none() {
+            tracing::info!(engine = %origin.address, "another engine answers than before");
+            self.0.forget();
+        } else if before.stored.is_none() && origin.way.is_none() {
             // A more direct way may be there by now.
-            self.forget();
+            self.0.forget();
         }
         Ok(())
     }
 
-    /// The next call opens the origin anew; streams under way end as they began.
-    fn forget(&self) {
-        *self.opened.write().unwrap_or_else(PoisonError::into_inner) = None;
-    }
-
     /// Waits until nothing is being read from the origin any more: for an orderly end.
     pub async fn drained(&self) {
-        if let Some(stored) = self.opened().and_then(|opened| opened.stored.clone()) {
+        if let Some(stored) = self.0.opened().and_then(|opened| opened.stored.clone()) {
             stored.drained().await;
         }
     }
@@ -180,17 +179,24 @@ impl HostEngine {
     /// How layers are read, in a word; empty until the engine answered.
     #[must_use]
     pub fn way(&self) -> &'static str {
-        self.opened().map_or("", |opened| opened.way)
+        self.0.opened().map_or("", |opened| opened.way)
     }
 
     /// What reading from the engine has cost so far.
     #[must_use]
     pub fn stats(&self) -> ExportStats {
-        let Some(opened) = self.opened() else { return ExportStats::default() };
+        let Some(opened) = self.0.opened() else { return ExportStats::default() };
         let saved = opened.export.as_ref().map(Export::stats).unwrap_or_default();
         let single = opened.stored.as_ref().map(|stored| stored.read().snapshot().bytes);
         let single = single.unwrap_or_default();
         ExportStats { bytes_read: saved.bytes_read + single, ..saved }
+    }
+}
+
+impl Inner {
+    /// The next call opens the origin anew; streams under way end as they began.
+    fn forget(&self) {
+        *self.opened.write().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     fn opened(&self) -> Option<Arc<Opened>> {
@@ -212,11 +218,8 @@ impl HostEngine {
         Ok(opened)
     }
 
-    async fn images(&self, image: impl ToString) -> Result<Arc<dyn ImageSource>, SourceError> {
-        match self.open().await {
-            Ok(opened) => Ok(opened.images.clone()),
-            Err(error) => Err(SourceError::unavailable(image, error)),
-        }
+    async fn images(&self, image: impl ToString) -> Result<Arc<Opened>, SourceError> {
+        self.open().await.map_err(|error| SourceError::unavailable(image, error))
     }
 }
 
@@ -298,26 +301,66 @@ impl Opened {
 #[async_trait]
 impl ImageSource for HostEngine {
     async fn list(&self) -> Result<Vec<ImageSummary>, SourceError> {
-        self.images("*").await?.list().await
+        self.0.images("*").await?.images.list().await
     }
 
     async fn resolve(&self, reference: &Reference) -> Result<ImageSummary, SourceError> {
-        self.images(reference).await?.resolve(reference).await
+        self.0.images(reference).await?.images.resolve(reference).await
     }
 
-    async fn image(
-        &self,
-        config_digest: &ConfigDigest,
-        form: LayerForm,
-    ) -> Result<Image, SourceError> {
-        self.images(config_digest).await?.image(config_digest, form).await
+    async fn open(&self, key: &ImageKey, form: LayerForm) -> Result<OpenImage, SourceError> {
+        let origin = self.0.images(key).await?;
+        let opened = origin.images.open(key, form).await?;
+        Ok(opened.through(|blobs| {
+            let now = RwLock::new((origin, blobs));
+            Arc::new(Blobs { engine: self.0.clone(), key: *key, form, now })
+        }))
+    }
+}
+
+/// The blobs of one image, read from the origin as it is now: when that was opened anew, the image
+/// is opened anew too.
+struct Blobs {
+    engine: Arc<Inner>,
+    key: ImageKey,
+    form: LayerForm,
+    /// The origin that the image was opened from, and its blobs there.
+    now: RwLock<(Arc<Opened>, Arc<dyn BlobSource>)>,
+}
+
+impl Blobs {
+    async fn now(&self, digest: &Digest) -> Result<Arc<dyn BlobSource>, BlobError> {
+        let (origin, blobs) = self.known();
+        let Some(current) = self.engine.opened().filter(|now| !Arc::ptr_eq(now, &origin)) else {
+            return Ok(blobs);
+        };
+        let opened = current.images.open(&self.key, self.form).await;
+        let blobs = opened.map_err(|error| error.of_blob(*digest))?.blobs;
+        let mut now = self.now.write().unwrap_or_else(PoisonError::into_inner);
+        *now = (current, blobs.clone());
+        Ok(blobs)
     }
 
-    fn blobs(&self, config_digest: &ConfigDigest) -> Arc<dyn BlobSource> {
-        match self.opened() {
-            Some(opened) => opened.images.blobs(config_digest),
-            // Nobody was given an image yet; what the store has can be read all the same.
-            None => Arc::new(self.near.store.clone()),
-        }
+    fn known(&self) -> (Arc<Opened>, Arc<dyn BlobSource>) {
+        self.now.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+#[async_trait]
+impl BlobSource for Blobs {
+    async fn stat(&self, digest: &Digest) -> Result<Option<u64>, BlobError> {
+        self.now(digest).await?.stat(digest).await
+    }
+
+    async fn open(&self, digest: &Digest, offset: u64) -> Result<BlobStream, BlobError> {
+        self.now(digest).await?.open(digest, offset).await
+    }
+
+    async fn open_unverified(&self, digest: &Digest, offset: u64) -> Result<BlobStream, BlobError> {
+        self.now(digest).await?.open_unverified(digest, offset).await
+    }
+
+    fn doubt(&self, digest: &Digest) {
+        self.known().1.doubt(digest);
     }
 }

@@ -8,7 +8,7 @@ use engine::docker::way::{self, Way};
 use engine::{Docker, Export};
 use futures::TryStreamExt as _;
 use transfer::store::MemoryStore;
-use transfer::{BlobSource, ConfigDigest, Image, ImageSource, Layer, LayerForm, StoreKind};
+use transfer::{BlobSource, ImageKey, ImageSource, Layer, LayerForm, OpenImage, StoreKind};
 
 use super::{Options, Timing, store_name};
 use crate::figures::cpu_time;
@@ -29,8 +29,8 @@ pub(super) struct Ours {
     docker: Docker,
     /// `None` if the method is `save`.
     direct: Option<Arc<dyn ImageSource>>,
-    config_digest: ConfigDigest,
-    image: Image,
+    key: ImageKey,
+    opened: OpenImage,
 }
 
 impl Ours {
@@ -39,9 +39,9 @@ impl Ours {
         let direct = way::open(docker, way, &options.places).await?;
         let source = source(docker, direct.clone());
         let summary = source.resolve(&options.image).await?;
-        let image = source.image(&summary.config_digest, LayerForm::AsStored).await?;
-        let config_digest = summary.config_digest;
-        Ok(Self { way, store, docker: docker.clone(), direct, config_digest, image })
+        let key = summary.key();
+        let opened = source.open(&key, LayerForm::AsStored).await?;
+        Ok(Self { way, store, docker: docker.clone(), direct, key, opened })
     }
 
     pub(super) fn way(&self) -> &'static str {
@@ -63,12 +63,12 @@ impl Ours {
 
     /// The largest layer.
     pub(super) fn layer(&self) -> anyhow::Result<&Layer> {
-        let largest = self.image.layers.iter().max_by_key(|layer| layer.blob.size);
+        let largest = self.opened.image.layers.iter().max_by_key(|layer| layer.blob.size);
         largest.context("the image has no layer")
     }
 
     pub(super) fn blobs(&self) -> Arc<dyn BlobSource> {
-        source(&self.docker, self.direct.clone()).blobs(&self.config_digest)
+        self.opened.blobs.clone()
     }
 
     /// Times a read of the whole image.
@@ -81,14 +81,13 @@ impl Ours {
         };
         let source = source(&self.docker, direct);
         let clock = Clock::start()?;
-        let image = source.image(&self.config_digest, LayerForm::AsStored).await?;
+        let OpenImage { image, blobs } = source.open(&self.key, LayerForm::AsStored).await?;
         let mut bytes = 0;
         if self.direct.is_none() {
             // `save` has put the whole image into memory, so there is nothing left to read.
             bytes = image.layers.iter().map(|layer| layer.blob.size).sum();
             return clock.took(bytes);
         }
-        let blobs = source.blobs(&self.config_digest);
         for layer in &image.layers {
             bytes += read(&*blobs, layer, VerifiedBy::Reader).await?;
         }
@@ -107,13 +106,14 @@ impl Ours {
         clock.took(bytes)
     }
 
-    /// Times the opening of a layer until its first frame, with nothing cached. Returns the slowest of
+    /// Times the opening of a layer of an opened image until its first frame. Returns the slowest of
     /// the image's layers.
     pub(super) async fn first_byte(&self, options: &Options) -> anyhow::Result<Timing> {
         let mut slowest = None::<Timing>;
-        for layer in &self.image.layers {
+        for layer in &self.opened.image.layers {
             let direct = way::open(&self.docker, self.way, &options.places).await?;
-            let blobs = source(&self.docker, direct).blobs(&self.config_digest);
+            let source = source(&self.docker, direct);
+            let blobs = source.open(&self.key, LayerForm::AsStored).await?.blobs;
             options.cache.prepare()?;
             let clock = Clock::start()?;
             let mut frames = blobs.open(&layer.blob.digest, 0).await?;

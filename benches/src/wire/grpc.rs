@@ -74,8 +74,8 @@ pub(super) async fn serve(server: Server, end: CancellationToken) -> anyhow::Res
 pub(super) async fn fetch(from: &str, job: &Job, kept: Option<FsStore>) -> anyhow::Result<u64> {
     let host = RemoteHost::new(from.parse()?, Manners { connections: 1, ..Manners::default() });
     let config_digest = image_of(job.digest, job.size)?.config_digest;
-    host.image(&config_digest, LayerForm::AsStored).await?;
-    let stream = host.blobs(&config_digest).open(&job.digest, job.offset()).await?;
+    let opened = host.open(&config_digest.into(), LayerForm::AsStored).await?;
+    let stream = opened.blobs.open(&job.digest, job.offset()).await?;
     let ingest = match &kept {
         Some(store) => Some(store.ingest_verified(&job.blob()).await?),
         None => None,

@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::stream::BoxStream;
+use futures::StreamExt as _;
+use futures::stream::{self, BoxStream};
 
 use crate::descriptor::Descriptor;
 use crate::digest::Digest;
@@ -115,6 +116,17 @@ impl BlobError {
         Self::Unavailable { digest, source: source.into() }
     }
 
+    /// The blob whose bytes or size were wrong; `None` where reading failed for another reason.
+    #[must_use]
+    pub fn wrong_blob(&self) -> Option<&Digest> {
+        match self {
+            Self::DigestMismatch { expected: digest, .. } | Self::SizeMismatch { digest, .. } => {
+                Some(digest)
+            }
+            _ => None,
+        }
+    }
+
     /// The same error for one more who waited for the same: each gets one of their own.
     #[must_use]
     pub fn again(self: &Arc<Self>) -> Self {
@@ -195,9 +207,8 @@ pub trait BlobSource: Send + Sync {
         self.open(digest, offset).await
     }
 
-    /// Takes note that a reader asks again for what it was given: the bytes that it got may not have
-    /// been the blob's. Whoever keeps bytes looks at them anew before it gives them out again; a
-    /// source that verifies each read, or has nothing of its own, has nothing to do.
+    /// Takes note that a reader got wrong bytes for this blob. A source that keeps bytes hashes them
+    /// again before it gives them out; one that verifies each read, or keeps nothing, does nothing.
     fn doubt(&self, _digest: &Digest) {}
 }
 
@@ -294,6 +305,20 @@ pub trait Written: Send + Sync {
     /// # Errors
     /// The system's own; also when the ingest was given up.
     async fn read_at(&self, offset: u64, len: usize) -> std::io::Result<Bytes>;
+}
+
+/// The bytes of a blob at hand, from `offset` on: a document that was verified when it was read.
+///
+/// # Errors
+/// [`BlobError::OffsetBeyondEnd`].
+pub fn in_frames(digest: Digest, bytes: &Bytes, offset: u64) -> Result<BlobStream, BlobError> {
+    let size = bytes.len() as u64;
+    let from = usize::try_from(offset).ok().filter(|from| *from <= bytes.len());
+    let from = from.ok_or(BlobError::OffsetBeyondEnd { digest, size, offset })?;
+    let bytes = bytes.slice(from..);
+    let frames = (0..bytes.len()).step_by(MAX_FRAME);
+    let frame = move |at: usize| Ok(bytes.slice(at..bytes.len().min(at + MAX_FRAME)));
+    Ok(stream::iter(frames.map(frame)).boxed())
 }
 
 #[async_trait]

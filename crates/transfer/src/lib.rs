@@ -52,6 +52,6 @@ pub use fallback::Fallback;
 pub use image::{Image, Layer, LayerForm, Platform};
 pub use reference::Reference;
 pub use sink::{EngineInfo, ImageSink, LoadError, Missing, Overlap, Proof, Room, StoreKind};
-pub use source::{ImageSource, ImageSummary, SourceError};
+pub use source::{ImageKey, ImageSource, ImageSummary, OpenImage, SourceError};
 pub use stored::Stored;
 pub use uncompressed::Uncompressed;

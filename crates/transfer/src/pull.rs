@@ -1,7 +1,7 @@
 //! The way of an image from a source into a sink: resolve, plan, load, prove, and only then tag.
 //!
 //! ```text
-//! resolve ► confirmed, or image ► proven already? ──yes──► named already? ──yes──► Skipped
+//! resolve ► confirmed, or open  ► proven already? ──yes──► named already? ──yes──► Skipped
 //!                                      │ no                     │ no
 //!                                      ▼                        ▼
 //!                     plan ► wait ► load ► prove ──yes────────► tag ────────────► Synced
@@ -29,21 +29,20 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 pub use base::BASE_LABEL;
 pub use error::PullError;
 
-use crate::blob::BlobSource;
-use crate::digest::{ChainId, ConfigDigest};
+use crate::blob::{BlobError, BlobSource};
+use crate::digest::ChainId;
 use crate::event::{ImageReport, Observer, Outcome, Stage};
 use crate::image::Image;
 use crate::reference::Reference;
 use crate::sink::{ImageSink, LoadError, Missing, Overlap, Proof, Room, StoreKind};
-use crate::source::{ImageSource, ImageSummary, SourceError};
+use crate::source::{ImageKey, ImageSource, ImageSummary, OpenImage, SourceError};
 use base::base_of;
 use board::{Board, Seat, Turn, WHOLE_FOR, Wanted, Wants};
-use error::mends;
 use journey::Journey;
 use resolve::Resolver;
 use sizes::{Sizes, size};
 
-/// How often a pull asks for its image again, after the host forgot its lease or gave bad bytes.
+/// How often a pull repeats a load, after the host forgot its lease or gave wrong bytes.
 ///
 /// Each time costs the load that was under way; a host that does either more often than this within
 /// one image is broken, and the report should say so rather than go round.
@@ -60,7 +59,7 @@ pub struct Puller {
     resolver: Resolver,
     board: Board,
     looks: Semaphore,
-    /// What the layers of images come to, for images that are there and need not be asked for.
+    /// The sizes of images, for those that are there and need not be opened.
     sizes: Sizes,
     /// Whether there may be bases in the engine that nobody needs any more.
     unswept: AtomicBool,
@@ -146,14 +145,15 @@ impl Puller {
             return self.name(journey, Has::Summary(&summary, size), proof).await;
         }
         journey.enter(Stage::Export);
-        let image = self.image(&summary.config_digest).await?;
+        let whole = self.open(summary.key()).await?;
+        let image = &whole.opened.image;
         journey.enter(Stage::Plan);
-        match self.turn(journey, &image, seat, look).await? {
-            Next::Proven(proof) => self.name(journey, Has::Image(&image), proof).await,
+        match self.turn(journey, &whole, seat, look).await? {
+            Next::Proven(proof) => self.name(journey, Has::Image(image), proof).await,
             Next::Load(seat, missing) => {
-                let proof = self.load_or_discard(journey, &image, missing).await?;
+                let proof = self.load_or_discard(journey, &whole, missing).await?;
                 drop(seat);
-                self.name(journey, Has::Image(&image), proof).await
+                self.name(journey, Has::Image(image), proof).await
             }
         }
     }
@@ -163,10 +163,11 @@ impl Puller {
     async fn turn<'a>(
         &'a self,
         journey: &mut Journey,
-        image: &Image,
+        whole: &Whole,
         mut seat: Seat<'a>,
         mut look: SemaphorePermit<'a>,
     ) -> Result<Next<'a>, PullError> {
+        let image = &whole.opened.image;
         loop {
             if let Some(proof) = self.sink.prove(image).await? {
                 return Ok(Next::Proven(proof));
@@ -186,7 +187,7 @@ impl Puller {
                 Turn::Whole(seat) => return Ok(Next::Load(seat, missing)),
                 Turn::Again(seat) => seat,
                 Turn::Base(seat, count) => {
-                    self.load_base(journey, image, &missing, count).await?;
+                    self.load_base(journey, whole, &missing, count).await?;
                     seat.look_again()
                 }
             };
@@ -221,13 +222,13 @@ impl Puller {
     async fn load_base(
         &self,
         journey: &mut Journey,
-        image: &Image,
+        whole: &Whole,
         missing: &Missing,
         count: usize,
     ) -> Result<(), PullError> {
         let positions = missing.0.iter().enumerate().filter(|(_, missing)| **missing);
         let depth = positions.map(|(position, _)| position + 1).nth(count.saturating_sub(1));
-        let made = depth.map(|depth| (depth, base_of(image, depth)));
+        let made = depth.map(|depth| (depth, base_of(&whole.opened.image, depth)));
         let Some((depth, Ok(base))) = made else {
             self.go_whole(journey, "they make no image of their own");
             return Ok(());
@@ -236,7 +237,7 @@ impl Puller {
         let lacking = Missing(missing.0[..depth].to_vec());
         let _room = self.room(journey, &base, &lacking).await?;
         journey.enter(Stage::Load);
-        let moved = self.load(journey, Part { whole: image, part: &base }, &lacking).await;
+        let moved = self.load(journey, whole, &base, &lacking).await;
         match moved {
             Ok(()) if self.sink.prove(&base).await?.is_some() => {
                 journey.brought(lacking.sizes(&base).0);
@@ -277,23 +278,23 @@ impl Puller {
     }
 
     /// The image with its layers in the form that the engine's store wants.
-    async fn image(&self, config_digest: &ConfigDigest) -> Result<Image, PullError> {
+    async fn open(&self, key: ImageKey) -> Result<Whole, PullError> {
         let form = self.sink.store().await?.layer_form();
-        let image = self.source.image(config_digest, form).await?;
-        self.sizes.remember(&image);
-        Ok(image)
+        let opened = self.source.open(&key, form).await?;
+        self.sizes.remember(key, &opened.image);
+        Ok(Whole { key, opened })
     }
 
     /// Loads and proves; what a load that failed left is removed.
     async fn load_or_discard(
         &self,
         journey: &mut Journey,
-        image: &Image,
+        whole: &Whole,
         missing: Missing,
     ) -> Result<Proof, PullError> {
-        let loaded = self.load_and_prove(journey, image, missing).await;
+        let loaded = self.load_and_prove(journey, whole, missing).await;
         if loaded.is_err()
-            && let Err(discard) = self.sink.discard(image).await
+            && let Err(discard) = self.sink.discard(&whole.opened.image).await
         {
             tracing::warn!(image = %journey.reference, error = %discard, "leftovers of a failed load stay");
         }
@@ -304,12 +305,13 @@ impl Puller {
     async fn load_and_prove(
         &self,
         journey: &mut Journey,
-        image: &Image,
+        whole: &Whole,
         missing: Missing,
     ) -> Result<Proof, PullError> {
+        let image = &whole.opened.image;
         let full = Missing::all(image);
         let thin = missing != full;
-        match self.load_in(journey, image, &missing, Stage::Load).await {
+        match self.load_in(journey, whole, &missing, Stage::Load).await {
             // What the engine refused may be a base that went away under a thin archive.
             Err(PullError::Load(LoadError::Refused { message })) if thin => {
                 tracing::info!(image = %journey.reference, message, "thin load refused");
@@ -322,7 +324,7 @@ impl Puller {
                 }
             }
         }
-        self.load_in(journey, image, &full, Stage::Heal).await?;
+        self.load_in(journey, whole, &full, Stage::Heal).await?;
         journey.enter(Stage::Prove);
         self.sink.prove(image).await?.ok_or(PullError::Unproven)
     }
@@ -331,14 +333,15 @@ impl Puller {
     async fn load_in(
         &self,
         journey: &mut Journey,
-        image: &Image,
+        whole: &Whole,
         missing: &Missing,
         stage: Stage,
     ) -> Result<(), PullError> {
+        let image = &whole.opened.image;
         let _room = self.room(journey, image, missing).await?;
         journey.enter(stage);
         journey.planned(missing.sizes(image));
-        self.load(journey, Part { whole: image, part: image }, missing).await
+        self.load(journey, whole, image, missing).await
     }
 
     async fn room(
@@ -355,32 +358,51 @@ impl Puller {
         Ok(asking.await?)
     }
 
-    /// Loads, asking for the image again when the host forgot the lease under which it was read, or
-    /// gave bytes that are not the blob's: it puts its bad copy aside and takes a new one then.
+    /// Loads `part`, which is all of the image or a base of it.
+    ///
+    /// The image is opened again when the host forgot the lease under which it was read. Bytes that
+    /// were wrong are doubted: the host puts its bad copy aside, and the next load reads another.
     async fn load(
         &self,
         journey: &Journey,
-        Part { whole, part }: Part<'_>,
+        whole: &Whole,
+        part: &Image,
         missing: &Missing,
     ) -> Result<(), PullError> {
+        let mut blobs = whole.opened.blobs.clone();
         let mut retries = 0;
         loop {
-            let blobs = journey.metered(self.source.blobs(&whole.config_digest));
-            let blobs: Arc<dyn BlobSource> = Arc::new(blobs);
-            match self.sink.load(part, missing, &blobs).await {
-                Err(LoadError::Source(error)) if mends(&error) && retries < SOURCE_RETRIES => {
-                    retries += 1;
-                    tracing::info!(image = %journey.reference, %error, "asking the host again");
-                    let now = self.image(&whole.config_digest).await?;
-                    if now.target_digest() != whole.target_digest() {
-                        // What was planned is void; whoever tries again plans for what it is now.
-                        let changed = "its manifest on the host is another one by now";
-                        return Err(SourceError::unavailable(&journey.reference, changed).into());
-                    }
-                }
+            let metered = Arc::new(journey.metered(blobs.clone()));
+            let opened = OpenImage { image: part.clone(), blobs: metered };
+            let error = match self.sink.load(&opened, missing).await {
+                Err(LoadError::Source(error)) if retries < SOURCE_RETRIES => error,
                 result => return Ok(result?),
+            };
+            retries += 1;
+            match error.wrong_blob() {
+                Some(digest) => blobs.doubt(digest),
+                None if matches!(error, BlobError::LeaseLost { .. }) => {
+                    blobs = self.open_again(journey, whole).await?;
+                }
+                None => return Err(LoadError::Source(error).into()),
             }
+            tracing::info!(image = %journey.reference, %error, "loading again");
         }
+    }
+
+    /// The blobs of the same image under another lease.
+    async fn open_again(
+        &self,
+        journey: &Journey,
+        whole: &Whole,
+    ) -> Result<Arc<dyn BlobSource>, PullError> {
+        let now = self.open(whole.key).await?.opened;
+        if now.image.target_digest() == whole.opened.image.target_digest() {
+            return Ok(now.blobs);
+        }
+        // The plan is void; the next attempt plans for what the image is now.
+        let changed = "its manifest on the host is another one by now";
+        Err(SourceError::unavailable(&journey.reference, changed).into())
     }
 
     /// Gives a proven image its name, unless it has it.
@@ -413,10 +435,10 @@ impl Puller {
     }
 }
 
-/// What is loaded, and the image whose blobs it is made of.
-struct Part<'a> {
-    whole: &'a Image,
-    part: &'a Image,
+/// An image on its way, and the key that it was opened by.
+struct Whole {
+    key: ImageKey,
+    opened: OpenImage,
 }
 
 /// What a plan comes to.

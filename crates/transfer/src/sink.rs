@@ -2,16 +2,15 @@
 
 use std::any::Any;
 use std::fmt;
-use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use crate::blob::{BlobError, BlobSource, Cause};
+use crate::blob::{BlobError, Cause};
 use crate::digest::EngineImageId;
 use crate::image::{Image, LayerForm};
 use crate::reference::Reference;
-use crate::source::ImageSummary;
+use crate::source::{ImageSummary, OpenImage};
 
 /// How an engine keeps images; detected by asking it, never by its version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -196,20 +195,18 @@ pub trait ImageSink: Send + Sync {
         Ok(Room::default())
     }
 
-    /// Takes the image in without a name, reading the missing layers from `blobs` as fast as the
-    /// engine can take them. Says nothing of success: that is [`prove`](Self::prove)'s.
+    /// Takes the image in without a name, reading the missing layers from its handle as fast as the
+    /// engine can take them. `Ok` says nothing of success: [`prove`](Self::prove) does.
+    ///
+    /// The handle is all that a sink gets of an image. A source that can give a layer in another way
+    /// than by its bytes offers it there, and the sinks that can use it take it from there.
     ///
     /// Dropping the future ends the load; the engine may be left with untagged leftovers, which
     /// [`discard`](Self::discard) removes.
     ///
     /// # Errors
     /// Any [`LoadError`].
-    async fn load(
-        &self,
-        image: &Image,
-        missing: &Missing,
-        blobs: &Arc<dyn BlobSource>,
-    ) -> Result<(), LoadError>;
+    async fn load(&self, opened: &OpenImage, missing: &Missing) -> Result<(), LoadError>;
 
     /// Asks the engine whether it has the image, every layer of it. `None` when it has not, or has
     /// it broken, or cannot tell.

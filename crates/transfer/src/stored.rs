@@ -2,10 +2,10 @@
 //! the source where nobody else can want them.
 //!
 //! ```text
-//!   image() ────────────────────────────────► inner
-//!   blobs() ─► store has it? ─► store
+//!   open() ──► inner's image, and these blobs:
+//!              store has it? ─► store
 //!                   ├─► one reader is all there can be ─► inner's stream itself, kept nowhere
-//!                   └─► one read of inner's for all who ask ([`crate::shared`]), kept on the way
+//!                   └─► one read of inner's for all readers ([`crate::shared`]), kept on the way
 //! ```
 //! For a source that gives single layers from any offset: an engine's own files or content service, a
 //! folder, an archive. What was collected or found to be corrupt is read from there again.
@@ -23,12 +23,12 @@ use async_trait::async_trait;
 use futures::StreamExt as _;
 
 use crate::blob::{BlobError, BlobSource, BlobStore, BlobStream};
-use crate::digest::{ConfigDigest, Digest};
-use crate::image::{Image, LayerForm};
+use crate::digest::Digest;
+use crate::image::LayerForm;
 use crate::metered::{Counters, Metered};
 use crate::reference::Reference;
 use crate::shared::Shared;
-use crate::source::{ImageSource, ImageSummary, SourceError};
+use crate::source::{ImageKey, ImageSource, ImageSummary, OpenImage, SourceError};
 
 /// Says whether nobody but the one who asks can want what is read now. Asked at each read.
 pub type Alone = Arc<dyn Fn() -> bool + Send + Sync>;
@@ -86,17 +86,15 @@ impl<S: ImageSource> ImageSource for Stored<S> {
         self.inner.resolve(reference).await
     }
 
-    async fn image(
-        &self,
-        config_digest: &ConfigDigest,
-        form: LayerForm,
-    ) -> Result<Image, SourceError> {
-        self.inner.image(config_digest, form).await
+    async fn open(&self, key: &ImageKey, form: LayerForm) -> Result<OpenImage, SourceError> {
+        Ok(self.inner.open(key, form).await?.through(|blobs| self.in_front_of(blobs)))
     }
+}
 
-    fn blobs(&self, config_digest: &ConfigDigest) -> Arc<dyn BlobSource> {
-        let far = Metered::with(self.inner.blobs(config_digest), self.read.clone());
-        let far: Arc<dyn BlobSource> = Arc::new(far);
+impl<S> Stored<S> {
+    /// The blobs of one of `inner`'s images, with the store in front.
+    fn in_front_of(&self, blobs: Arc<dyn BlobSource>) -> Arc<dyn BlobSource> {
+        let far: Arc<dyn BlobSource> = Arc::new(Metered::with(blobs, self.read.clone()));
         let shared = self.shared.with_far(far.clone());
         match &self.passing {
             Some(passing) => {

@@ -1,36 +1,34 @@
 //! Images in the form that a graphdriver wants: each compressed layer decompressed once, for all.
 //!
 //! ```text
-//!   image(c, AsStored)      ─► inner
-//!   image(c, Uncompressed)  ─► inner's image ─► each compressed layer: in the store by diff ID?
-//!                                                  └─ no: decompressed into it, once for all callers
-//!                              ─► the made-up manifest of fixed layout
-//!   blobs(c)                ─► decompressed layers and that manifest: the store; all else: inner
+//!   open(key, AsStored)      ─► inner's image and blobs
+//!   open(key, Uncompressed)  ─► inner's image ─► each compressed layer: in the store by diff ID?
+//!                                                   └─ no: decompressed into it, once for all callers
+//!                               ─► a synthesised manifest of fixed layout
+//!      its blobs             ─► that manifest, decompressed layers from the store, inner's blobs
 //! ```
-//! A layer that is uncompressed already is inner's to give and is not kept twice. What was
-//! collected or found to be corrupt is decompressed again when it is asked for.
+//! A layer that is uncompressed already comes from inner and is not kept twice. A decompressed layer
+//! that was collected or found to be corrupt is made again when it is read.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures::future::{BoxFuture, FutureExt as _, Shared, WeakShared};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::sync::Semaphore;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument as _;
 
-use crate::blob::{BlobError, BlobSource, BlobStore, BlobStream};
+use crate::blob::{BlobError, BlobSource, BlobStore, BlobStream, in_frames};
 use crate::decompress::{DecompressError, Limits, decompress};
-use crate::descriptor::{Descriptor, MediaType};
-use crate::digest::{ConfigDigest, DiffId, Digest};
+use crate::descriptor::Descriptor;
+use crate::digest::{DiffId, Digest};
 use crate::image::{Image, Layer, LayerForm};
 use crate::reference::Reference;
-use crate::source::{ImageSource, ImageSummary, SourceError};
-
-/// Images of which is remembered what they consist of; the next ask makes an entry again.
-const MAX_REMEMBERED: usize = 1024;
+use crate::source::{ImageKey, ImageSource, ImageSummary, OpenImage, SourceError};
 
 /// An image source that also gives uncompressed layers. Clones are the same.
 #[derive(Clone)]
@@ -43,31 +41,19 @@ struct Inner {
     /// A decoder takes a core.
     cores: Semaphore,
     flights: Mutex<HashMap<DiffId, WeakShared<Flight>>>,
-    forms: Mutex<HashMap<ConfigDigest, Arc<Form>>>,
-    /// Held by whoever keeps a made-up manifest, so that callers at once keep it once.
-    keeping: tokio::sync::Mutex<()>,
 }
 
 /// A layer on its way into the store: its size in bytes, or why it does not come.
 type Flight = BoxFuture<'static, Result<u64, Arc<DecompressError>>>;
 
-/// What an image consists of besides what its source has.
-#[derive(Debug)]
-struct Form {
-    /// The compressed blobs by the diff IDs that they become.
-    compressed: HashMap<DiffId, Descriptor>,
-    /// The made-up manifest's digest, once it is known.
-    manifest: Option<Digest>,
-}
-
 impl Uncompressed {
-    /// Keeps in `store` what becomes of `source`'s compressed layers.
+    /// Keeps in `store` the decompressed layers of `source`.
     #[must_use]
     pub fn new(source: Arc<dyn ImageSource>, store: Arc<dyn BlobStore>) -> Self {
         Self::with_limits(source, store, Limits::default())
     }
 
-    /// The same with other limits on what a layer may become.
+    /// The same with other limits on the size of a decompressed layer.
     #[must_use]
     pub fn with_limits(
         source: Arc<dyn ImageSource>,
@@ -81,8 +67,6 @@ impl Uncompressed {
             limits,
             cores: Semaphore::new(cores),
             flights: Mutex::default(),
-            forms: Mutex::default(),
-            keeping: tokio::sync::Mutex::default(),
         }))
     }
 }
@@ -103,52 +87,49 @@ impl ImageSource for Uncompressed {
         self.0.source.resolve(reference).await
     }
 
-    async fn image(
-        &self,
-        config_digest: &ConfigDigest,
-        form: LayerForm,
-    ) -> Result<Image, SourceError> {
+    async fn open(&self, key: &ImageKey, form: LayerForm) -> Result<OpenImage, SourceError> {
+        let stored = self.0.source.open(key, LayerForm::AsStored).await?;
         match form {
-            LayerForm::AsStored => self.0.source.image(config_digest, form).await,
-            LayerForm::Uncompressed => self.0.uncompressed(config_digest).await,
+            LayerForm::AsStored => Ok(stored),
+            LayerForm::Uncompressed => self.0.uncompressed(key, stored).await,
         }
-    }
-
-    fn blobs(&self, config_digest: &ConfigDigest) -> Arc<dyn BlobSource> {
-        Arc::new(Blobs {
-            inner: self.0.clone(),
-            config_digest: *config_digest,
-            source: self.0.source.blobs(config_digest),
-        })
     }
 }
 
 impl Inner {
     async fn uncompressed(
         self: &Arc<Self>,
-        config_digest: &ConfigDigest,
-    ) -> Result<Image, SourceError> {
-        let stored = self.source.image(config_digest, LayerForm::AsStored).await?;
-        let failed = |error: Arc<DecompressError>| told(config_digest, &error);
+        key: &ImageKey,
+        stored: OpenImage,
+    ) -> Result<OpenImage, SourceError> {
+        let failed = |error: Arc<DecompressError>| as_source_error(key, &error);
         // No more at once than decoders may run: a caller holds few flights.
         let ahead = std::thread::available_parallelism().map_or(1, usize::from);
-        let layers = stored.layers.clone().into_iter();
-        let sizes = layers.map(|layer| self.clone().size(*config_digest, layer));
+        let layers = stored.image.layers.clone().into_iter();
+        let sizes = layers.map(|layer| self.clone().size(stored.blobs.clone(), layer));
         let sizes: Vec<u64> =
             stream::iter(sizes).buffered(ahead).try_collect().await.map_err(failed)?;
-        let image = Image::from_layers(stored.config.clone(), &sizes).map_err(|error| {
-            SourceError::Malformed { image: config_digest.to_string(), reason: error.to_string() }
+        let image = Image::from_layers(stored.image.config.clone(), &sizes).map_err(|error| {
+            SourceError::Malformed { image: key.to_string(), reason: error.to_string() }
         })?;
-        let kept = self.keep_manifest(&image).await;
-        kept.map_err(|source| SourceError::Export { image: config_digest.to_string(), source })?;
-        self.remember(&stored, Some(image.manifest_digest));
-        Ok(image)
+        if image == stored.image {
+            return Ok(stored);
+        }
+        let layers = stored.image.layers.into_iter();
+        let layers = layers.filter(|layer| layer.blob.digest != layer.diff_id.0);
+        let blobs = Blobs {
+            inner: self.clone(),
+            manifest: (image.manifest_digest, image.manifest.clone()),
+            compressed: layers.map(|layer| (layer.diff_id, layer.blob)).collect(),
+            stored: stored.blobs,
+        };
+        Ok(OpenImage { image, blobs: Arc::new(blobs) })
     }
 
     /// The layer's uncompressed size, which is known when it is there.
     async fn size(
         self: Arc<Self>,
-        config_digest: ConfigDigest,
+        stored: Arc<dyn BlobSource>,
         layer: Layer,
     ) -> Result<u64, Arc<DecompressError>> {
         if layer.blob.digest == layer.diff_id.0 {
@@ -156,14 +137,14 @@ impl Inner {
         }
         match self.store.stat(&layer.diff_id.0).await.map_err(|error| Arc::new(error.into()))? {
             Some(size) => Ok(size),
-            None => self.join(&config_digest, layer.diff_id, &layer.blob).await,
+            None => self.join(&stored, layer.diff_id, &layer.blob).await,
         }
     }
 
     /// Waits for the layer's decompression, which goes on while anybody waits for it.
     async fn join(
         self: &Arc<Self>,
-        config_digest: &ConfigDigest,
+        stored: &Arc<dyn BlobSource>,
         diff_id: DiffId,
         blob: &Descriptor,
     ) -> Result<u64, Arc<DecompressError>> {
@@ -172,7 +153,7 @@ impl Inner {
             match flights.get(&diff_id).and_then(WeakShared::upgrade) {
                 Some(flight) => flight,
                 None => {
-                    let flight = self.begin(*config_digest, diff_id, blob.clone());
+                    let flight = self.begin(stored.clone(), diff_id, blob.clone());
                     flights.retain(|_, flight| flight.upgrade().is_some());
                     flights.extend(flight.downgrade().map(|weak| (diff_id, weak)));
                     flight
@@ -186,13 +167,13 @@ impl Inner {
     /// ends with the last who waits.
     fn begin(
         self: &Arc<Self>,
-        config_digest: ConfigDigest,
+        stored: Arc<dyn BlobSource>,
         diff_id: DiffId,
         blob: Descriptor,
     ) -> Shared<Flight> {
         let span = tracing::info_span!("decompress", blob.digest = %blob.digest, blob.size);
         let (inner, digest) = (self.clone(), blob.digest);
-        let work = async move { inner.decompress(&config_digest, diff_id, &blob).await };
+        let work = async move { inner.decompress(&*stored, diff_id, &blob).await };
         let task = AbortOnDropHandle::new(tokio::spawn(work.instrument(span)));
         let flight = async move {
             let stopped = |error| Err(BlobError::unavailable(digest, error).into());
@@ -203,7 +184,7 @@ impl Inner {
 
     async fn decompress(
         &self,
-        config_digest: &ConfigDigest,
+        stored: &dyn BlobSource,
         diff_id: DiffId,
         blob: &Descriptor,
     ) -> Result<u64, DecompressError> {
@@ -212,111 +193,74 @@ impl Inner {
         if let Some(size) = self.store.stat(&diff_id.0).await? {
             return Ok(size);
         }
-        let stream = self.source.blobs(config_digest).open(&blob.digest, 0).await?;
+        let stream = stored.open(&blob.digest, 0).await?;
         let size = decompress(stream, blob, diff_id, &*self.store, self.limits).await?;
         tracing::debug!(%diff_id, size, "a layer was decompressed");
         Ok(size)
     }
-
-    /// The made-up manifest is a blob of the image like any other.
-    async fn keep_manifest(&self, image: &Image) -> Result<(), BlobError> {
-        let _alone = self.keeping.lock().await;
-        self.store.keep(MediaType::MANIFEST, &image.manifest).await
-    }
-
-    fn remember(&self, stored: &Image, manifest: Option<Digest>) -> Arc<Form> {
-        let layers = stored.layers.iter().filter(|layer| layer.blob.digest != layer.diff_id.0);
-        let compressed = layers.map(|layer| (layer.diff_id, layer.blob.clone())).collect();
-        let form = Arc::new(Form { compressed, manifest });
-        let mut forms = lock(&self.forms);
-        if MAX_REMEMBERED <= forms.len() {
-            forms.clear();
-        }
-        forms.insert(stored.config_digest, form.clone());
-        form
-    }
-
-    /// What the image consists of, asked for where it is not remembered.
-    async fn form(&self, config_digest: &ConfigDigest) -> Result<Arc<Form>, SourceError> {
-        let remembered = lock(&self.forms).get(config_digest).cloned();
-        match remembered {
-            Some(form) => Ok(form),
-            None => {
-                let stored = self.source.image(config_digest, LayerForm::AsStored).await?;
-                Ok(self.remember(&stored, None))
-            }
-        }
-    }
 }
 
-/// One image's blobs in both forms.
+/// The blobs of one image in its uncompressed form.
 struct Blobs {
     inner: Arc<Inner>,
-    config_digest: ConfigDigest,
-    source: Arc<dyn BlobSource>,
+    /// The synthesised manifest, which is in no store.
+    manifest: (Digest, Bytes),
+    /// The compressed blobs by the diff IDs that they become.
+    compressed: HashMap<DiffId, Descriptor>,
+    /// The blobs of the image as it is stored.
+    stored: Arc<dyn BlobSource>,
 }
 
 impl Blobs {
-    /// Whether the blob is one that the store has to give; then it has it.
-    async fn made(&self, digest: &Digest) -> Result<bool, BlobError> {
-        let form = match self.inner.form(&self.config_digest).await {
-            Ok(form) => form,
-            // Then the source has no blobs of it either, and says so.
-            Err(SourceError::NotFound { .. }) => return Ok(false),
-            Err(error) => return Err(BlobError::unavailable(*digest, error)),
-        };
-        if form.manifest == Some(*digest) {
-            return self.made_up(digest).await;
-        }
-        let Some(blob) = form.compressed.get(&DiffId(*digest)) else { return Ok(false) };
-        if self.inner.store.stat(digest).await?.is_none() {
-            let made = self.inner.join(&self.config_digest, DiffId(*digest), blob).await;
-            made.map_err(|error| again(*digest, &error))?;
-        }
-        Ok(true)
+    fn is_manifest(&self, digest: &Digest) -> bool {
+        self.manifest.0 == *digest
     }
 
-    async fn made_up(&self, manifest: &Digest) -> Result<bool, BlobError> {
-        if self.inner.store.stat(manifest).await?.is_none() {
-            let made = self.inner.uncompressed(&self.config_digest).await;
-            made.map_err(|error| BlobError::unavailable(*manifest, error))?;
+    /// The source that has the blob: the store, which has the decompressed layer when this returns,
+    /// or the blobs of the stored image.
+    async fn source(&self, digest: &Digest) -> Result<&dyn BlobSource, BlobError> {
+        let store = &self.inner.store;
+        let Some(blob) = self.compressed.get(&DiffId(*digest)) else { return Ok(&*self.stored) };
+        if store.stat(digest).await?.is_none() {
+            let made = self.inner.join(&self.stored, DiffId(*digest), blob).await;
+            made.map_err(|error| as_blob_error(*digest, &error))?;
         }
-        Ok(true)
+        Ok(store)
     }
 }
 
 #[async_trait]
 impl BlobSource for Blobs {
     async fn stat(&self, digest: &Digest) -> Result<Option<u64>, BlobError> {
-        match self.made(digest).await? {
-            true => self.inner.store.stat(digest).await,
-            false => self.source.stat(digest).await,
+        if self.is_manifest(digest) {
+            return Ok(Some(self.manifest.1.len() as u64));
         }
+        self.source(digest).await?.stat(digest).await
     }
 
     async fn open(&self, digest: &Digest, offset: u64) -> Result<BlobStream, BlobError> {
-        match self.made(digest).await? {
-            true => self.inner.store.open(digest, offset).await,
-            false => self.source.open(digest, offset).await,
+        if self.is_manifest(digest) {
+            return in_frames(*digest, &self.manifest.1, offset);
         }
+        self.source(digest).await?.open(digest, offset).await
     }
 
     async fn open_unverified(&self, digest: &Digest, offset: u64) -> Result<BlobStream, BlobError> {
-        match self.made(digest).await? {
-            true => self.inner.store.open_unverified(digest, offset).await,
-            false => self.source.open_unverified(digest, offset).await,
+        if self.is_manifest(digest) {
+            return in_frames(*digest, &self.manifest.1, offset);
         }
+        self.source(digest).await?.open_unverified(digest, offset).await
     }
 
     fn doubt(&self, digest: &Digest) {
         self.inner.store.doubt(digest);
-        self.source.doubt(digest);
+        self.stored.doubt(digest);
     }
 }
 
 /// The failure as one caller's error about one image. A layer that cannot be decompressed makes the
 /// image malformed: trying again does not help.
-fn told(image: &ConfigDigest, error: &Arc<DecompressError>) -> SourceError {
+fn as_source_error(image: &ImageKey, error: &Arc<DecompressError>) -> SourceError {
     let image = image.to_string();
     match &**error {
         DecompressError::Blob(source) => SourceError::Export { image, source: source.again() },
@@ -324,7 +268,8 @@ fn told(image: &ConfigDigest, error: &Arc<DecompressError>) -> SourceError {
     }
 }
 
-fn again(digest: Digest, error: &Arc<DecompressError>) -> BlobError {
+/// The failure as one caller's error about one blob.
+fn as_blob_error(digest: Digest, error: &Arc<DecompressError>) -> BlobError {
     match &**error {
         DecompressError::Blob(error) => error.again(),
         _ => BlobError::unavailable(digest, error.clone()),

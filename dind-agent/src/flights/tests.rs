@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use transfer::fixture::{MemorySink, MemorySource, image};
-use transfer::{BlobSource, EngineInfo, Image, ImageSink, Missing, Proof, StoreKind};
+use transfer::{EngineInfo, Image, ImageSink, Missing, OpenImage, Proof, StoreKind};
 
 use super::*;
 
@@ -33,19 +33,15 @@ impl ImageSink for Shaky {
         self.sink.missing(image).await
     }
 
-    async fn load(
-        &self,
-        image: &Image,
-        missing: &Missing,
-        blobs: &Arc<dyn BlobSource>,
-    ) -> Result<(), LoadError> {
+    async fn load(&self, opened: &OpenImage, missing: &Missing) -> Result<(), LoadError> {
         self.loads.fetch_add(1, Ordering::Relaxed);
         let falls =
             self.falls.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
         if falls.is_err() {
-            return self.sink.load(image, missing, blobs).await;
+            return self.sink.load(opened, missing).await;
         }
-        let mut first = blobs.open(&image.layers[0].blob.digest, 0).await?;
+        let first = &opened.image.layers[0].blob.digest;
+        let mut first = opened.blobs.open(first, 0).await?;
         while futures::StreamExt::next(&mut first).await.is_some() {}
         let source = "killed".into();
         Err(LoadError::Unavailable { engine: "test".into(), action: "loading", source })

@@ -17,8 +17,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use clap::Args;
 use engine::{InvalidLoopback, Loopback, Registry};
-use proto::client::Manners;
-use proto::{Endpoint, RemoteHost};
+use proto::RemoteHost;
 
 /// Where the registry of a range is unless somebody says otherwise. Not port 5000: people run
 /// registries of their own in ranges, and publish that one.
@@ -70,18 +69,14 @@ impl RegistryFlags {
         }
     }
 
-    /// Listens, for who wants what the host agent at `host` has. `None` where there is to be none,
-    /// or where somebody else is at the usual address.
+    /// Listens, to serve the images of `host`. `None` where there is to be no registry, or where
+    /// another process has the usual address.
     ///
     /// # Errors
     /// An address that was asked for cannot be listened on.
-    pub(crate) async fn listen(&self, host: &Endpoint) -> anyhow::Result<Option<Registry>> {
+    pub(crate) async fn listen(&self, host: Arc<RemoteHost>) -> anyhow::Result<Option<Registry>> {
         let Some(address) = self.address() else { return Ok(None) };
-        // Leases are remembered by image, whatever the form of its layers, and a registry gives
-        // them in another form than some engines are loaded with: so it has its own.
-        let manners = Manners { connections: 1, ..Manners::default() };
-        let source = Arc::new(RemoteHost::new(host.clone(), manners));
-        match Registry::of_source(address, source).await {
+        match Registry::of_source(address, host).await {
             Ok(registry) => {
                 tracing::info!(address = %registry.address(), "serving the host's images to pulls");
                 Ok(Some(registry))
@@ -97,6 +92,9 @@ impl RegistryFlags {
 
 #[cfg(test)]
 mod tests {
+    use proto::Endpoint;
+    use proto::client::Manners;
+
     use super::*;
 
     #[test]
@@ -117,12 +115,13 @@ mod tests {
 
     #[tokio::test]
     async fn only_the_usual_address_may_be_taken() {
-        let host = Endpoint::unix("/nowhere");
+        let host = RemoteHost::new(Endpoint::unix("/nowhere"), Manners::default());
+        let host = Arc::new(host);
         let any: Choice = "127.0.0.1:0".parse().unwrap();
         let first = RegistryFlags { registry: Some(any), in_range: true };
-        let first = first.listen(&host).await.unwrap().unwrap();
+        let first = first.listen(host.clone()).await.unwrap().unwrap();
         let taken = Some(Choice::At(first.address()));
-        let error = RegistryFlags { registry: taken, in_range: true }.listen(&host).await;
+        let error = RegistryFlags { registry: taken, in_range: true }.listen(host).await;
         assert!(format!("{:#}", error.unwrap_err()).contains("--registry"));
     }
 }

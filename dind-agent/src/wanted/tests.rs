@@ -5,9 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use transfer::fixture::MemorySink;
-use transfer::{
-    BlobSource, ConfigDigest, Image, ImageSource, ImageSummary, LayerForm, SourceError, StoreKind,
-};
+use transfer::{ImageKey, ImageSource, ImageSummary, LayerForm, OpenImage, SourceError, StoreKind};
 
 use super::*;
 
@@ -98,11 +96,7 @@ impl ImageSource for Panics {
         panic!("a mistake met with {reference}")
     }
 
-    async fn image(&self, _: &ConfigDigest, _: LayerForm) -> Result<Image, SourceError> {
-        unreachable!("nothing is resolved")
-    }
-
-    fn blobs(&self, _: &ConfigDigest) -> Arc<dyn BlobSource> {
+    async fn open(&self, _: &ImageKey, _: LayerForm) -> Result<OpenImage, SourceError> {
         unreachable!("nothing is resolved")
     }
 }

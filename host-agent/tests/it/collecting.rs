@@ -12,7 +12,9 @@ use process::shutdown::Shutdown;
 use proto::admin::Pruning;
 use proto::transfers::TransferKind;
 use proto::{AdminClient, Caller};
-use transfer::{BlobSource as _, Image, ImageSource as _, LayerForm, StoreKind, fixture};
+use transfer::{
+    BlobSource as _, Image, ImageSource as _, LayerForm, OpenImage, StoreKind, fixture,
+};
 
 use crate::host::{HostAgent, app, config, engine, folder, read_all, size};
 
@@ -91,9 +93,9 @@ async fn what_is_under_way_is_shown_and_stays() {
     let agent = HostAgent::start(folder.path(), &docker.address());
     let admin = agent.admin();
     let host = agent.range("lab-1").await;
-    let given = host.image(&image.config_digest, LayerForm::AsStored).await.unwrap();
+    let key = image.config_digest.into();
+    let OpenImage { image: given, blobs } = host.open(&key, LayerForm::AsStored).await.unwrap();
     let largest = given.layers.iter().max_by_key(|layer| layer.blob.size).unwrap();
-    let blobs = host.blobs(&image.config_digest);
     let mut stream = blobs.open(&largest.blob.digest, 0).await.unwrap();
     let first = stream.try_next().await.unwrap().unwrap();
 

@@ -14,7 +14,7 @@ use proto::{AdminClient, Endpoint, RemoteHost};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use transfer::{
-    BlobSource as _, Image, ImageSource as _, LayerForm, Reference, StoreKind, fixture,
+    BlobSource as _, Image, ImageSource as _, LayerForm, OpenImage, Reference, StoreKind, fixture,
 };
 
 /// Longest wait for an agent's first answer, which an idle machine has at once.
@@ -121,8 +121,8 @@ pub(crate) fn folder() -> TempDir {
 
 /// Reads every layer of an image to its end; each stream verifies what it gives.
 pub(crate) async fn read_all(host: &RemoteHost, image: &Image) -> anyhow::Result<u64> {
-    let image = host.image(&image.config_digest, LayerForm::AsStored).await?;
-    let blobs = host.blobs(&image.config_digest);
+    let OpenImage { image, blobs } =
+        host.open(&image.config_digest.into(), LayerForm::AsStored).await?;
     let mut size = 0;
     for layer in &image.layers {
         let frames: Vec<_> = blobs.open(&layer.blob.digest, 0).await?.try_collect().await?;

@@ -11,7 +11,8 @@ use tempfile::TempDir;
 use transfer::fixture::{self, MemorySource};
 use transfer::pull::Puller;
 use transfer::{
-    BlobSource as _, Digest, Event, Image, ImageSource as _, LayerForm, MAX_FRAME, Outcome,
+    BlobSource as _, Digest, Event, Image, ImageSource as _, LayerForm, MAX_FRAME, OpenImage,
+    Outcome,
 };
 
 use crate::host::{HostAgent, app, config, folder, read_all, size};
@@ -67,9 +68,9 @@ async fn a_layer_that_is_not_kept_is_read_on_at_its_offset() {
     let ((images, image), state) = (layout().await, folder());
     let agent = start(state.path(), images.path(), KeepLayers::Auto);
     let host = agent.range("lab-1").await;
-    let image = host.image(&image.config_digest, LayerForm::AsStored).await.unwrap();
+    let key = image.config_digest.into();
+    let OpenImage { image, blobs } = host.open(&key, LayerForm::AsStored).await.unwrap();
     let largest = image.layers.iter().max_by_key(|layer| layer.blob.size).unwrap();
-    let blobs = host.blobs(&image.config_digest);
     let mut whole = Vec::new();
     let mut first = blobs.open(&largest.blob.digest, 0).await.unwrap();
     while whole.len() < MAX_FRAME {

@@ -10,7 +10,7 @@ use futures::future::join_all;
 use process::exit::Exit;
 use proto::client::is_serving;
 use proto::{AdminClient, Endpoint, RangeName};
-use transfer::{BlobSource as _, ImageSource as _, LayerForm, StoreKind};
+use transfer::{BlobError, BlobSource as _, ImageSource as _, LayerForm, OpenImage, StoreKind};
 
 use crate::host::{HostAgent, app, engine, folder, read_all, size};
 
@@ -92,9 +92,9 @@ async fn a_corrupt_blob_is_put_aside_and_fetched_again() {
     agent.stop().await.unwrap();
 }
 
-/// What rots beneath the file system shows to the range alone, and it complains by asking again.
+/// Rot beneath the file system shows to the range alone, which says so.
 #[tokio::test]
-async fn rot_that_only_a_range_can_see_is_looked_for_when_it_asks_again() {
+async fn rot_that_only_a_range_can_see_is_looked_for_when_it_says_so() {
     let ((docker, image), folder) = (engine(), folder());
     let agent = HostAgent::start(folder.path(), &docker.address());
     let host = agent.range("lab-1").await;
@@ -107,9 +107,17 @@ async fn rot_that_only_a_range_can_see_is_looked_for_when_it_asks_again() {
     fs::write(&path, bytes).unwrap();
     fs::File::options().write(true).open(&path).unwrap().set_modified(time).unwrap();
 
-    read_all(&host, &image).await.unwrap_err();
-    let stats = agent.admin().stats().await.unwrap();
-    assert_eq!((stats.quarantined, stats.saves), (1, 1), "{stats:?}");
+    for quarantined in [0, 0, 1] {
+        let opened = host.open(&image.config_digest.into(), LayerForm::AsStored).await.unwrap();
+        if quarantined == 1 {
+            opened.blobs.doubt(&largest.blob.digest);
+        }
+        let stream = opened.blobs.open(&largest.blob.digest, 0).await.unwrap();
+        let read: Result<Vec<_>, _> = stream.try_collect().await;
+        assert!(matches!(read, Err(BlobError::DigestMismatch { .. })), "{read:?}");
+        let stats = agent.admin().stats().await.unwrap();
+        assert_eq!((stats.quarantined, stats.saves), (quarantined, 1), "{stats:?}");
+    }
     assert_eq!(read_all(&host, &image).await.unwrap(), size(&image));
     let stats = agent.admin().stats().await.unwrap();
     assert_eq!((stats.quarantined, stats.saves), (1, 2), "{stats:?}");
@@ -146,9 +154,9 @@ async fn a_drain_lets_a_stream_finish() {
     let ((docker, image), folder) = (engine(), folder());
     let agent = HostAgent::start(folder.path(), &docker.address());
     let host = agent.range("lab-1").await;
-    let image = host.image(&image.config_digest, LayerForm::AsStored).await.unwrap();
+    let key = image.config_digest.into();
+    let OpenImage { image, blobs } = host.open(&key, LayerForm::AsStored).await.unwrap();
     let largest = image.layers.iter().max_by_key(|layer| layer.blob.size).unwrap();
-    let blobs = host.blobs(&image.config_digest);
     let mut stream = blobs.open(&largest.blob.digest, 0).await.unwrap();
     let first = stream.try_next().await.unwrap().unwrap();
     let stopping = tokio::spawn(agent.stop());

@@ -1,7 +1,7 @@
 //! A host agent as a source of images: what it lists, resolves and lends.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -11,12 +11,12 @@ use tokio::time::timeout;
 use tonic::Request;
 use tonic::transport::Channel;
 use transfer::{
-    BlobSource, ConfigDigest, Digest, Image, ImageSource, ImageSummary, LayerForm, Reference,
+    Digest, Image, ImageKey, ImageSource, ImageSummary, LayerForm, OpenImage, Reference,
     SourceError,
 };
 
 use super::failure::{Failure, RemoteError};
-use super::reading::RemoteBlobs;
+use super::reading::{Asked, RemoteBlobs};
 use super::retry::{BRIEFLY, until_answered};
 use super::stream::events;
 use crate::channel::Endpoint;
@@ -26,8 +26,8 @@ use crate::speed::Speed;
 use crate::wanted::WantedSet;
 use crate::wire::{BlobClient, InventoryClient, MAX_RESPONSE, PROGRESS_TIMEOUT, UNARY_DEADLINE};
 
-/// Most leases that are remembered; one that was forgotten is asked for again.
-const MAX_LEASES: usize = 1024;
+/// Most doubts that wait for the next read of their blob; more are forgotten.
+const MAX_DOUBTS: usize = 1024;
 
 /// How long a host may take to say what many references name. One that has to export an image to know
 /// takes longer for it, and is asked for each by itself: so the others do not wait for it.
@@ -63,16 +63,6 @@ impl Default for Manners {
     }
 }
 
-/// What is remembered of an image that the host lent.
-#[derive(Clone, Debug)]
-pub(super) struct Lent {
-    pub(super) loan: Loan,
-    form: LayerForm,
-    manifest_digest: Digest,
-    /// Whether something that was read under it was found to be wrong.
-    is_doubted: bool,
-}
-
 /// The host behind an endpoint. Connects when it is first asked, and again by itself.
 #[derive(Clone, Debug)]
 pub struct RemoteHost {
@@ -88,7 +78,8 @@ pub(super) struct Inner {
     bulk: Vec<Connection>,
     /// How fast blobs come from there.
     pub(super) link: Arc<Speed>,
-    leases: Mutex<HashMap<ConfigDigest, Lent>>,
+    /// Blobs whose bytes were wrong. The host is told before the next read of each.
+    doubted: Mutex<HashSet<Digest>>,
 }
 
 /// A connection for blobs. Each clone but the first is a stream of it.
@@ -117,7 +108,7 @@ impl RemoteHost {
                 manners,
                 bulk,
                 link: Arc::default(),
-                leases: Mutex::default(),
+                doubted: Mutex::default(),
             }),
         }
     }
@@ -173,26 +164,26 @@ impl Inner {
         if self.endpoint.is_within_host() { None } else { self.link.bytes_per_second() }
     }
 
-    /// Asks for the image, as often as it takes, and remembers the lease on it.
+    /// Asks for the image, as often as it takes; also the lease under which its blobs are read. The
+    /// host is told when the caller doubts the blob that it is about to read.
     pub(super) async fn image(
         &self,
-        config_digest: &ConfigDigest,
+        key: &ImageKey,
         form: LayerForm,
-    ) -> Result<Image, SourceError> {
+        doubted: Option<&Digest>,
+    ) -> Result<(Image, Loan), SourceError> {
         let given = until_answered(self.manners.patience, || async {
-            let mut request = Request::new(inventory::image_wanted(config_digest, form));
+            let mut request = Request::new(inventory::image_wanted(key, form, doubted));
             request.set_timeout(self.manners.image_deadline);
             self.inventory().get_image(request).await
         });
-        let given = given.await.map_err(|status| {
-            status::to_source_error(&config_digest.to_string(), self.failure(status))
-        })?;
-        let (image, lease) = inventory::image_given(config_digest, given)
-            .map_err(|malformed| SourceError::unavailable(config_digest, malformed))?;
-        let loan = Loan { config_digest: *config_digest, lease_id: lease.id };
-        let manifest_digest = image.manifest_digest;
-        self.remember(Lent { loan, form, manifest_digest, is_doubted: false });
-        Ok(image)
+        let given = given
+            .await
+            .map_err(|status| status::to_source_error(&key.to_string(), self.failure(status)))?;
+        let (image, lease) = inventory::image_given(&key.config_digest, given)
+            .map_err(|malformed| SourceError::unavailable(key, malformed))?;
+        let loan = Loan { config_digest: key.config_digest, lease_id: lease.id };
+        Ok((image, loan))
     }
 
     /// Asks what references name, in one request.
@@ -213,51 +204,21 @@ impl Inner {
         Ok(inventory::resolved(&self.endpoint.to_string(), references, answer))
     }
 
-    fn remember(&self, lent: Lent) {
-        let mut leases = self.leases.lock().unwrap_or_else(PoisonError::into_inner);
-        if MAX_LEASES <= leases.len() {
-            leases.clear();
-        }
-        leases.insert(lent.loan.config_digest, lent);
-    }
-
-    fn remembered(&self, config_digest: &ConfigDigest) -> Option<Lent> {
-        self.leases.lock().unwrap_or_else(PoisonError::into_inner).get(config_digest).cloned()
-    }
-
-    /// Takes note that bytes of an image were found to be wrong: it is asked for once more before
-    /// the next read, which is how a host is told to look at what it gave.
-    pub(super) fn doubt(&self, config_digest: &ConfigDigest) {
-        let mut leases = self.leases.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(lent) = leases.get_mut(config_digest) {
-            lent.is_doubted = true;
+    /// Takes note that bytes of a blob were found to be wrong.
+    pub(super) fn doubt(&self, digest: &Digest) {
+        let mut doubted = self.doubted();
+        if doubted.len() < MAX_DOUBTS {
+            doubted.insert(*digest);
         }
     }
 
-    /// The lease on an image; asks for it where none is remembered, or what came under it is doubted.
-    pub(super) async fn lent(&self, config_digest: &ConfigDigest) -> Result<Lent, SourceError> {
-        let form = match self.remembered(config_digest) {
-            Some(lent) if !lent.is_doubted => return Ok(lent),
-            doubted => doubted.map(|lent| lent.form).unwrap_or_default(),
-        };
-        self.image(config_digest, form).await?;
-        let image = config_digest.to_string();
-        self.remembered(config_digest).ok_or(SourceError::NotFound { image })
+    /// Whether the blob was doubted since it was last asked so.
+    pub(super) fn take_doubt(&self, digest: &Digest) -> bool {
+        self.doubted().remove(digest)
     }
 
-    /// Another lease in place of one that the host forgot, which it does when it is restarted.
-    /// `None` when the image is not the same any more: what was planned for it is void then.
-    pub(super) async fn renewed(&self, lost: &Lent) -> Result<Option<Lent>, SourceError> {
-        let config_digest = &lost.loan.config_digest;
-        // Several streams of one image lose the lease together; the first asks for all.
-        let now = match self.remembered(config_digest) {
-            Some(now) if now.loan != lost.loan => now,
-            _ => {
-                self.image(config_digest, lost.form).await?;
-                self.lent(config_digest).await?
-            }
-        };
-        Ok(Some(now).filter(|now| now.manifest_digest == lost.manifest_digest))
+    fn doubted(&self) -> MutexGuard<'_, HashSet<Digest>> {
+        self.doubted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -305,15 +266,9 @@ impl ImageSource for RemoteHost {
         join_all(references.iter().map(|reference| self.resolve(reference))).await
     }
 
-    async fn image(
-        &self,
-        config_digest: &ConfigDigest,
-        form: LayerForm,
-    ) -> Result<Image, SourceError> {
-        self.inner.image(config_digest, form).await
-    }
-
-    fn blobs(&self, config_digest: &ConfigDigest) -> Arc<dyn BlobSource> {
-        Arc::new(RemoteBlobs::new(self.inner.clone(), *config_digest))
+    async fn open(&self, key: &ImageKey, form: LayerForm) -> Result<OpenImage, SourceError> {
+        let (image, loan) = self.inner.image(key, form, None).await?;
+        let blobs = RemoteBlobs::new(self.inner.clone(), Asked { key: *key, form }, &image, loan);
+        Ok(OpenImage { image, blobs: Arc::new(blobs) })
     }
 }

@@ -13,7 +13,7 @@
 //! The pieces are joined before they are verified, here or by the reader, who sees one stream or one
 //! error.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -25,14 +25,15 @@ use tokio::time::{Instant, sleep, timeout};
 use tonic::{Request, Status};
 use transfer::verify::verify;
 use transfer::{
-    BlobError, BlobSource, BlobStream, ConfigDigest, Descriptor, Digest, MediaType, SourceError,
+    BlobError, BlobSource, BlobStream, Descriptor, Digest, Image, ImageKey, LayerForm, MediaType,
 };
 
-use super::host::{Connection, Inner, Lent};
+use super::host::{Connection, Inner};
 use super::pieces::{Pieces, malformed, read_blob};
 use super::retry::{BRIEFLY, pauses, until_answered};
 use crate::convert::blob::Wanted;
 use crate::convert::{blob, status};
+use crate::library::Loan;
 use crate::speed::is_worth_compressing;
 use crate::squeeze::USUAL_SPEED;
 use crate::wire::UNARY_DEADLINE;
@@ -40,25 +41,87 @@ use crate::wire::UNARY_DEADLINE;
 /// Less than this is not worth asking for once more, in bytes.
 const WORTH_ASKING: u64 = 32 << 20;
 
-/// The blobs of one image of a remote host.
+/// The blobs of one image of a remote host, under the lease that came with it.
 #[derive(Debug)]
-pub(super) struct RemoteBlobs {
+pub(super) struct RemoteBlobs(Arc<Lent>);
+
+/// An image as it was asked for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked {
+    pub(super) key: ImageKey,
+    pub(super) form: LayerForm,
+}
+
+/// An image that the host lent.
+#[derive(Debug)]
+struct Lent {
     host: Arc<Inner>,
-    config_digest: ConfigDigest,
+    asked: Asked,
+    /// Of the image as it was given.
+    target_digest: Digest,
+    loan: Mutex<Loan>,
+    /// Held while the image is asked for again, so that its streams ask once for all.
+    renewing: tokio::sync::Mutex<()>,
 }
 
 impl RemoteBlobs {
-    pub(super) fn new(host: Arc<Inner>, config_digest: ConfigDigest) -> Self {
-        Self { host, config_digest }
+    pub(super) fn new(host: Arc<Inner>, asked: Asked, image: &Image, loan: Loan) -> Self {
+        let (target_digest, loan) = (image.target_digest(), Mutex::new(loan));
+        Self(Arc::new(Lent { host, asked, target_digest, loan, renewing: Default::default() }))
+    }
+}
+
+impl Lent {
+    fn loan(&self) -> Loan {
+        self.loan.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The lease for a read of a blob. The host is told first when the blob was doubted.
+    async fn loan_for(&self, digest: &Digest) -> Result<Loan, BlobError> {
+        if !self.host.take_doubt(digest) {
+            return Ok(self.loan());
+        }
+        let asked = self.ask_again(digest, Some(digest)).await;
+        asked.inspect_err(|_| self.host.doubt(digest))
+    }
+
+    /// Another lease in place of one that the host forgot, which it does when it is restarted.
+    async fn renewed(&self, lost: &Loan, digest: &Digest) -> Result<Loan, BlobError> {
+        let _alone = self.renewing.lock().await;
+        // Several streams of one image lose the lease together; the first asks for all.
+        match self.loan() {
+            now if now != *lost => Ok(now),
+            _ => self.ask_again(digest, None).await,
+        }
+    }
+
+    /// Asks for the image once more. The lease counts as lost when the image is another by now: the
+    /// plan that was made for it is void then.
+    async fn ask_again(
+        &self,
+        digest: &Digest,
+        doubted: Option<&Digest>,
+    ) -> Result<Loan, BlobError> {
+        let Asked { key, form } = self.asked;
+        let asked = self.host.image(&key, form, doubted).await;
+        let (image, loan) = asked.map_err(|error| error.of_blob(*digest))?;
+        if image.target_digest() != self.target_digest {
+            return Err(BlobError::LeaseLost { digest: *digest });
+        }
+        *self.loan.lock().unwrap_or_else(PoisonError::into_inner) = loan.clone();
+        Ok(loan)
     }
 
     /// The size of the blob, and its bytes from `offset` on, of however many streams it takes.
-    async fn joined(&self, digest: &Digest, offset: u64) -> Result<(u64, BlobStream), BlobError> {
-        let lent = self.host.lent(&self.config_digest).await;
-        let lent = lent.map_err(|error| lending_failed(*digest, error))?;
+    async fn joined(
+        self: &Arc<Self>,
+        digest: &Digest,
+        offset: u64,
+    ) -> Result<(u64, BlobStream), BlobError> {
+        let loan = self.loan_for(digest).await?;
         let mut reading = Reading {
-            host: self.host.clone(),
-            lent,
+            lent: self.clone(),
+            loan,
             digest: *digest,
             offset,
             size: None,
@@ -74,9 +137,9 @@ impl RemoteBlobs {
         Ok((size, joined.boxed()))
     }
 
-    async fn ask(&self, lent: &Lent, digest: &Digest) -> Result<Option<u64>, Status> {
+    async fn ask(&self, loan: &Loan, digest: &Digest) -> Result<Option<u64>, Status> {
         let answer = until_answered(BRIEFLY, || async {
-            let mut request = Request::new(blob::stat_wanted(&lent.loan, digest));
+            let mut request = Request::new(blob::stat_wanted(loan, digest));
             request.set_timeout(UNARY_DEADLINE);
             self.host.blobs().stat_blobs(request).await
         });
@@ -84,31 +147,22 @@ impl RemoteBlobs {
     }
 }
 
-fn lending_failed(digest: Digest, error: SourceError) -> BlobError {
-    match error {
-        SourceError::NotFound { .. } => BlobError::NotFound { digest },
-        error => BlobError::unavailable(digest, error),
-    }
-}
-
 #[async_trait]
 impl BlobSource for RemoteBlobs {
     async fn stat(&self, digest: &Digest) -> Result<Option<u64>, BlobError> {
-        let fail = |error| lending_failed(*digest, error);
-        let lent = self.host.lent(&self.config_digest).await.map_err(fail)?;
-        let answer = match self.ask(&lent, digest).await {
+        let lent = &self.0;
+        let loan = lent.loan_for(digest).await?;
+        let answer = match lent.ask(&loan, digest).await {
             Err(error) if status::is_lease_lost(&error) => {
-                let renewed = self.host.renewed(&lent).await.map_err(fail)?;
-                let lent = renewed.ok_or(BlobError::LeaseLost { digest: *digest })?;
-                self.ask(&lent, digest).await
+                lent.ask(&lent.renewed(&loan, digest).await?, digest).await
             }
             answer => answer,
         };
-        answer.map_err(|error| status::to_blob_error(*digest, self.host.failure(error)))
+        answer.map_err(|error| status::to_blob_error(*digest, lent.host.failure(error)))
     }
 
     async fn open(&self, digest: &Digest, offset: u64) -> Result<BlobStream, BlobError> {
-        let (size, joined) = self.joined(digest, offset).await?;
+        let (size, joined) = self.0.joined(digest, offset).await?;
         if offset != 0 {
             return Ok(joined);
         }
@@ -117,20 +171,19 @@ impl BlobSource for RemoteBlobs {
     }
 
     async fn open_unverified(&self, digest: &Digest, offset: u64) -> Result<BlobStream, BlobError> {
-        Ok(self.joined(digest, offset).await?.1)
+        Ok(self.0.joined(digest, offset).await?.1)
     }
 
-    /// What came is never kept here; but the host gives the same bytes again until it is told. It looks
-    /// then at all that this image's lease was used for.
-    fn doubt(&self, _digest: &Digest) {
-        self.host.doubt(&self.config_digest);
+    /// Nothing is kept here, but the host gives the same bytes again until it is told.
+    fn doubt(&self, digest: &Digest) {
+        self.0.host.doubt(digest);
     }
 }
 
 /// A blob that is being read, over as many streams as it takes.
 struct Reading {
-    host: Arc<Inner>,
-    lent: Lent,
+    lent: Arc<Lent>,
+    loan: Loan,
     digest: Digest,
     /// Where the next byte belongs.
     offset: u64,
@@ -168,7 +221,7 @@ impl Reading {
         }
         let encoded = self.flowing.as_ref().is_some_and(|(pieces, _)| pieces.is_encoded());
         let pays = |link| is_worth_compressing(link, USUAL_SPEED);
-        let anew = !encoded && self.host.slow_link().is_some_and(pays);
+        let anew = !encoded && self.lent.host.slow_link().is_some_and(pays);
         self.may_ask_anew = !anew;
         anew
     }
@@ -192,14 +245,14 @@ impl Reading {
     }
 
     async fn begin(&mut self) -> Result<u64, Status> {
-        let link = self.host.slow_link();
-        let (loan, digest, offset) = (self.lent.loan.clone(), self.digest, self.offset);
+        let link = self.lent.host.slow_link();
+        let (loan, digest, offset) = (self.loan.clone(), self.digest, self.offset);
         let wanted = blob::read_wanted(&Wanted { loan, digest, offset, link });
         // Before the next is chosen, so that it may get the same place.
         self.flowing = None;
-        let connection = self.host.bulk();
-        let begun = read_blob(connection.channel(), &wanted, self.host.link.clone());
-        let (size, pieces) = within(self.host.manners.stall, begun).await?;
+        let connection = self.lent.host.bulk();
+        let begun = read_blob(connection.channel(), &wanted, self.lent.host.link.clone());
+        let (size, pieces) = within(self.lent.host.manners.stall, begun).await?;
         // What was known of the link when it was asked for is all that asking anew would say.
         self.may_ask_anew &= link.is_none();
         self.flowing = Some((pieces, connection));
@@ -207,7 +260,7 @@ impl Reading {
     }
 
     async fn receive(&mut self) -> Result<Option<Bytes>, Status> {
-        let stall = self.host.manners.stall;
+        let stall = self.lent.host.manners.stall;
         let flowing = self.flowing.as_mut();
         let (pieces, _) = flowing.expect("a reading receives only while it has a stream");
         within(stall, pieces.next()).await
@@ -239,19 +292,17 @@ impl Reading {
     async fn recover(&mut self, status: Status) -> Result<(), BlobError> {
         self.flowing = None;
         let digest = self.digest;
-        let manners = &self.host.manners;
+        let manners = &self.lent.host.manners;
         // A host that is busy lives, and comes to us in turn.
         let is_busy = status::is_busy(&status);
         let patience = if is_busy { manners.image_deadline } else { manners.patience };
         if patience <= self.progressed.elapsed() {
-            return Err(status::to_blob_error(digest, self.host.failure(status)));
+            return Err(status::to_blob_error(digest, self.lent.host.failure(status)));
         }
         if status::is_lease_lost(&status) {
-            let renewed = self.host.renewed(&self.lent).await;
-            let renewed = renewed.map_err(|error| lending_failed(digest, error))?;
-            self.lent = renewed.ok_or(BlobError::LeaseLost { digest })?;
+            self.loan = self.lent.renewed(&self.loan, &digest).await?;
         } else if !status::is_transient(&status) {
-            return Err(status::to_blob_error(digest, self.host.failure(status)));
+            return Err(status::to_blob_error(digest, self.lent.host.failure(status)));
         }
         tracing::debug!(blob.digest = %digest, offset = self.offset, %status, "reading again");
         sleep(self.pauses.next().unwrap_or(Duration::from_secs(1))).await;

@@ -1,26 +1,58 @@
 //! Requests and answers of `InventoryService`.
 
+use std::fmt;
+use std::str::FromStr;
 use std::time::SystemTime;
 
 use tonic::Status;
-use transfer::{ConfigDigest, Image, ImageSummary, LayerForm, Reference, SourceError};
+use transfer::digest::InvalidDigest;
+use transfer::{
+    ConfigDigest, Digest, Image, ImageKey, ImageSummary, LayerForm, Reference, SourceError,
+};
 
 use super::page::Page;
 use super::{Malformed, duration, elapsed, status};
 use crate::client::Failure;
 use crate::library::{ImageName, LeaseGrant};
 use crate::wire::generated as pb;
-use crate::wire::{MAX_PAGE, MAX_REFERENCES};
+use crate::wire::{MAX_DIGESTS, MAX_PAGE, MAX_REFERENCES};
 
-pub(crate) fn list_request(request: &pb::ListImagesRequest) -> Result<Page<ConfigDigest>, Status> {
+/// An image's place in a list, as a page token tells it: `CONFIG`, or `CONFIG@TARGET`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Place(ImageKey);
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ImageKey { config_digest, target_digest } = self.0;
+        match target_digest {
+            Some(target) => write!(f, "{config_digest}@{target}"),
+            None => write!(f, "{config_digest}"),
+        }
+    }
+}
+
+impl FromStr for Place {
+    type Err = InvalidDigest;
+
+    fn from_str(text: &str) -> Result<Self, InvalidDigest> {
+        let (config, target) = match text.split_once('@') {
+            Some((config, target)) => (config, Some(target)),
+            None => (text, None),
+        };
+        let target_digest = target.map(str::parse).transpose()?;
+        Ok(Self(ImageKey { config_digest: config.parse()?, target_digest }))
+    }
+}
+
+pub(crate) fn list_request(request: &pb::ListImagesRequest) -> Result<Page<Place>, Status> {
     Page::parse(request.page_size, &request.page_token)
 }
 
 pub(crate) fn list_response(
-    page: &Page<ConfigDigest>,
+    page: &Page<Place>,
     images: Vec<ImageSummary>,
 ) -> pb::ListImagesResponse {
-    let (images, next_page_token) = page.cut(images, |image| image.config_digest);
+    let (images, next_page_token) = page.cut(images, |image| Place(image.key()));
     pb::ListImagesResponse { images: images.iter().map(Into::into).collect(), next_page_token }
 }
 
@@ -36,37 +68,56 @@ pub(crate) fn listed(
     Ok((images, Some(response.next_page_token).filter(|token| !token.is_empty())))
 }
 
+/// Which image is asked for, in which form, and which of its blobs the caller doubts.
 pub(crate) fn image_request(
     request: pb::GetImageRequest,
-) -> Result<(ImageName, LayerForm), Status> {
+) -> Result<(ImageName, LayerForm, Vec<Digest>), Status> {
     use pb::get_image_request::Name;
     let form = match request.layer_form() {
         pb::LayerForm::Unspecified | pb::LayerForm::AsStored => LayerForm::AsStored,
         pb::LayerForm::Uncompressed => LayerForm::Uncompressed,
     };
+    let target_digest = Some(request.target_digest).filter(|text| !text.is_empty());
+    let target_digest = target_digest.map(|text| text.parse()).transpose();
+    let target_digest = target_digest.map_err(|error| status::invalid("target_digest", error))?;
     let name = match request.name {
         Some(Name::Reference(text)) => {
             text.parse().map(ImageName::Reference).map_err(|e| status::invalid("reference", e))
         }
-        Some(Name::ConfigDigest(text)) => {
-            text.parse().map(ImageName::Config).map_err(|e| status::invalid("config_digest", e))
-        }
+        Some(Name::ConfigDigest(text)) => text
+            .parse()
+            .map(|config_digest| ImageName::Key(ImageKey { config_digest, target_digest }))
+            .map_err(|e| status::invalid("config_digest", e)),
         None => Err(status::invalid("name", "is absent: give a reference or a config_digest")),
     };
-    Ok((name?, form))
+    if MAX_DIGESTS < request.doubted.len() {
+        let reason = format!("has {} entries, at most {MAX_DIGESTS}", request.doubted.len());
+        return Err(status::invalid("doubted", reason));
+    }
+    let doubted = request.doubted.iter().map(|text| text.parse()).collect::<Result<_, _>>();
+    Ok((name?, form, doubted.map_err(|error| status::invalid("doubted", error))?))
 }
 
 pub(crate) fn image_response(image: &Image, lease: LeaseGrant) -> pb::GetImageResponse {
     pb::GetImageResponse { image: Some(image.into()), lease: Some(lease.into()) }
 }
 
-pub(crate) fn image_wanted(config_digest: &ConfigDigest, form: LayerForm) -> pb::GetImageRequest {
-    let name = pb::get_image_request::Name::ConfigDigest(config_digest.to_string());
+pub(crate) fn image_wanted(
+    key: &ImageKey,
+    form: LayerForm,
+    doubted: Option<&Digest>,
+) -> pb::GetImageRequest {
+    let name = pb::get_image_request::Name::ConfigDigest(key.config_digest.to_string());
     let layer_form = match form {
         LayerForm::AsStored => pb::LayerForm::AsStored,
         LayerForm::Uncompressed => pb::LayerForm::Uncompressed,
     };
-    pb::GetImageRequest { name: Some(name), layer_form: layer_form.into() }
+    pb::GetImageRequest {
+        name: Some(name),
+        layer_form: layer_form.into(),
+        target_digest: key.target_digest.map(|digest| digest.to_string()).unwrap_or_default(),
+        doubted: doubted.iter().map(ToString::to_string).collect(),
+    }
 }
 
 /// The image that was asked for, and the lease on it.

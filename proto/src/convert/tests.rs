@@ -3,11 +3,11 @@
 use std::io;
 
 use tonic::{Code, Status};
-use transfer::{BlobError, Digest, SourceError};
+use transfer::{BlobError, ConfigDigest, Digest, ImageKey, ImageSummary, LayerForm, SourceError};
 
 use super::{admin, blob, check, inventory, range, status};
 use crate::client::Failure;
-use crate::library::ReadError;
+use crate::library::{ImageName, ReadError};
 use crate::wire::generated as pb;
 
 fn digest() -> Digest {
@@ -161,15 +161,75 @@ fn hostile_reads_are_refused() {
     }
 }
 
+/// A good request for an image by its config.
+fn by_config() -> pb::GetImageRequest {
+    let name = pb::get_image_request::Name::ConfigDigest(Digest::of(b"config").to_string());
+    pb::GetImageRequest { name: Some(name), ..Default::default() }
+}
+
+fn doubting(doubted: Vec<String>) -> Result<impl std::fmt::Debug, Status> {
+    inventory::image_request(pb::GetImageRequest { doubted, ..by_config() })
+}
+
+#[test]
+fn an_image_is_asked_for_by_its_key_with_what_is_doubted_of_it() {
+    let key = ImageKey {
+        config_digest: ConfigDigest(Digest::of(b"config")),
+        target_digest: Some(Digest::of(b"target")),
+    };
+    let wrong = Digest::of(b"layer");
+    let request = inventory::image_wanted(&key, LayerForm::Uncompressed, Some(&wrong));
+    let read = inventory::image_request(request).unwrap();
+    assert_eq!(read, (ImageName::Key(key), LayerForm::Uncompressed, vec![wrong]));
+    let (name, form, doubted) = inventory::image_request(by_config()).unwrap();
+    assert_eq!(name, ImageName::Key(key.config_digest.into()));
+    assert_eq!((form, doubted), (LayerForm::AsStored, vec![]));
+    assert!(doubting(vec![wrong.to_string(); 200]).is_ok());
+    refuses("201 digests", doubting(vec![wrong.to_string(); 201]));
+}
+
+#[test]
+fn a_page_ends_between_two_images_of_one_config() {
+    let image = |target: &[u8]| ImageSummary {
+        config_digest: ConfigDigest(Digest::of(b"config")),
+        target_digest: Some(Digest::of(target)),
+        references: Vec::new(),
+        diff_ids: Vec::new(),
+        unpacked_size: 0,
+        platform: transfer::Platform::host(),
+    };
+    let mut images = vec![image(b"one"), image(b"two"), image(b"three")];
+    images.sort_by_key(ImageSummary::key);
+    let (mut seen, mut page_token) = (Vec::new(), String::new());
+    for _ in 0..3 {
+        let page = inventory::list_request(&pb::ListImagesRequest { page_size: 1, page_token });
+        let answer = inventory::list_response(&page.unwrap(), images.clone());
+        let (piece, next) = inventory::listed(answer).unwrap();
+        seen.extend(piece);
+        page_token = next.unwrap_or_default();
+    }
+    assert_eq!((seen, page_token.as_str()), (images, ""));
+}
+
 #[test]
 fn hostile_names_are_refused() {
     use pb::get_image_request::Name;
     let long = "x".repeat(1 << 16);
-    let image = |name| inventory::image_request(pb::GetImageRequest { name, layer_form: 0 });
+    let image = |name| inventory::image_request(pb::GetImageRequest { name, ..Default::default() });
     refuses("no name", image(None));
     for bad in ["", "UPPER", "a b", "../x", "a:b:c", "-", &long, &"0".repeat(64), "\u{202e}"] {
         refuses(bad, image(Some(Name::Reference(bad.into()))));
         refuses(bad, image(Some(Name::ConfigDigest(bad.into()))));
+        refuses(bad, doubting(vec![bad.into()]));
+        if !bad.is_empty() {
+            refuses(
+                bad,
+                inventory::image_request(pb::GetImageRequest {
+                    target_digest: bad.into(),
+                    ..by_config()
+                }),
+            );
+        }
         refuses(bad, range::sync_request(&pb::SyncRequest { references: vec![bad.into()] }));
         refuses(bad, inventory::reference(bad));
         refuses(bad, admin::remove_request(&pb::RemoveRangeRequest { name: bad.into() }));

@@ -181,6 +181,14 @@ pub struct GetImageRequest {
     /// In which form the caller's engine wants the layers; unspecified means as stored.
     #[prost(enumeration = "LayerForm", tag = "3")]
     pub layer_form: i32,
+    /// With a config_digest: which of the images of that config is meant, as ImageSummary.target_digest
+    /// says. Empty: any of them.
+    #[prost(string, tag = "4")]
+    pub target_digest: ::prost::alloc::string::String,
+    /// Blobs of the image whose bytes were wrong when the caller read them, at most 200. The host
+    /// verifies its copy of each before it gives it out again. Empty: no bytes were wrong.
+    #[prost(string, repeated, tag = "5")]
+    pub doubted: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     /// What the image is known by. Must be set.
     #[prost(oneof = "get_image_request::Name", tags = "1, 2")]
     pub name: ::core::option::Option<get_image_request::Name>,
@@ -391,7 +399,7 @@ pub mod inventory_service_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
-        /// Every image that the caller may read, sorted by config digest, a page at a time.
+        /// Every image that the caller may read, sorted by config and target digest, a page at a time.
         ///
         /// INVALID_ARGUMENT: page_token was not made by this RPC, or page_size is negative.
         pub async fn list_images(
@@ -424,7 +432,8 @@ pub mod inventory_service_client {
         /// call minutes rather than seconds, and repeat it after UNAVAILABLE. Giving up does not end an
         /// export that others wait for.
         ///
-        /// INVALID_ARGUMENT: the name is neither a reference nor a digest, or is absent.
+        /// INVALID_ARGUMENT: the name is neither a reference nor a digest, or is absent; target_digest or
+        /// doubted has no digest, or doubted has more than 200.
         /// NOT_FOUND: no such image, or not for this caller.
         /// FAILED_PRECONDITION: the image is malformed, or went away while it was being exported.
         /// DATA_LOSS: what the engine gave is not what the image is made of.
@@ -528,7 +537,7 @@ pub mod inventory_service_server {
     /// Generated trait containing gRPC methods that should be implemented for use with InventoryServiceServer.
     #[async_trait]
     pub trait InventoryService: std::marker::Send + std::marker::Sync + 'static {
-        /// Every image that the caller may read, sorted by config digest, a page at a time.
+        /// Every image that the caller may read, sorted by config and target digest, a page at a time.
         ///
         /// INVALID_ARGUMENT: page_token was not made by this RPC, or page_size is negative.
         async fn list_images(
@@ -544,7 +553,8 @@ pub mod inventory_service_server {
         /// call minutes rather than seconds, and repeat it after UNAVAILABLE. Giving up does not end an
         /// export that others wait for.
         ///
-        /// INVALID_ARGUMENT: the name is neither a reference nor a digest, or is absent.
+        /// INVALID_ARGUMENT: the name is neither a reference nor a digest, or is absent; target_digest or
+        /// doubted has no digest, or doubted has more than 200.
         /// NOT_FOUND: no such image, or not for this caller.
         /// FAILED_PRECONDITION: the image is malformed, or went away while it was being exported.
         /// DATA_LOSS: what the engine gave is not what the image is made of.

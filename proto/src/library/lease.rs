@@ -1,50 +1,55 @@
-//! Who may read which image until when: one lease for each caller, image and form of its layers.
+//! Who may read which image until when: one lease for each caller and image.
 //!
-//! A range's engine and the registry in front of it may want the same image in two forms at once:
-//! neither is to lose its lease to the other, or to have what it read doubted for the other's sake.
+//! The two forms of an image are two images here, with different manifests: a range's engine and its
+//! registry may read both at once, and neither loses its lease to the other.
 //!
-//! How long it lives is kept by the store's own table of leases, so that what a caller may read is
-//! what the store keeps; what it covers, and under which name, is kept here.
+//! The store's own table of leases keeps how long each one lives, so that the store keeps what a
+//! caller may read. This table keeps what each covers, and its blobs.
 
+use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
-use std::collections::{HashMap, HashSet};
+use std::fmt;
 use std::hash::BuildHasher as _;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use transfer::store::{Arriving, Lease as KeptBlob, Leases as Kept};
-use transfer::{ConfigDigest, Digest, Image, LayerForm};
+use transfer::{BlobSource, ConfigDigest, Digest, Image, OpenImage};
 
 use super::{Known, LeaseGrant, Loan};
 use crate::identity::Caller;
 
-/// Every form, since what a caller shows when it reads names none.
-const FORMS: [LayerForm; 2] = [LayerForm::AsStored, LayerForm::Uncompressed];
-
 /// A lease that was found alive: what it covers.
-#[derive(Debug)]
 pub(super) struct Granted {
     id: String,
-    manifest_digest: Digest,
-    blobs: HashMap<Digest, Known>,
-    /// Those that were opened under it since the caller last asked for the image.
-    opened: Mutex<HashSet<Digest>>,
+    caller: Caller,
+    config_digest: ConfigDigest,
+    /// The target of the image in the form that was asked for.
+    target_digest: Digest,
+    known: HashMap<Digest, Known>,
+    blobs: Arc<dyn BlobSource>,
     /// Its name in the store's table.
     holder: String,
     ttl: Duration,
     kept: Kept,
 }
 
+impl fmt::Debug for Granted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Granted").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
 impl Granted {
     /// What is known of a blob of the image; `None` when it is not part of it.
     pub(super) fn known(&self, digest: &Digest) -> Option<Known> {
-        self.blobs.get(digest).copied()
+        self.known.get(digest).copied()
     }
 
-    /// Takes note that a blob is read under the lease.
-    pub(super) fn opened(&self, digest: &Digest) {
-        self.opened.lock().unwrap_or_else(PoisonError::into_inner).insert(*digest);
+    /// The image's blobs.
+    pub(super) fn blobs(&self) -> &Arc<dyn BlobSource> {
+        &self.blobs
     }
 
     /// Begins the lease's time anew; `false` when it ran out before.
@@ -61,7 +66,8 @@ pub(super) struct Leases {
     /// Sets the leases of this life apart from those of the last.
     life: u64,
     next: AtomicU64,
-    granted: Mutex<HashMap<(Caller, ConfigDigest, LayerForm), Arc<Granted>>>,
+    /// By their IDs.
+    granted: Mutex<HashMap<String, Arc<Granted>>>,
 }
 
 impl Leases {
@@ -75,40 +81,47 @@ impl Leases {
         }
     }
 
-    /// A lease on all blobs of `image`, which was asked for in `form`; the one that the caller has
-    /// already, renewed, if it lives and the image's documents are still the same.
+    /// A lease on all blobs of `opened`. A caller that has a living lease on the same image keeps it:
+    /// it is renewed, and reads through the new handle from now on.
     ///
     /// Forgets the leases that ran out, so that the table is no larger than what callers use.
-    pub(super) fn grant(&self, caller: &Caller, image: &Image, form: LayerForm) -> LeaseGrant {
-        let mut granted = self.granted.lock().unwrap_or_else(PoisonError::into_inner);
+    pub(super) fn grant(&self, caller: &Caller, opened: OpenImage) -> (LeaseGrant, Image) {
+        let mut granted = self.lock();
         let alive = self.kept.holders();
         granted.retain(|_, lease| alive.binary_search(&lease.holder).is_ok());
-        let key = (caller.clone(), image.config_digest, form);
-        let lease = match granted.get(&key) {
-            Some(lease) if lease.manifest_digest == image.manifest_digest && lease.renew() => {
-                lease.clone()
-            }
-            _ => {
-                let lease = Arc::new(self.make(caller, image, form));
-                self.kept.grant(lease.holder.clone(), lease.blobs.keys().copied(), self.ttl);
-                granted.insert(key, lease.clone());
-                lease
-            }
+        let OpenImage { image, blobs } = opened;
+        let target_digest = image.target_digest();
+        let same = |lease: &&Arc<Granted>| {
+            lease.caller == *caller && lease.target_digest == target_digest && lease.renew()
         };
-        LeaseGrant { id: lease.id.clone(), ttl: self.ttl, expires: SystemTime::now() + self.ttl }
+        let before = granted.values().find(same).map(|lease| lease.id.clone());
+        let is_new = before.is_none();
+        let id = before.unwrap_or_else(|| self.new_id());
+        let lease = Granted {
+            id: id.clone(),
+            caller: caller.clone(),
+            config_digest: image.config_digest,
+            target_digest,
+            known: known(&image),
+            blobs,
+            holder: format!("{caller}/{target_digest}"),
+            ttl: self.ttl,
+            kept: self.kept.clone(),
+        };
+        if is_new {
+            self.kept.grant(lease.holder.clone(), lease.known.keys().copied(), self.ttl);
+        }
+        granted.insert(id.clone(), Arc::new(lease));
+        (LeaseGrant { id, ttl: self.ttl, expires: SystemTime::now() + self.ttl }, image)
     }
 
-    /// What the caller read of the image in that form since it last asked for it so, told once.
-    pub(super) fn take_opened(
-        &self,
-        caller: &Caller,
-        image: &ConfigDigest,
-        form: LayerForm,
-    ) -> HashSet<Digest> {
-        let granted = self.granted.lock().unwrap_or_else(PoisonError::into_inner);
-        let lease = granted.get(&(caller.clone(), *image, form));
-        let opened = lease.map(|lease| lease.opened.lock().unwrap_or_else(PoisonError::into_inner));
-        opened.map(|mut opened| std::mem::take(&mut *opened)).unwrap_or_default()
+    fn new_id(&self) -> String {
+        let serial = self.next.fetch_add(1, Ordering::Relaxed);
+        format!("{:016x}-{serial}", self.life)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Arc<Granted>>> {
+        self.granted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Keeps a blob until the guard is dropped.
@@ -128,43 +141,33 @@ impl Leases {
 
     /// The lease that the caller shows, renewed; `None` when it ran out or was never this caller's.
     pub(super) fn renew(&self, caller: &Caller, loan: &Loan) -> Option<Arc<Granted>> {
-        let granted = self.granted.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_form = |form| granted.get(&(caller.clone(), loan.config_digest, form));
-        let lease =
-            FORMS.into_iter().filter_map(of_form).find(|lease| lease.id == loan.lease_id)?;
-        lease.renew().then(|| lease.clone())
+        let granted = self.lock();
+        let lease = granted.get(&loan.lease_id)?;
+        let is_own = lease.caller == *caller && lease.config_digest == loan.config_digest;
+        (is_own && lease.renew()).then(|| lease.clone())
     }
 
     /// Ends every lease of a caller.
     pub(super) fn forget(&self, caller: &Caller) {
-        let mut granted = self.granted.lock().unwrap_or_else(PoisonError::into_inner);
-        granted.retain(|(holder, ..), lease| {
-            if holder == caller {
+        self.lock().retain(|_, lease| {
+            if lease.caller == *caller {
                 self.kept.release(&lease.holder);
             }
-            holder != caller
+            lease.caller != *caller
         });
     }
+}
 
-    fn make(&self, caller: &Caller, image: &Image, form: LayerForm) -> Granted {
-        let serial = self.next.fetch_add(1, Ordering::Relaxed);
-        let document = |bytes: &[u8]| Known { size: bytes.len() as u64, compresses: false };
-        let documents = [
-            (image.manifest_digest, document(&image.manifest)),
-            (image.config_digest.0, document(&image.config)),
-        ];
-        let layers = image.layers.iter().map(|layer| {
-            let compresses = layer.blob.media_type.is_uncompressed_layer();
-            (layer.blob.digest, Known { size: layer.blob.size, compresses })
-        });
-        Granted {
-            id: format!("{:016x}-{serial}", self.life),
-            manifest_digest: image.manifest_digest,
-            blobs: documents.into_iter().chain(layers).collect(),
-            opened: Mutex::default(),
-            holder: format!("{caller}/{}/{form:?}", image.config_digest),
-            ttl: self.ttl,
-            kept: self.kept.clone(),
-        }
-    }
+/// The blobs of an image, and what it says of each.
+fn known(image: &Image) -> HashMap<Digest, Known> {
+    let document = |bytes: &[u8]| Known { size: bytes.len() as u64, compresses: false };
+    let documents = [
+        (image.manifest_digest, document(&image.manifest)),
+        (image.config_digest.0, document(&image.config)),
+    ];
+    let layers = image.layers.iter().map(|layer| {
+        let compresses = layer.blob.media_type.is_uncompressed_layer();
+        (layer.blob.digest, Known { size: layer.blob.size, compresses })
+    });
+    documents.into_iter().chain(layers).collect()
 }

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!   list, resolve, image ──► granted? ──► ImageSource
-//!                                │ image: grants a lease on (caller, image, form)
-//!   stat, open ──► readable? ────┘──► blobs of that image   renews the lease
+//!                                │ image: opened, and leased to the caller with its blobs
+//!   stat, open ──► readable? ────┘──► blobs of that lease   renews the lease
 //! ```
 //!
 //! What is not granted does not exist: the answer is the same `NotFound` in both cases.
@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use transfer::{
-    BlobError, BlobSource, BlobStream, ConfigDigest, Digest, Image, ImageSource, ImageSummary,
+    BlobError, BlobStream, ConfigDigest, Digest, Image, ImageKey, ImageSource, ImageSummary,
     LayerForm, Reference, SourceError,
 };
 
@@ -76,8 +76,8 @@ impl Default for Terms {
 pub enum ImageName {
     /// What it is called.
     Reference(Reference),
-    /// Its name across engines.
-    Config(ConfigDigest),
+    /// The key of its summary.
+    Key(ImageKey),
 }
 
 /// A lease on the blobs of one image, for one caller.
@@ -213,14 +213,14 @@ impl Library {
         self.turnstile.forget(caller);
     }
 
-    /// Every image that the caller may read, sorted by config digest.
+    /// Every image that the caller may read, sorted by key.
     ///
     /// # Errors
     /// As [`ImageSource::list`].
     pub async fn list(&self, caller: &Caller) -> Result<Vec<ImageSummary>, SourceError> {
         let mut images = self.images.list().await?;
         images.retain(|image| self.access.may_read(caller, &image.config_digest));
-        images.sort_by_key(|image| image.config_digest);
+        images.sort_by_key(ImageSummary::key);
         Ok(images)
     }
 
@@ -243,45 +243,47 @@ impl Library {
     /// The image whole, and a lease under which the caller may read its blobs.
     ///
     /// # Errors
-    /// As [`ImageSource::image`]; an image that is not granted is not found.
+    /// As [`ImageSource::open`]; an image that is not granted is not found.
     pub async fn image(
         &self,
         caller: &Caller,
         name: &ImageName,
         form: LayerForm,
     ) -> Result<(Image, LeaseGrant), SourceError> {
-        let config_digest = match name {
-            ImageName::Reference(reference) => self.resolve(caller, reference).await?.config_digest,
-            ImageName::Config(config_digest) => *config_digest,
+        let key = match name {
+            ImageName::Reference(reference) => self.resolve(caller, reference).await?.key(),
+            ImageName::Key(key) => *key,
         };
-        if !self.access.may_read(caller, &config_digest) {
-            return Err(SourceError::NotFound { image: config_digest.to_string() });
+        if !self.access.may_read(caller, &key.config_digest) {
+            return Err(key.not_found());
         }
-        self.doubt_what_was_read(caller, &config_digest, form);
         let removals = self.leases.removals();
         let _until_leased = self.leases.hold_arrivals();
-        let asked = self.images.image(&config_digest, form).await;
-        let granted = asked.map(|image| (self.leases.grant(caller, &image, form), image));
+        let opened = self.images.open(&key, form).await;
+        let granted = opened.map(|opened| self.leases.grant(caller, opened));
         if removals == self.leases.removals() {
             return granted.map(|(grant, image)| (image, grant));
         }
         // A blob was removed since the source looked for it, perhaps one of these. What it finds or
         // takes in now stays: all of it is leased, or arrives while arrivals are held.
-        let image = self.images.image(&config_digest, form).await?;
-        let grant = self.leases.grant(caller, &image, form);
+        let (grant, image) = self.leases.grant(caller, self.images.open(&key, form).await?);
         Ok((image, grant))
     }
 
-    /// A caller that asks again for an image that it was reading may have got other bytes than the
-    /// blobs': this is how it complains, and all that it read in that form is looked at anew before
-    /// the next read. One that asks again for another reason costs the host one more hash of what it
-    /// read.
-    fn doubt_what_was_read(&self, caller: &Caller, config_digest: &ConfigDigest, form: LayerForm) {
-        let read = self.leases.take_opened(caller, config_digest, form);
-        if !read.is_empty() {
-            let blobs = self.images.blobs(config_digest);
-            read.iter().for_each(|digest| blobs.doubt(digest));
+    /// Takes note of blobs of an image whose bytes were wrong when the caller read them: each is
+    /// verified here at its next read. Digests that are no blobs of the image are passed over.
+    ///
+    /// # Errors
+    /// [`BlobError::LeaseLost`] without a living lease on the image.
+    pub fn doubt(&self, caller: &Caller, loan: &Loan, wrong: &[Digest]) -> Result<(), BlobError> {
+        for digest in wrong {
+            match self.readable(caller, loan, digest) {
+                Ok(lease) => lease.blobs().doubt(digest),
+                Err(BlobError::NotFound { .. }) => {}
+                Err(error) => return Err(error),
+            }
         }
+        Ok(())
     }
 
     /// The size of a blob of an image; `None` when the image has no such blob or it is gone.
@@ -296,7 +298,7 @@ impl Library {
         digest: &Digest,
     ) -> Result<Option<u64>, BlobError> {
         match self.readable(caller, loan, digest) {
-            Ok(_) => self.images.blobs(&loan.config_digest).stat(digest).await,
+            Ok(lease) => lease.blobs().stat(digest).await,
             Err(BlobError::NotFound { .. }) => Ok(None),
             Err(error) => Err(error),
         }
@@ -324,11 +326,9 @@ impl Library {
         // open, its removal does not matter any more.
         let until_open = self.leases.hold(caller, digest);
         let turn = self.turnstile.enter(caller, size - offset).await?;
-        let blobs = self.images.blobs(&loan.config_digest);
-        // Whoever calls does not trust this host, and verifies: no need to do it twice.
-        let stream = blobs.open_unverified(digest, offset).await?;
+        // The caller does not trust this host, and verifies: no need to do it twice.
+        let stream = lease.blobs().open_unverified(digest, offset).await?;
         drop(until_open);
-        lease.opened(digest);
         self.meter.reads.fetch_add(1, Ordering::Relaxed);
         let line = self.reads.begin(Read {
             caller: caller.clone(),

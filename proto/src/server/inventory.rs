@@ -7,10 +7,10 @@ use futures::stream::BoxStream;
 use tonic::{Request, Response, Status};
 
 use crate::admin::HostAdmin;
-use crate::convert::status::{from_admin_error, from_source_error, not_allowed};
+use crate::convert::status::{from_admin_error, from_blob_error, from_source_error, not_allowed};
 use crate::convert::{inventory, wanted};
 use crate::identity::Caller;
-use crate::library::Library;
+use crate::library::{Library, Loan};
 use crate::wire::generated as pb;
 use crate::wire::generated::inventory_service_server::InventoryService;
 
@@ -57,9 +57,12 @@ impl InventoryService for Inventory {
         &self,
         request: Request<pb::GetImageRequest>,
     ) -> Result<Response<pb::GetImageResponse>, Status> {
-        let (name, form) = inventory::image_request(request.into_inner())?;
+        let (name, form, doubted) = inventory::image_request(request.into_inner())?;
         let image = self.library.image(&self.caller, &name, form).await;
         let (image, lease) = image.map_err(|error| from_source_error(&error))?;
+        let loan = Loan { config_digest: image.config_digest, lease_id: lease.id.clone() };
+        let doubted = self.library.doubt(&self.caller, &loan, &doubted);
+        doubted.map_err(|error| from_blob_error(&error))?;
         Ok(Response::new(inventory::image_response(&image, lease)))
     }
 

@@ -7,11 +7,12 @@ use proto::RemoteHost;
 use proto::library::AllImages;
 use transfer::fixture::{Faulty, MemorySource, bytes, contract, descriptor_of, drain, keep};
 use transfer::store::FsStore;
-use transfer::{BlobError, Digest, ImageSource as _, LayerForm, MAX_FRAME};
+use transfer::{BlobError, BlobSource as _, Digest, MAX_FRAME};
 
 use crate::elsewhere::Elsewhere;
 use crate::pipe::{
-    LARGE, NARROW, Noted, ODD, Served, host, image_of, library, manners, memory_of, range, services,
+    LARGE, NARROW, Noted, ODD, Served, host, image_of, lent, library, manners, memory_of, range,
+    services,
 };
 
 /// Every mistake in framing shows in a pipe this narrow.
@@ -20,16 +21,16 @@ async fn a_source_behind_a_narrow_pipe_is_still_a_source() {
     let blobs = [0, 1, 63, 64, 65, 10_000].map(|size| bytes(size as u64, size));
     let (memory, image) = memory_of(&blobs);
     let (_served, host) = host(Arc::new(memory), NARROW).await;
-    host.image(&image.config_digest, LayerForm::AsStored).await.unwrap();
-    contract::source(&host.blobs(&image.config_digest), &blobs).await;
+    let source = lent(&host, &image).await;
+    contract::source(&source, &blobs).await;
 }
 
 #[tokio::test]
 async fn a_source_behind_the_wire_is_still_a_source() {
     let (memory, image) = memory_of(&contract::blobs());
     let (_served, host) = host(Arc::new(memory), ODD).await;
-    host.image(&image.config_digest, LayerForm::AsStored).await.unwrap();
-    contract::source(&host.blobs(&image.config_digest), &contract::blobs()).await;
+    let source = lent(&host, &image).await;
+    contract::source(&source, &contract::blobs()).await;
 }
 
 #[tokio::test]
@@ -40,10 +41,10 @@ async fn files_behind_the_wire_are_still_a_source() {
         keep(&store, &blob).await;
     }
     let image = image_of(&contract::blobs());
-    let source = Elsewhere { image: image.clone(), blobs: Arc::new(store) };
-    let (_served, host) = host(Arc::new(source), LARGE).await;
-    // Nobody asked for the image: the lease is asked for when the first blob is.
-    contract::source(&host.blobs(&image.config_digest), &contract::blobs()).await;
+    let elsewhere = Elsewhere { image: image.clone(), blobs: Arc::new(store) };
+    let (_served, host) = host(Arc::new(elsewhere), LARGE).await;
+    let source = lent(&host, &image).await;
+    contract::source(&source, &contract::blobs()).await;
 }
 
 #[tokio::test]
@@ -56,9 +57,9 @@ async fn a_blob_whose_connection_breaks_anywhere_goes_on_where_it_was() {
         let noted = Noted { source: memory, ..Noted::default() };
         let (served, host) = host(Arc::new(noted.clone()), LARGE).await;
         // The image comes over the connection for control, and is not cut.
-        host.image(&image.config_digest, LayerForm::AsStored).await.unwrap();
+        let source = lent(&host, &image).await;
         served.cut(&[cut]);
-        let read = host.blobs(&image.config_digest).open(&Digest::of(&blob), 0).await.unwrap();
+        let read = source.open(&Digest::of(&blob), 0).await.unwrap();
         let (read, end) = drain(read).await;
         end.unwrap_or_else(|error| panic!("cut at {cut}: {error:?}"));
         assert!(read == blob, "cut at {cut}: other bytes came");
@@ -76,9 +77,9 @@ async fn a_blob_survives_many_breaks_if_each_brings_it_further() {
     let blob = bytes(6, 8 * MAX_FRAME);
     let (memory, image) = memory_of(std::slice::from_ref(&blob));
     let (served, host) = host(Arc::new(memory), LARGE).await;
-    host.image(&image.config_digest, LayerForm::AsStored).await.unwrap();
+    let source = lent(&host, &image).await;
     served.cut(&[MAX_FRAME as u64 + 2000; 7]);
-    let read = host.blobs(&image.config_digest).open(&Digest::of(&blob), 0).await.unwrap();
+    let read = source.open(&Digest::of(&blob), 0).await.unwrap();
     let (read, end) = drain(read).await;
     end.unwrap();
     assert!(read == blob);
@@ -90,9 +91,9 @@ async fn a_host_that_stays_away_is_given_up() {
     let blob = bytes(7, 3 * MAX_FRAME);
     let (memory, image) = memory_of(std::slice::from_ref(&blob));
     let (served, host) = host(Arc::new(memory), LARGE).await;
-    host.image(&image.config_digest, LayerForm::AsStored).await.unwrap();
+    let source = lent(&host, &image).await;
     served.cut(&[MAX_FRAME as u64 + 2000]);
-    let mut read = host.blobs(&image.config_digest).open(&Digest::of(&blob), 0).await.unwrap();
+    let mut read = source.open(&Digest::of(&blob), 0).await.unwrap();
     drop(served);
     let began = tokio::time::Instant::now();
     let error = loop {
@@ -113,8 +114,8 @@ async fn a_host_that_was_restarted_goes_on_with_the_same_image() {
     let fresh = || services(range("a"), library(Arc::new(noted.clone()), Arc::new(AllImages)));
     let mut served = Served::new(fresh().await, LARGE);
     let host = RemoteHost::new(served.endpoint(), manners());
-    host.image(&image.config_digest, LayerForm::AsStored).await.unwrap();
-    let mut read = host.blobs(&image.config_digest).open(&Digest::of(&blob), 0).await.unwrap();
+    let source = lent(&host, &image).await;
+    let mut read = source.open(&Digest::of(&blob), 0).await.unwrap();
     let mut bytes = read.try_next().await.unwrap().unwrap().to_vec();
     // The new host knows nothing of the lease.
     served.restart(fresh().await);
@@ -132,12 +133,11 @@ async fn a_lease_that_is_lost_with_its_image_is_said_to_be_lost() {
     let blob = bytes(9, 10);
     let (memory, image) = memory_of(std::slice::from_ref(&blob));
     let (mut served, host) = host(Arc::new(memory), LARGE).await;
-    host.image(&image.config_digest, LayerForm::AsStored).await.unwrap();
+    let source = lent(&host, &image).await;
     // The image is gone from the host that comes back.
     let empty = library(Arc::new(MemorySource::default()), Arc::new(AllImages));
     served.restart(services(range("a"), empty).await);
-    let error =
-        host.blobs(&image.config_digest).open(&Digest::of(&blob), 0).await.map(drop).unwrap_err();
+    let error = source.open(&Digest::of(&blob), 0).await.map(drop).unwrap_err();
     assert!(matches!(error, BlobError::NotFound { .. }), "{error:?}");
 }
 
@@ -151,7 +151,8 @@ async fn bytes_that_went_bad_never_end_well() {
         let blobs = Arc::new(Faulty::corrupt_at(memory, at));
         let (_served, host) =
             host(Arc::new(Elsewhere { image: image.clone(), blobs }), LARGE).await;
-        let read = host.blobs(&image.config_digest).open(&Digest::of(&blob), 0).await.unwrap();
+        let source = lent(&host, &image).await;
+        let read = source.open(&Digest::of(&blob), 0).await.unwrap();
         let (read, end) = drain(read).await;
         let error = end.unwrap_err();
         assert!(matches!(error, BlobError::DigestMismatch { .. }), "at {at}: {error:?}");
@@ -167,7 +168,8 @@ async fn a_host_that_fails_in_the_middle_is_asked_again() {
     let image = image_of(std::slice::from_ref(&blob));
     let blobs = Arc::new(Faulty::cut_off_at(memory, 1_500_000).only(2));
     let (_served, host) = host(Arc::new(Elsewhere { image: image.clone(), blobs }), LARGE).await;
-    let read = host.blobs(&image.config_digest).open(&Digest::of(&blob), 0).await.unwrap();
+    let source = lent(&host, &image).await;
+    let read = source.open(&Digest::of(&blob), 0).await.unwrap();
     let (read, end) = drain(read).await;
     end.unwrap();
     assert!(read == blob);
@@ -179,9 +181,10 @@ async fn manifest_and_config_are_blobs_of_their_image() {
     memory.store().insert(image.manifest.clone());
     memory.store().insert(image.config.clone());
     let (_served, host) = host(Arc::new(memory), LARGE).await;
+    let source = lent(&host, &image).await;
     for document in [&image.manifest, &image.config] {
         let digest = descriptor_of(document).digest;
-        let read = host.blobs(&image.config_digest).open(&digest, 0).await.unwrap();
+        let read = source.open(&digest, 0).await.unwrap();
         assert_eq!(drain(read).await.0, *document);
     }
 }

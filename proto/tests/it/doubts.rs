@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use transfer::fixture::{bytes, drain, keep};
 use transfer::store::FsStore;
-use transfer::{BlobError, BlobSource as _, Digest, ImageSource as _, LayerForm, MAX_FRAME};
+use transfer::{BlobError, BlobSource, Digest, MAX_FRAME};
 
 use crate::elsewhere::Elsewhere;
-use crate::pipe::{LARGE, host, image_of};
+use crate::pipe::{LARGE, host, image_of, lent};
 
 /// Changes a byte of a blob, as a disk does: nothing but the bytes shows it.
 fn rot(store: &FsStore, digest: &Digest) {
@@ -21,34 +21,37 @@ fn rot(store: &FsStore, digest: &Digest) {
 }
 
 #[tokio::test]
-async fn a_range_that_got_wrong_bytes_asks_again_and_the_host_finds_them() {
+async fn a_range_that_got_wrong_bytes_says_so_and_the_host_finds_them() {
     let folder = tempfile::tempdir().unwrap();
     let store = FsStore::open(folder.path()).await.unwrap();
     let blobs = [bytes(1, 3 * MAX_FRAME), bytes(2, 1000)];
     let [rotten, good] =
         [keep(&store, &blobs[0]).await.digest, keep(&store, &blobs[1]).await.digest];
     let image = image_of(&blobs);
-    let source = Elsewhere { image: image.clone(), blobs: Arc::new(store.clone()) };
-    let (_served, host) = host(Arc::new(source), LARGE).await;
-    let ask = async || host.image(&image.config_digest, LayerForm::AsStored).await.unwrap();
+    let elsewhere = Elsewhere { image: image.clone(), blobs: Arc::new(store.clone()) };
+    let (_served, host) = host(Arc::new(elsewhere), LARGE).await;
+    let mut source = lent(&host, &image).await;
     let read =
-        async |digest| drain(host.blobs(&image.config_digest).open(digest, 0).await?).await.1;
-    ask().await;
+        async |source: &Arc<dyn BlobSource>, digest| drain(source.open(digest, 0).await?).await.1;
     rot(&store, &rotten);
     // The host has hashed it once and believes its file; the range believes nobody.
-    let error = read(&rotten).await.unwrap_err();
+    let error = read(&source, &rotten).await.unwrap_err();
     assert!(matches!(error, BlobError::DigestMismatch { .. }), "{error:?}");
-    read(&good).await.unwrap();
+    read(&source, &good).await.unwrap();
+    // Asking for the image again says nothing about its bytes.
+    source = lent(&host, &image).await;
+    let error = read(&source, &rotten).await.unwrap_err();
+    assert!(matches!(error, BlobError::DigestMismatch { .. }), "{error:?}");
     assert_eq!(store.quarantined(), 0);
-    ask().await;
-    let error = read(&rotten).await.unwrap_err();
+
+    source.doubt(&rotten);
+    let error = read(&source, &rotten).await.unwrap_err();
     assert!(matches!(error, BlobError::DigestMismatch { .. }), "{error:?}");
     assert_eq!(store.quarantined(), 1);
-    read(&good).await.unwrap();
+    read(&source, &good).await.unwrap();
 
     keep(&store, &blobs[0]).await;
-    ask().await;
-    read(&rotten).await.unwrap();
+    read(&source, &rotten).await.unwrap();
     assert_eq!(store.quarantined(), 1);
 }
 
@@ -59,10 +62,9 @@ async fn a_doubt_reaches_the_host_before_the_next_read() {
     let blob = bytes(3, 2 * MAX_FRAME);
     let digest = keep(&store, &blob).await.digest;
     let image = image_of(std::slice::from_ref(&blob));
-    let config_digest = image.config_digest;
-    let source = Elsewhere { image, blobs: Arc::new(store.clone()) };
-    let (_served, host) = host(Arc::new(source), LARGE).await;
-    let blobs = host.blobs(&config_digest);
+    let elsewhere = Elsewhere { image: image.clone(), blobs: Arc::new(store.clone()) };
+    let (_served, host) = host(Arc::new(elsewhere), LARGE).await;
+    let blobs = lent(&host, &image).await;
     rot(&store, &digest);
     for (doubted, quarantined) in [(false, 0), (false, 0), (true, 1)] {
         if doubted {

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use transfer::{
-    BlobSource, ConfigDigest, Image, ImageSource, ImageSummary, LayerForm, Reference, SourceError,
+    BlobSource, Image, ImageKey, ImageSource, ImageSummary, LayerForm, OpenImage, Reference,
+    SourceError,
 };
 
 /// An image whose blobs come from any source.
@@ -23,11 +24,7 @@ impl<S: BlobSource + 'static> ImageSource for Elsewhere<S> {
         Err(SourceError::NotFound { image: reference.to_string() })
     }
 
-    async fn image(&self, _: &ConfigDigest, _: LayerForm) -> Result<Image, SourceError> {
-        Ok(self.image.clone())
-    }
-
-    fn blobs(&self, _: &ConfigDigest) -> Arc<dyn BlobSource> {
-        self.blobs.clone()
+    async fn open(&self, _: &ImageKey, _: LayerForm) -> Result<OpenImage, SourceError> {
+        Ok(OpenImage { image: self.image.clone(), blobs: self.blobs.clone() })
     }
 }

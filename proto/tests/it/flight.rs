@@ -14,10 +14,10 @@ use tokio::task::JoinSet;
 use transfer::fixture::bytes;
 use transfer::frame::{HEADROOM, Pool};
 use transfer::store::Leases;
-use transfer::{BlobError, BlobSource, BlobStream, Digest, ImageSource as _, MAX_FRAME};
+use transfer::{BlobError, BlobSource, BlobStream, Digest, MAX_FRAME};
 
 use crate::elsewhere::Elsewhere;
-use crate::pipe::{Idle, LARGE, Served, image_of, manners, range};
+use crate::pipe::{Idle, LARGE, Served, image_of, lent, manners, range};
 
 /// Frames of one blob, in all and of each caller.
 const ALL: usize = 30;
@@ -68,7 +68,7 @@ impl BlobSource for Counted {
 async fn readers_that_stand_still_hold_no_more_than_allowed() {
     let blob = bytes(1, 16 * MAX_FRAME);
     let image = image_of(std::slice::from_ref(&blob));
-    let config_digest = image.config_digest;
+    let lent_image = image.clone();
     let source = Counted { blob, pool: Pool::default(), most: Arc::default() };
     let images = Elsewhere { image, blobs: Arc::new(source.clone()) };
     let terms = Terms {
@@ -88,11 +88,12 @@ async fn readers_that_stand_still_hold_no_more_than_allowed() {
         let server = Served::new(services, LARGE);
         let host = RemoteHost::new(server.endpoint(), manners());
         served.push(server);
+        let blobs = lent(&host, &lent_image).await;
         for reader in 0..6 {
-            let (source, host) = (source.clone(), host.clone());
+            let (source, blobs) = (source.clone(), blobs.clone());
             reads.spawn(async move {
                 let digest = Digest::of(&source.blob);
-                let mut read = host.blobs(&config_digest).open(&digest, 0).await.unwrap();
+                let mut read = blobs.open(&digest, 0).await.unwrap();
                 let mut seen = 0;
                 // Everyone stands still long enough for all that fits to be read ahead, at times
                 // of their own.

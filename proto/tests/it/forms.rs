@@ -8,8 +8,8 @@ use proto::library::{AllImages, ImageName, Loan};
 use transfer::fixture::descriptor_of;
 use transfer::store::MemoryStore;
 use transfer::{
-    BlobError, BlobSource, BlobStream, ConfigDigest, Digest, Image, ImageSource, ImageSummary,
-    LayerForm, Reference, SourceError,
+    BlobError, BlobSource, BlobStream, Digest, Image, ImageKey, ImageSource, ImageSummary,
+    LayerForm, OpenImage, Reference, SourceError,
 };
 
 use crate::pipe::{image_of, library, range};
@@ -55,17 +55,20 @@ impl ImageSource for TwoForms {
         Err(SourceError::NotFound { image: reference.to_string() })
     }
 
-    async fn image(&self, _: &ConfigDigest, form: LayerForm) -> Result<Image, SourceError> {
-        Ok(self.of(form).clone())
-    }
-
-    fn blobs(&self, _: &ConfigDigest) -> Arc<dyn BlobSource> {
-        Arc::new(self.clone())
+    async fn open(&self, _: &ImageKey, form: LayerForm) -> Result<OpenImage, SourceError> {
+        let blobs = Doubted { store: self.store.clone(), doubted: self.doubted.clone() };
+        Ok(OpenImage { image: self.of(form).clone(), blobs: Arc::new(blobs) })
     }
 }
 
+/// Blobs, and a note of each that was doubted.
+struct Doubted {
+    store: MemoryStore,
+    doubted: Arc<Mutex<Vec<Digest>>>,
+}
+
 #[async_trait]
-impl BlobSource for TwoForms {
+impl BlobSource for Doubted {
     async fn stat(&self, digest: &Digest) -> Result<Option<u64>, BlobError> {
         self.store.stat(digest).await
     }
@@ -80,12 +83,12 @@ impl BlobSource for TwoForms {
 }
 
 #[tokio::test]
-async fn an_image_in_two_forms_is_lent_and_doubted_in_each_by_itself() {
+async fn an_image_in_two_forms_is_two_images_for_a_lender() {
     let images = TwoForms::new();
     let library = library(Arc::new(images.clone()), Arc::new(AllImages));
     let (caller, config_digest) = (range("a"), images.packed.config_digest);
     let ask = async |form| {
-        let name = ImageName::Config(config_digest);
+        let name = ImageName::Key(config_digest.into());
         let (_, lease) = library.image(&caller, &name, form).await.unwrap();
         Loan { config_digest, lease_id: lease.id }
     };
@@ -99,10 +102,10 @@ async fn an_image_in_two_forms_is_lent_and_doubted_in_each_by_itself() {
     for (loan, form) in loans.iter().zip(forms) {
         read(loan, form).await;
     }
-    assert!(images.doubted.lock().unwrap().is_empty(), "the other form was asked for, not this");
-
-    assert_eq!(ask(forms[0]).await, loans[0]);
-    assert_eq!(*images.doubted.lock().unwrap(), [layer(forms[0])]);
+    assert_eq!(ask(forms[0]).await, loans[0], "a living lease is kept");
+    assert!(images.doubted.lock().unwrap().is_empty(), "asking again is no doubt");
+    library.doubt(&caller, &loans[0], &forms.map(layer)).unwrap();
+    assert_eq!(*images.doubted.lock().unwrap(), [layer(forms[0])], "only its own blobs");
     // A lease reads what it is on: the other form's layer is no part of it.
     let foreign = library.open(&caller, &loans[0], &layer(forms[1]), 0).await;
     assert!(foreign.is_err());

@@ -9,7 +9,7 @@ use transfer::{
     BlobError, BlobSource as _, ConfigDigest, ImageSource as _, LayerForm, SourceError,
 };
 
-use crate::pipe::{LARGE, Served, library, manners, range, services};
+use crate::pipe::{LARGE, Served, lent, library, manners, range, services};
 
 /// Each range may read one image; the administrator all.
 struct Granted(Vec<(Caller, ConfigDigest)>);
@@ -39,10 +39,10 @@ async fn what_is_not_granted_does_not_exist() {
     let absent = host.resolve(&"nobodys".parse().unwrap()).await.unwrap_err();
     let text = |error: SourceError| error.to_string().replace("theirs", "nobodys");
     assert_eq!(text(hidden), text(absent));
-    let error = host.image(&theirs.config_digest, LayerForm::AsStored).await.unwrap_err();
+    let error = host.open(&theirs.config_digest.into(), LayerForm::AsStored).await.unwrap_err();
     assert!(matches!(error, SourceError::NotFound { .. }), "{error:?}");
     // A layer of another image is no part of the one that was granted.
-    let blobs = host.blobs(&ours.config_digest);
+    let blobs = lent(&host, &ours).await;
     let foreign = theirs.layers[0].blob.digest;
     assert_eq!(blobs.stat(&foreign).await.unwrap(), None);
     let error = blobs.open(&foreign, 0).await.map(drop).unwrap_err();
@@ -56,7 +56,7 @@ async fn nothing_is_read_without_a_living_lease_of_ones_own() {
     source.insert("image", (image.clone(), blobs));
     let library = library(Arc::new(source), Arc::new(proto::library::AllImages));
     let (a, b) = (range("a"), range("b"));
-    let name = ImageName::Config(image.config_digest);
+    let name = ImageName::Key(image.config_digest.into());
     let (_, lease) = library.image(&a, &name, LayerForm::AsStored).await.unwrap();
     let digest = image.layers[0].blob.digest;
     let loan =
@@ -121,7 +121,7 @@ async fn one_range_cannot_take_every_place() {
     let (image, blobs) = image(1, &[10]);
     source.insert("image", (image.clone(), blobs));
     let library = library(Arc::new(source), Arc::new(proto::library::AllImages));
-    let name = ImageName::Config(image.config_digest);
+    let name = ImageName::Key(image.config_digest.into());
     let digest = image.layers[0].blob.digest;
     let mut held = Vec::new();
     let open = async |caller: &Caller| {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use transfer::fixture::{MemorySource, image};
+use transfer::fixture::{MemorySource, image, twin};
 use transfer::{BlobSource as _, ImageSource, LayerForm, SourceError};
 
 use crate::pipe::{LARGE, NARROW, host};
@@ -28,7 +28,32 @@ async fn an_image_arrives_as_it_left() {
     let reference = "localhost:5000/team/app:1.2".parse().unwrap();
     let summary = host.resolve(&reference).await.unwrap();
     assert_eq!(summary, source.resolve(&reference).await.unwrap());
-    assert_eq!(host.image(&summary.config_digest, LayerForm::AsStored).await.unwrap(), image);
+    let opened = host.open(&summary.key(), LayerForm::AsStored).await.unwrap();
+    assert_eq!(opened.image, image);
+}
+
+#[tokio::test]
+async fn two_images_of_one_config_are_told_apart() {
+    let source = MemorySource::default();
+    let (one, blobs) = image(1, &[10]);
+    let two = twin(&one);
+    source.insert("one:1", (one.clone(), blobs.clone()));
+    source.insert("two:1", (two.clone(), blobs));
+    let (_served, host) = host(Arc::new(source), LARGE).await;
+    assert_eq!(host.list().await.unwrap().len(), 2);
+    // Both are read at once, each under a lease of its own.
+    let mut opened = Vec::new();
+    for (name, image) in [("one:1", &one), ("two:1", &two)] {
+        let summary = host.resolve(&name.parse().unwrap()).await.unwrap();
+        assert_eq!(summary.target_digest, Some(image.target_digest()), "{name}");
+        let given = host.open(&summary.key(), LayerForm::AsStored).await.unwrap();
+        assert_eq!(given.image, *image, "{name}");
+        opened.push(given.blobs);
+    }
+    for (blobs, image, other) in [(&opened[0], &one, &two), (&opened[1], &two, &one)] {
+        assert_eq!(blobs.stat(&other.manifest_digest).await.unwrap(), None);
+        assert!(blobs.stat(&image.layers[0].blob.digest).await.unwrap().is_some());
+    }
 }
 
 #[tokio::test]
@@ -37,7 +62,8 @@ async fn an_image_of_the_largest_size_arrives() {
     let source = MemorySource::default();
     source.insert("deep", (image.clone(), blobs));
     let (_served, host) = host(Arc::new(source), LARGE).await;
-    assert_eq!(host.image(&image.config_digest, LayerForm::AsStored).await.unwrap(), image);
+    let opened = host.open(&image.config_digest.into(), LayerForm::AsStored).await.unwrap();
+    assert_eq!(opened.image, image);
 }
 
 #[tokio::test]
@@ -45,7 +71,7 @@ async fn an_image_that_is_not_there_is_named() {
     let (_served, host) = host(Arc::new(MemorySource::default()), LARGE).await;
     let (other, _) = image(3, &[1]);
     let name = other.config_digest.to_string();
-    match host.image(&other.config_digest, LayerForm::AsStored).await.unwrap_err() {
+    match host.open(&other.config_digest.into(), LayerForm::AsStored).await.unwrap_err() {
         SourceError::NotFound { image } => assert_eq!(image, name),
         error => panic!("{error:?}"),
     }
@@ -53,8 +79,6 @@ async fn an_image_that_is_not_there_is_named() {
         SourceError::NotFound { image } => assert_eq!(image, "nothing:1"),
         error => panic!("{error:?}"),
     }
-    let blobs = host.blobs(&other.config_digest);
-    assert!(blobs.stat(&other.config_digest.0).await.is_err());
 }
 
 #[tokio::test(start_paused = true)]

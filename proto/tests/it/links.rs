@@ -9,11 +9,11 @@ use proto::RemoteHost;
 use proto::library::AllImages;
 use transfer::fixture::{MemorySource, bytes, drain};
 use transfer::{
-    BlobSource, ConfigDigest, Digest, Image, ImageSource, ImageSummary, LayerForm, MAX_FRAME,
-    MediaType, Reference, SourceError,
+    BlobSource as _, Digest, Image, ImageKey, ImageSource, ImageSummary, LayerForm, MAX_FRAME,
+    MediaType, OpenImage, Reference, SourceError,
 };
 
-use crate::pipe::{LARGE, Served, library, manners, memory_of, range, services};
+use crate::pipe::{LARGE, Served, lent, library, manners, memory_of, range, services};
 
 /// 10 MB/s, on a clock that stands still while anything works: so compressing takes no time, and
 /// all that is waited for is the link.
@@ -31,11 +31,11 @@ async fn serve(images: Arc<dyn ImageSource>) -> Served {
 /// Reads blobs one after the other, and says how many bytes each took on the way.
 async fn read(served: &Served, image: &Image, blobs: &[&Bytes]) -> Vec<u64> {
     let host = RemoteHost::new(served.endpoint(), manners());
-    host.image(&image.config_digest, LayerForm::AsStored).await.unwrap();
+    let source = lent(&host, image).await;
     let mut moved = Vec::new();
     for blob in blobs {
         let before = served.moved();
-        let read = host.blobs(&image.config_digest).open(&Digest::of(blob), 0).await.unwrap();
+        let read = source.open(&Digest::of(blob), 0).await.unwrap();
         let (read, end) = drain(read).await;
         end.unwrap();
         assert!(read == **blob, "other bytes came");
@@ -88,16 +88,12 @@ impl ImageSource for Gzipped {
         self.0.resolve(reference).await
     }
 
-    async fn image(&self, id: &ConfigDigest, form: LayerForm) -> Result<Image, SourceError> {
-        let mut image = self.0.image(id, form).await?;
+    async fn open(&self, key: &ImageKey, form: LayerForm) -> Result<OpenImage, SourceError> {
+        let OpenImage { mut image, blobs } = self.0.open(key, form).await?;
         for layer in &mut image.layers {
             layer.blob.media_type = MediaType::new(format!("{}+gzip", MediaType::LAYER));
         }
-        Ok(image)
-    }
-
-    fn blobs(&self, id: &ConfigDigest) -> Arc<dyn BlobSource> {
-        self.0.blobs(id)
+        Ok(OpenImage { image, blobs })
     }
 }
 
@@ -117,11 +113,11 @@ async fn a_compressed_stream_that_breaks_goes_on_where_it_was() {
     let (memory, image) = memory_of(&[noise.clone(), layer.clone()]);
     let served = serve(Arc::new(memory)).await.slow(SLOW);
     let host = RemoteHost::new(served.endpoint(), manners());
-    host.image(&image.config_digest, LayerForm::AsStored).await.unwrap();
+    let source = lent(&host, &image).await;
     // In the midst of the layer, whose every frame comes to a few hundred bytes.
     served.cut(&[noise.len() as u64 + 3000]);
     for blob in [&noise, &layer] {
-        let read = host.blobs(&image.config_digest).open(&Digest::of(blob), 0).await.unwrap();
+        let read = source.open(&Digest::of(blob), 0).await.unwrap();
         let (read, end) = drain(read).await;
         end.unwrap();
         assert!(read == *blob, "other bytes came");

@@ -27,8 +27,8 @@ use tokio_util::task::AbortOnDropHandle;
 use transfer::fixture::{MemorySource, descriptor_of};
 use transfer::store::Leases;
 use transfer::{
-    BlobError, BlobSource, BlobStream, ConfigDigest, DiffId, Digest, Image, ImageSource,
-    ImageSummary, LayerForm, Reference, SourceError,
+    BlobError, BlobSource, BlobStream, ConfigDigest, DiffId, Digest, Image, ImageKey, ImageSource,
+    ImageSummary, LayerForm, OpenImage, Reference, SourceError,
 };
 
 /// A pipe that splits even the headers of frames.
@@ -205,19 +205,9 @@ impl ImageSource for Noted {
         self.source.resolve(reference).await
     }
 
-    async fn image(
-        &self,
-        config_digest: &ConfigDigest,
-        form: LayerForm,
-    ) -> Result<Image, SourceError> {
-        self.source.image(config_digest, form).await
-    }
-
-    fn blobs(&self, config_digest: &ConfigDigest) -> Arc<dyn BlobSource> {
-        Arc::new(NotedBlobs {
-            blobs: self.source.blobs(config_digest),
-            opened: self.opened.clone(),
-        })
+    async fn open(&self, key: &ImageKey, form: LayerForm) -> Result<OpenImage, SourceError> {
+        let noted = |blobs| Arc::new(NotedBlobs { blobs, opened: self.opened.clone() }) as _;
+        Ok(self.source.open(key, form).await?.through(noted))
     }
 }
 
@@ -361,6 +351,11 @@ pub(crate) async fn host(images: Arc<dyn ImageSource>, pipe: usize) -> (Served, 
     let served = Served::new(services(range("a"), library).await, pipe);
     let host = RemoteHost::new(served.endpoint(), manners());
     (served, host)
+}
+
+/// The blobs of an image that the host lends.
+pub(crate) async fn lent(host: &RemoteHost, image: &Image) -> Arc<dyn BlobSource> {
+    host.open(&image.config_digest.into(), LayerForm::AsStored).await.unwrap().blobs
 }
 
 /// An image whose layers are exactly these blobs.

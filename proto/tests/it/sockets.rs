@@ -10,9 +10,9 @@ use proto::{Endpoint, RemoteHost};
 use tokio::io::AsyncReadExt as _;
 use tokio_util::sync::CancellationToken;
 use transfer::fixture::{MemorySource, bytes};
-use transfer::{BlobSource as _, Digest, ImageSource as _, LayerForm, MAX_FRAME};
+use transfer::{BlobSource as _, Digest, MAX_FRAME};
 
-use crate::pipe::{Idle, library, manners, memory_of, range};
+use crate::pipe::{Idle, lent, library, manners, memory_of, range};
 
 fn serve(
     listener: Listener,
@@ -59,8 +59,8 @@ async fn what_is_under_way_is_finished_before_a_server_ends() {
     let shutdown = CancellationToken::new();
     let running = tokio::spawn(server.run(shutdown.clone()));
     let host = RemoteHost::new(endpoint, manners());
-    host.image(&image.config_digest, LayerForm::AsStored).await.unwrap();
-    let mut read = host.blobs(&image.config_digest).open(&Digest::of(&blob), 0).await.unwrap();
+    let source = lent(&host, &image).await;
+    let mut read = source.open(&Digest::of(&blob), 0).await.unwrap();
     assert_eq!(connections.open(), 2);
     let mut size = read.try_next().await.unwrap().unwrap().len();
     shutdown.cancel();

@@ -9,9 +9,9 @@ use tokio::time::{sleep, timeout};
 use transfer::fixture::{bytes, drain};
 use transfer::limited::WINDOW;
 use transfer::store::Leases;
-use transfer::{Digest, ImageSource as _, MAX_FRAME};
+use transfer::{BlobSource as _, Digest, MAX_FRAME};
 
-use crate::pipe::{LARGE, Served, manners, memory_of, range, services};
+use crate::pipe::{LARGE, Served, lent, manners, memory_of, range, services};
 
 /// Longer than a reader may stand still, and than another waits for its turn after that.
 const LONG: Duration = Duration::from_secs(150);
@@ -29,7 +29,7 @@ async fn check(size: usize) {
     let [still, other] =
         [&standing, &moving].map(|served| RemoteHost::new(served.endpoint(), manners()));
     let open = async |host: &RemoteHost| {
-        host.blobs(&image.config_digest).open(&Digest::of(&blob), 0).await.unwrap()
+        lent(host, &image).await.open(&Digest::of(&blob), 0).await.unwrap()
     };
     let whole = async |stream| {
         let (read, end) = drain(stream).await;

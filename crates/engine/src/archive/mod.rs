@@ -30,8 +30,8 @@ use transfer::blocking::blocking;
 use transfer::file::{FileState, open_regular};
 use transfer::image::{InvalidImage, MAX_MANIFEST};
 use transfer::{
-    BlobError, BlobSource, BlobStream, ConfigDigest, Digest, EngineInfo, Image, ImageSource,
-    ImageSummary, LayerForm, Platform, Reference, SourceError, StoreKind,
+    BlobError, BlobSource, BlobStream, ConfigDigest, Digest, EngineInfo, Image, ImageKey,
+    ImageSource, ImageSummary, LayerForm, OpenImage, Platform, Reference, SourceError, StoreKind,
 };
 
 use self::docker::SavedImage;
@@ -225,7 +225,7 @@ impl Inner {
         for saved in images {
             let config_digest = saved.config_digest();
             let known = self.catalog.has(&config_digest);
-            self.catalog.describe(saved.summary(), None);
+            self.catalog.describe(saved.summary());
             for reference in &saved.references {
                 self.catalog.name_also(reference.clone(), config_digest);
             }
@@ -263,7 +263,15 @@ impl Inner {
     }
 
     /// An image that `manifest.json` alone knows, made when it is first asked for.
-    fn saved_image(&self, config_digest: &ConfigDigest) -> Result<Image, SourceError> {
+    fn saved_image(&self, key: &ImageKey) -> Result<Image, SourceError> {
+        let image = self.made_image(&key.config_digest)?;
+        match key.names(&image.config_digest, &image.target_digest()) {
+            true => Ok(image),
+            false => Err(key.not_found()),
+        }
+    }
+
+    fn made_image(&self, config_digest: &ConfigDigest) -> Result<Image, SourceError> {
         let image = config_digest.to_string();
         let Some(saved) = self.saved.get(config_digest) else {
             return Err(SourceError::NotFound { image });
@@ -345,36 +353,32 @@ impl ImageSource for Archive {
         self.checked(reference).await?.catalog.resolve(reference)
     }
 
-    async fn image(
-        &self,
-        config_digest: &ConfigDigest,
-        _: LayerForm,
-    ) -> Result<Image, SourceError> {
-        let known = self.checked(config_digest).await?.catalog.image(config_digest);
-        let Some(image) = known else {
-            let (inner, config_digest) = (self.0.clone(), *config_digest);
-            return blocking(move || inner.saved_image(&config_digest)).await;
+    /// The handle reads every blob of the file: a lender decides who may read which.
+    async fn open(&self, key: &ImageKey, _: LayerForm) -> Result<OpenImage, SourceError> {
+        let blobs = Arc::new(Blobs(self.0.clone()));
+        let Some(image) = self.checked(key).await?.catalog.image(key) else {
+            let (inner, key) = (self.0.clone(), *key);
+            let image = blocking(move || inner.saved_image(&key)).await?;
+            return Ok(OpenImage { image, blobs });
         };
         for layer in &image.layers {
             let size = self.0.span(&layer.blob.digest).map(|span| span.size);
             if size != Some(layer.blob.size) {
                 return Err(SourceError::Malformed {
-                    image: config_digest.to_string(),
+                    image: key.to_string(),
                     reason: format!("layer {} is not in the file whole", layer.blob.digest),
                 });
             }
         }
-        Ok(Arc::unwrap_or_clone(image))
-    }
-
-    /// Every blob of the file: who may read what is decided by whoever lends these.
-    fn blobs(&self, _: &ConfigDigest) -> Arc<dyn BlobSource> {
-        Arc::new(self.clone())
+        Ok(OpenImage { image: Arc::unwrap_or_clone(image), blobs })
     }
 }
 
+/// The blobs of the file.
+struct Blobs(Arc<Inner>);
+
 #[async_trait]
-impl BlobSource for Archive {
+impl BlobSource for Blobs {
     async fn stat(&self, digest: &Digest) -> Result<Option<u64>, BlobError> {
         Ok(self.0.span(digest).map(|span| span.size))
     }
@@ -388,7 +392,7 @@ impl BlobSource for Archive {
     }
 }
 
-impl Archive {
+impl Blobs {
     /// Where the blob lies in the file, if that is still the file that was opened.
     async fn span(&self, digest: &Digest) -> Result<FileBlob, BlobError> {
         let inner = self.0.clone();

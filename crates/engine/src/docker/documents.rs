@@ -105,12 +105,12 @@ pub(super) fn summary(target: &Inspected, image: &Image) -> ImageSummary {
     }
 }
 
-/// The summaries sorted by config digest, each once: two targets can stand for the same image, an
-/// index and the manifest in it.
+/// The summaries sorted by key, each once: two targets can stand for the same image, such as an
+/// index of indexes and the manifest that it leads to.
 pub(super) fn sorted(mut summaries: Vec<ImageSummary>) -> Vec<ImageSummary> {
-    summaries.sort_by_key(|summary| summary.config_digest);
+    summaries.sort_by_key(ImageSummary::key);
     summaries.dedup_by(|next, kept| {
-        let same = next.config_digest == kept.config_digest;
+        let same = next.key() == kept.key();
         if same {
             kept.references.append(&mut next.references);
             kept.references.sort();

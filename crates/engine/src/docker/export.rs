@@ -24,8 +24,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio_util::task::AbortOnDropHandle;
 use transfer::{
-    BlobError, BlobSource, BlobStore, BlobStream, ConfigDigest, Digest, Image, ImageSource,
-    ImageSummary, LayerForm, Reference, SourceError, StoreKind,
+    BlobError, BlobSource, BlobStore, BlobStream, ConfigDigest, Digest, Image, ImageKey,
+    ImageSource, ImageSummary, LayerForm, OpenImage, Reference, SourceError, StoreKind,
 };
 
 use super::documents::{self, Documents};
@@ -57,9 +57,9 @@ impl std::fmt::Debug for Export {
 
 struct Inner {
     state: Arc<State>,
-    /// Where images of the containerd store are found by their configs. What a manifest says never
+    /// Targets of the containerd store by the images that they lead to. What a manifest says never
     /// changes; targets that are gone are dropped.
-    targets: Mutex<HashMap<ConfigDigest, Target>>,
+    targets: Mutex<HashMap<ImageKey, Target>>,
     /// The exporter, if one runs. It holds `state` and never `Inner`, so that it ends with it.
     task: Mutex<Option<AbortOnDropHandle<()>>>,
 }
@@ -106,33 +106,22 @@ impl ImageSource for Export {
         }
     }
 
-    async fn image(
-        &self,
-        config_digest: &ConfigDigest,
-        _: LayerForm,
-    ) -> Result<Image, SourceError> {
-        self.inner.image(config_digest).await
-    }
-
-    fn blobs(&self, config_digest: &ConfigDigest) -> Arc<dyn BlobSource> {
-        Arc::new(ImageBlobs { inner: self.inner.clone(), config_digest: *config_digest })
+    async fn open(&self, key: &ImageKey, _: LayerForm) -> Result<OpenImage, SourceError> {
+        let image = self.inner.image(key).await?;
+        let blobs = Arc::new(ImageBlobs { inner: self.inner.clone(), key: *key });
+        Ok(OpenImage { image, blobs })
     }
 }
 
 /// One image's blobs: what went away or bad in the store is exported once more.
 struct ImageBlobs {
     inner: Arc<Inner>,
-    config_digest: ConfigDigest,
+    key: ImageKey,
 }
 
 impl ImageBlobs {
     async fn restore(&self, digest: &Digest) -> Result<(), BlobError> {
-        match self.inner.image(&self.config_digest).await {
-            Ok(_) => Ok(()),
-            Err(SourceError::NotFound { .. }) => Err(BlobError::NotFound { digest: *digest }),
-            Err(SourceError::Export { source, .. }) => Err(source),
-            Err(error) => Err(BlobError::unavailable(*digest, error)),
-        }
+        self.inner.image(&self.key).await.map(drop).map_err(|error| error.of_blob(*digest))
     }
 }
 
@@ -167,15 +156,25 @@ impl BlobSource for ImageBlobs {
     }
 }
 
+/// Whether the key names an image of this config that was saved from `target`. A save for one
+/// platform of several leaves the index out, so that the image has another target digest than the
+/// engine's.
+fn names(key: &ImageKey, target: &Target, config: &ConfigDigest, own: &Digest) -> bool {
+    key.names(config, own) || key.names(config, &target.id.0)
+}
+
 impl Inner {
-    async fn image(&self, config_digest: &ConfigDigest) -> Result<Image, SourceError> {
+    async fn image(&self, key: &ImageKey) -> Result<Image, SourceError> {
         let store = self.state.docker.store_kind().await;
-        let target = match store.map_err(|error| error.about(config_digest))? {
-            StoreKind::Graphdriver => Target::config(*config_digest),
-            StoreKind::Containerd => self.find(config_digest).await?,
+        let target = match store.map_err(|error| error.about(key))? {
+            StoreKind::Graphdriver => Target::config(key.config_digest),
+            StoreKind::Containerd => self.find(key).await?,
         };
-        let image = self.fetch(&target).await;
-        image.map_err(|failure| failure.about(config_digest))
+        let image = self.fetch(&target).await.map_err(|failure| failure.about(key))?;
+        match names(key, &target, &image.config_digest, &image.target_digest()) {
+            true => Ok(image),
+            false => Err(key.not_found()),
+        }
     }
 
     /// The image from the store, or from an export that others may wait for as well.
@@ -205,8 +204,9 @@ impl Inner {
             Some(image) => image,
             None => self.fetch(&target).await.map_err(told)?,
         };
-        self.targets().insert(image.config_digest, target);
-        Ok(documents::summary(&inspected, &image))
+        let summary = documents::summary(&inspected, &image);
+        self.targets().insert(summary.key(), target);
+        Ok(summary)
     }
 
     /// The images of the containerd store whose documents are in ours.
@@ -225,8 +225,9 @@ impl Inner {
                 Err(failure) => return Err(told(failure)),
             };
             if let Some(image) = image {
-                summaries.push(documents::summary(inspected, &image));
-                known.insert(image.config_digest, target);
+                let summary = documents::summary(inspected, &image);
+                known.insert(summary.key(), target);
+                summaries.push(summary);
             }
         }
         let unknown = listed.len() - known.len();
@@ -247,17 +248,26 @@ impl Inner {
         }
     }
 
-    /// The target with this config, looked for among all where it is not known.
-    async fn find(&self, config_digest: &ConfigDigest) -> Result<Target, SourceError> {
-        let known = |inner: &Self| inner.targets().get(config_digest).cloned();
-        if let Some(target) = known(self) {
+    /// The target for the key, looked for among all where it is not known.
+    async fn find(&self, key: &ImageKey) -> Result<Target, SourceError> {
+        if let Some(target) = self.known(key) {
             return Ok(target);
         }
         self.list().await?;
-        known(self).ok_or_else(|| SourceError::NotFound { image: config_digest.to_string() })
+        self.known(key).ok_or_else(|| key.not_found())
     }
 
-    fn targets(&self) -> MutexGuard<'_, HashMap<ConfigDigest, Target>> {
+    fn known(&self, key: &ImageKey) -> Option<Target> {
+        let targets = self.targets();
+        let mut images = targets.iter();
+        let found = images.find(|(image, target)| {
+            let own = image.target_digest.unwrap_or(target.id.0);
+            names(key, target, &image.config_digest, &own)
+        });
+        found.map(|(_, target)| target.clone())
+    }
+
+    fn targets(&self) -> MutexGuard<'_, HashMap<ImageKey, Target>> {
         self.targets.lock().expect("invariant: no one panics while holding the targets")
     }
 

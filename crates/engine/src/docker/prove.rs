@@ -15,7 +15,7 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use transfer::plan::{missing_above_prefix, missing_blobs};
 use transfer::pull::BASE_LABEL;
 use transfer::{
-    ChainId, ConfigDigest, Digest, EngineImageId, Image, ImageSummary, Missing, Proof, StoreKind,
+    ChainId, Digest, EngineImageId, Image, ImageKey, ImageSummary, Missing, Proof, StoreKind,
 };
 
 use super::images::{Inspected, Listed};
@@ -34,16 +34,16 @@ const MAX_PROVEN: usize = 1 << 12;
 pub(super) struct Presence {
     journal: Journal,
     chains: Mutex<Arc<Chains>>,
-    proven: Mutex<HashMap<ConfigDigest, Proven>>,
+    /// By target and by config alone, since not every host knows its images' targets.
+    proven: Mutex<HashMap<ImageKey, Proven>>,
 }
 
 /// What a containerd store calls an image that was proven: so it is asked again by what a host tells
 /// of the image at once. That the image is still there, only the engine can say.
 #[derive(Clone, Copy, Debug)]
 struct Proven {
-    /// What a registry calls it.
-    published: Digest,
-    /// What the engine does: another, where only one manifest of an index was loaded.
+    /// The engine's name for it: not the published one, where only one manifest of an index was
+    /// loaded.
     target: Digest,
     manifest: Digest,
 }
@@ -144,20 +144,21 @@ impl Presence {
     }
 
     fn remember(&self, image: &Image, target: Digest) {
-        let (published, manifest) = (image.target_digest(), image.manifest_digest);
+        let known = Proven { target, manifest: image.manifest_digest };
+        let by_config = ImageKey::from(image.config_digest);
+        let by_target = ImageKey { target_digest: Some(image.target_digest()), ..by_config };
         let mut proven = self.proven.lock().expect("invariant: no one panics while holding it");
         if MAX_PROVEN <= proven.len() {
             proven.clear();
         }
-        proven.insert(image.config_digest, Proven { published, target, manifest });
+        proven.extend([by_config, by_target].map(|key| (key, known)));
     }
 
-    /// What the image that the host has now was proven as: one that was published anew, of the same
-    /// config, is another.
+    /// The proof of the image that the host has now. One of the same config that was published anew
+    /// is another image.
     fn recall(&self, summary: &ImageSummary) -> Option<Proven> {
         let proven = self.proven.lock().expect("invariant: no one panics while holding it");
-        let known = proven.get(&summary.config_digest).copied();
-        known.filter(|known| summary.target_digest.is_none_or(|told| told == known.published))
+        proven.get(&summary.key()).copied()
     }
 
     /// Removes what was made up to bring in shared layers.

@@ -9,8 +9,8 @@ use transfer::image::{
     IndexEntry, InvalidImage, MAX_CONFIG, MAX_MANIFEST, Manifest, choose_manifest, choose_platform,
 };
 use transfer::{
-    ConfigDigest, Descriptor, Digest, Image, ImageSummary, Platform, Reference, SourceError,
-    explain,
+    ConfigDigest, Descriptor, Digest, Image, ImageKey, ImageSummary, Platform, Reference,
+    SourceError, explain,
 };
 
 use super::index::{self, Child};
@@ -25,7 +25,7 @@ pub(crate) trait Documents {
 /// Images and their names.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Catalog {
-    images: BTreeMap<ConfigDigest, Described>,
+    images: BTreeMap<ImageKey, Described>,
     names: BTreeMap<Reference, Named>,
 }
 
@@ -39,7 +39,7 @@ struct Described {
 #[derive(Clone, Debug)]
 struct Named {
     /// The image, or why there is none.
-    image: Result<ConfigDigest, String>,
+    image: Result<ImageKey, String>,
     /// The digests that the name may be pinned to: the index's child, and the manifest.
     targets: Vec<Digest>,
 }
@@ -74,8 +74,8 @@ impl Catalog {
             match read {
                 Ok((target, image)) => {
                     let targets = vec![target, image.manifest_digest];
-                    let config_digest = catalog.add(image, Some(reference));
-                    catalog.name(reference.clone(), Ok(config_digest), targets);
+                    let key = catalog.add(image, Some(reference));
+                    catalog.name(reference.clone(), Ok(key), targets);
                 }
                 Err(reason) => catalog.name(reference.clone(), Err(reason), Vec::new()),
             }
@@ -83,8 +83,8 @@ impl Catalog {
         Ok(catalog)
     }
 
-    /// Adds an image; of two with the same config the first stays.
-    fn add(&mut self, image: Image, reference: Option<&Reference>) -> ConfigDigest {
+    /// Adds an image, and the name for it.
+    fn add(&mut self, image: Image, reference: Option<&Reference>) -> ImageKey {
         let summary = ImageSummary {
             config_digest: image.config_digest,
             target_digest: Some(image.target_digest()),
@@ -93,26 +93,24 @@ impl Catalog {
             unpacked_size: unpacked_size(&image),
             platform: image.platform.clone(),
         };
-        let config_digest = summary.config_digest;
-        self.describe(summary, Some(image));
-        if let (Some(reference), Some(described)) = (reference, self.images.get_mut(&config_digest))
-        {
-            described.summary.references.push(reference.clone());
+        let key = summary.key();
+        let image = Some(Arc::new(image));
+        let described = self.images.entry(key).or_insert(Described { summary, image });
+        described.summary.references.extend(reference.cloned());
+        key
+    }
+
+    /// Adds an image by what is known of it, unless one of its config is there.
+    pub(crate) fn describe(&mut self, summary: ImageSummary) {
+        if !self.has(&summary.config_digest) {
+            self.images.insert(summary.key(), Described { summary, image: None });
         }
-        config_digest
     }
 
-    /// Adds an image by what is known of it, unless it is there.
-    pub(crate) fn describe(&mut self, summary: ImageSummary, image: Option<Image>) {
-        let config_digest = summary.config_digest;
-        let image = image.map(Arc::new);
-        self.images.entry(config_digest).or_insert(Described { summary, image });
-    }
-
-    /// Gives a name to an image that was described. A name that means two images means none.
+    /// Gives a name to an image of that config. A name that means two images means none.
     pub(crate) fn name_also(&mut self, reference: Reference, config_digest: ConfigDigest) {
         match self.names.get(&reference) {
-            Some(Named { image: Ok(other), .. }) if *other == config_digest => return,
+            Some(Named { image: Ok(other), .. }) if other.config_digest == config_digest => return,
             Some(Named { image: Ok(other), .. }) => {
                 let reason = format!("two documents say which it is: {other} and {config_digest}");
                 if let Some(described) = self.images.get_mut(other) {
@@ -123,23 +121,27 @@ impl Catalog {
             }
             Some(Named { image: Err(_), .. }) | None => {}
         }
-        if let Some(described) = self.images.get_mut(&config_digest) {
-            described.summary.references.push(reference.clone());
-            described.summary.references.sort();
-        }
-        self.name(reference, Ok(config_digest), Vec::new());
+        let mut images = self.images.iter_mut();
+        let Some((key, described)) = images.find(|(key, _)| key.config_digest == config_digest)
+        else {
+            return;
+        };
+        let key = *key;
+        described.summary.references.push(reference.clone());
+        described.summary.references.sort();
+        self.name(reference, Ok(key), Vec::new());
     }
 
     fn name(
         &mut self,
         reference: Reference,
-        image: Result<ConfigDigest, String>,
+        image: Result<ImageKey, String>,
         targets: Vec<Digest>,
     ) {
         self.names.insert(reference, Named { image, targets });
     }
 
-    /// Every image, sorted by config digest.
+    /// Every image, sorted by key.
     pub(crate) fn list(&self) -> Vec<ImageSummary> {
         self.images.values().map(|described| described.summary.clone()).collect()
     }
@@ -152,7 +154,7 @@ impl Catalog {
     pub(crate) fn resolve(&self, reference: &Reference) -> Result<ImageSummary, SourceError> {
         let named = self.names.get(reference).or_else(|| self.pinned(reference));
         match named.map(|named| &named.image) {
-            Some(Ok(config_digest)) => match self.images.get(config_digest) {
+            Some(Ok(key)) => match self.images.get(key) {
                 Some(described) => Ok(described.summary.clone()),
                 None => Err(SourceError::NotFound { image: reference.to_string() }),
             },
@@ -173,15 +175,16 @@ impl Catalog {
         named.find(|(name, named)| same(name) && named.targets.contains(digest)).map(|(_, n)| n)
     }
 
-    /// The image of that config, with all its documents; `None` where there is none or its layers
-    /// are not known yet.
-    pub(crate) fn image(&self, config_digest: &ConfigDigest) -> Option<Arc<Image>> {
-        self.images.get(config_digest)?.image.clone()
+    /// The image that the key names, with all its documents; `None` where there is none or its
+    /// layers are not known yet.
+    pub(crate) fn image(&self, key: &ImageKey) -> Option<Arc<Image>> {
+        let mut known = self.images.values().filter_map(|described| described.image.as_ref());
+        known.find(|image| key.names(&image.config_digest, &image.target_digest())).cloned()
     }
 
     /// Whether there is an image of that config.
     pub(crate) fn has(&self, config_digest: &ConfigDigest) -> bool {
-        self.images.contains_key(config_digest)
+        self.images.keys().any(|key| key.config_digest == *config_digest)
     }
 
     /// The names that could not be read, and why.

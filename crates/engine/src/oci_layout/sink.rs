@@ -13,7 +13,7 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use transfer::blocking::blocking;
 use transfer::{
     BlobError, BlobSource, Descriptor, EngineImageId, EngineInfo, Image, ImageSink, LoadError,
-    Missing, Proof, Reference,
+    Missing, OpenImage, Proof, Reference,
 };
 
 use super::folder::{Folder, blobs_of};
@@ -141,12 +141,8 @@ impl ImageSink for OciLayoutSink {
             .await
     }
 
-    async fn load(
-        &self,
-        image: &Image,
-        missing: &Missing,
-        blobs: &Arc<dyn BlobSource>,
-    ) -> Result<(), LoadError> {
+    async fn load(&self, opened: &OpenImage, missing: &Missing) -> Result<(), LoadError> {
+        let OpenImage { image, blobs } = opened;
         let mut seen = HashSet::new();
         let layers: Vec<&Descriptor> = image
             .layers

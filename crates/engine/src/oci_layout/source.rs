@@ -14,8 +14,8 @@ use transfer::blocking::blocking;
 use transfer::file::{FileState, open_regular};
 use transfer::image::MAX_MANIFEST;
 use transfer::{
-    BlobError, BlobSource, BlobStream, ConfigDigest, Digest, EngineInfo, Image, ImageSource,
-    ImageSummary, LayerForm, Platform, Reference, SourceError,
+    BlobError, BlobSource, BlobStream, Digest, EngineInfo, Image, ImageKey, ImageSource,
+    ImageSummary, LayerForm, OpenImage, Platform, Reference, SourceError,
 };
 
 use super::catalog::{Catalog, Documents};
@@ -64,7 +64,7 @@ impl OciLayout {
     /// Every image with its documents, whether its layers are there or not.
     pub(super) async fn images(&self) -> Result<Vec<(ImageSummary, Arc<Image>)>, LayoutError> {
         let catalog = self.look(Inner::catalog).await?;
-        let image = |summary: ImageSummary| Some((catalog.image(&summary.config_digest)?, summary));
+        let image = |summary: ImageSummary| Some((catalog.image(&summary.key())?, summary));
         Ok(catalog
             .list()
             .into_iter()
@@ -186,31 +186,22 @@ impl ImageSource for OciLayout {
         self.catalog(reference).await?.resolve(reference)
     }
 
-    async fn image(
-        &self,
-        config_digest: &ConfigDigest,
-        _: LayerForm,
-    ) -> Result<Image, SourceError> {
-        let found = self.catalog(config_digest).await?.image(config_digest);
-        let image =
-            found.ok_or_else(|| SourceError::NotFound { image: config_digest.to_string() })?;
+    /// The handle reads every blob of the folder, so that a stream can be resumed after its image
+    /// lost its name: a lender decides who may read which.
+    async fn open(&self, key: &ImageKey, _: LayerForm) -> Result<OpenImage, SourceError> {
+        let image = self.catalog(key).await?.image(key).ok_or_else(|| key.not_found())?;
         let (inner, read) = (self.0.clone(), image.clone());
-        blocking(move || inner.whole(&read)).await.map_err(|reason| SourceError::Malformed {
-            image: config_digest.to_string(),
-            reason,
-        })?;
-        Ok(Arc::unwrap_or_clone(image))
-    }
-
-    /// Every blob of the folder, so that a stream can be resumed after its image lost its name: who
-    /// may read what is decided by whoever lends these.
-    fn blobs(&self, _: &ConfigDigest) -> Arc<dyn BlobSource> {
-        Arc::new(self.clone())
+        let whole = blocking(move || inner.whole(&read)).await;
+        whole.map_err(|reason| SourceError::Malformed { image: key.to_string(), reason })?;
+        Ok(OpenImage { image: Arc::unwrap_or_clone(image), blobs: Arc::new(Blobs(self.0.clone())) })
     }
 }
 
+/// The blobs of the folder.
+struct Blobs(Arc<Inner>);
+
 #[async_trait]
-impl BlobSource for OciLayout {
+impl BlobSource for Blobs {
     async fn stat(&self, digest: &Digest) -> Result<Option<u64>, BlobError> {
         match self.span(digest).await {
             Ok(span) => Ok(Some(span.size)),
@@ -230,7 +221,7 @@ impl BlobSource for OciLayout {
     }
 }
 
-impl OciLayout {
+impl Blobs {
     async fn span(&self, digest: &Digest) -> Result<FileBlob, BlobError> {
         let (inner, digest) = (self.0.clone(), *digest);
         blocking(move || inner.span(&digest)).await

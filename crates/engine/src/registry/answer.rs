@@ -118,7 +118,13 @@ async fn give(
             let turn = streams.clone().acquire_owned().await;
             let turn = turn.expect("invariant: the semaphore is never closed");
             let stream = source.open(&digest, start).await?;
-            StreamBody::new(pieces(stream, digest, length, turn).map_ok(Frame::data)).boxed_unsync()
+            // The client drops bytes that are wrong, and says nothing of it.
+            let pieces = pieces(stream, digest, length, turn).inspect_err(move |error| {
+                if error.wrong_blob().is_some() {
+                    source.doubt(&digest);
+                }
+            });
+            StreamBody::new(pieces.map_ok(Frame::data)).boxed_unsync()
         }
     };
     let mut answer = with_length(body, OCTETS, length);

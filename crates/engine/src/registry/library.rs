@@ -9,7 +9,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use transfer::{ConfigDigest, Digest, Image, ImageSource, LayerForm, Reference, SourceError};
+use transfer::{
+    Digest, Image, ImageKey, ImageSource, LayerForm, OpenImage, Reference, SourceError,
+};
 
 use super::shelf::{Blob, Document, Shelf, blob_of, document_of};
 use super::{ManifestName, Refusal, Repository};
@@ -24,7 +26,7 @@ const MAX_SEARCHED: usize = 64;
 pub(super) struct Library {
     source: Arc<dyn ImageSource>,
     /// Images with the repository that they were given in, the last one last.
-    remembered: Mutex<VecDeque<(Repository, Arc<Image>)>>,
+    remembered: Mutex<VecDeque<(Repository, Arc<OpenImage>)>>,
 }
 
 impl Library {
@@ -32,36 +34,40 @@ impl Library {
         Self { source, remembered: Mutex::default() }
     }
 
-    fn lock(&self) -> MutexGuard<'_, VecDeque<(Repository, Arc<Image>)>> {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<(Repository, Arc<OpenImage>)>> {
         self.remembered.lock().expect("invariant: no one panics while holding the images")
     }
 
-    fn remember(&self, repository: &Repository, image: Image) -> Arc<Image> {
-        let image = Arc::new(image);
+    fn remember(&self, repository: &Repository, opened: OpenImage) -> Arc<OpenImage> {
+        let opened = Arc::new(opened);
         let mut remembered = self.lock();
         remembered.retain(|(other, old)| {
-            other != repository || old.target_digest() != image.target_digest()
+            other != repository || old.image.target_digest() != opened.image.target_digest()
         });
-        remembered.push_back((repository.clone(), image.clone()));
-        let mut size: usize = remembered.iter().map(|(_, image)| weight(image)).sum();
+        remembered.push_back((repository.clone(), opened.clone()));
+        let mut size: usize = remembered.iter().map(|(_, opened)| weight(&opened.image)).sum();
         while MAX_REMEMBERED < size && 1 < remembered.len() {
-            size -= remembered.pop_front().map_or(0, |(_, image)| weight(&image));
+            size -= remembered.pop_front().map_or(0, |(_, opened)| weight(&opened.image));
         }
-        image
+        opened
     }
 
     /// What `find` finds in an image of the repository that is remembered.
-    fn recall<T>(&self, repository: &Repository, find: impl Fn(&Image) -> Option<T>) -> Option<T> {
+    fn recall<T>(
+        &self,
+        repository: &Repository,
+        find: impl Fn(&OpenImage) -> Option<T>,
+    ) -> Option<T> {
         let remembered = self.lock();
         let of = remembered.iter().rev().filter(|(other, _)| other == repository);
-        of.into_iter().find_map(|(_, image)| find(image))
+        of.into_iter().find_map(|(_, opened)| find(opened))
     }
 
     /// What `find` finds in an image of the repository, remembered or not.
     async fn search<T>(
         &self,
         repository: &Repository,
-        find: impl Fn(&Image) -> Option<T> + Send + Sync,
+        find: impl Fn(&OpenImage) -> Option<T> + Send + Sync,
     ) -> Result<Option<T>, Refusal> {
         if let Some(found) = self.recall(repository, &find) {
             return Ok(Some(found));
@@ -72,13 +78,12 @@ impl Library {
             .await?
             .into_iter()
             .filter(|image| image.references.iter().any(|reference| repository.has(reference)));
-        let configs: Vec<ConfigDigest> =
-            named.map(|image| image.config_digest).take(MAX_SEARCHED).collect();
-        for config_digest in configs {
-            match self.source.image(&config_digest, LayerForm::AsStored).await {
-                Ok(image) => {
-                    let image = self.remember(repository, image);
-                    if let Some(found) = find(&image) {
+        let keys: Vec<ImageKey> = named.map(|image| image.key()).take(MAX_SEARCHED).collect();
+        for key in keys {
+            match self.source.open(&key, LayerForm::AsStored).await {
+                Ok(opened) => {
+                    let opened = self.remember(repository, opened);
+                    if let Some(found) = find(&opened) {
                         return Ok(Some(found));
                     }
                 }
@@ -91,13 +96,12 @@ impl Library {
     }
 
     /// The image that a tag names now.
-    async fn tagged(&self, repository: &Repository, tag: &str) -> Result<Arc<Image>, Refusal> {
+    async fn tagged(&self, repository: &Repository, tag: &str) -> Result<Arc<OpenImage>, Refusal> {
         for reference in repository.references(&format!(":{tag}")) {
             match self.source.resolve(&reference).await {
                 Ok(summary) => {
-                    let form = LayerForm::AsStored;
-                    let image = self.source.image(&summary.config_digest, form).await?;
-                    return Ok(self.remember(repository, image));
+                    let opened = self.source.open(&summary.key(), LayerForm::AsStored).await?;
+                    return Ok(self.remember(repository, opened));
                 }
                 Err(SourceError::NotFound { .. }) => {}
                 Err(error) => return Err(error.into()),
@@ -121,19 +125,18 @@ impl Shelf for Library {
     ) -> Result<Document, Refusal> {
         match name {
             ManifestName::Tag(tag) => {
-                self.tagged(repository, tag).await.map(|image| Document::target(&image))
+                self.tagged(repository, tag).await.map(|opened| Document::target(&opened.image))
             }
             ManifestName::Digest(digest) => {
-                let found = self.search(repository, |image| document_of(image, digest)).await?;
+                let find = |opened: &OpenImage| document_of(&opened.image, digest);
+                let found = self.search(repository, find).await?;
                 found.ok_or(Refusal::UnknownManifest)
             }
         }
     }
 
     async fn blob(&self, repository: &Repository, digest: &Digest) -> Result<Blob, Refusal> {
-        let found = self.search(repository, |image| {
-            blob_of(image, digest, || self.source.blobs(&image.config_digest))
-        });
+        let found = self.search(repository, |opened| blob_of(&opened.image, digest, &opened.blobs));
         found.await?.ok_or(Refusal::UnknownBlob)
     }
 

@@ -84,17 +84,12 @@ pub(crate) fn document_of(image: &Image, digest: &Digest) -> Option<Document> {
     Some(Document::index(index))
 }
 
-/// The blob of `image` with this digest, layers read from what `blobs` makes; `None` where it has
-/// none.
-pub(crate) fn blob_of(
-    image: &Image,
-    digest: &Digest,
-    blobs: impl FnOnce() -> Arc<dyn BlobSource>,
-) -> Option<Blob> {
+/// The blob of `image` with this digest, a layer read from `blobs`; `None` where it has none.
+pub(crate) fn blob_of(image: &Image, digest: &Digest, blobs: &Arc<dyn BlobSource>) -> Option<Blob> {
     if image.config_digest.0 == *digest {
         let content = Content::Here(image.config.clone());
         return Some(Blob { digest: *digest, size: image.config.len() as u64, content });
     }
     let layer = image.layers.iter().find(|layer| layer.blob.digest == *digest)?;
-    Some(Blob { digest: *digest, size: layer.blob.size, content: Content::From(blobs()) })
+    Some(Blob { digest: *digest, size: layer.blob.size, content: Content::From(blobs.clone()) })
 }

@@ -8,7 +8,7 @@ use tokio::net::TcpStream;
 use tokio_util::task::AbortOnDropHandle;
 use transfer::fixture::{self, MemorySource};
 use transfer::{
-    BlobSource, ConfigDigest, Descriptor, Digest, Image, ImageSource, ImageSummary, LayerForm,
+    Descriptor, Digest, Image, ImageKey, ImageSource, ImageSummary, LayerForm, OpenImage,
     Reference, SourceError,
 };
 
@@ -334,13 +334,9 @@ impl ImageSource for Trouble {
         }
     }
 
-    async fn image(&self, config: &ConfigDigest, form: LayerForm) -> Result<Image, SourceError> {
-        self.source.image(config, form).await
-    }
-
-    fn blobs(&self, config: &ConfigDigest) -> std::sync::Arc<dyn BlobSource> {
-        let blobs = self.source.blobs(config);
-        std::sync::Arc::new(fixture::Faulty::cut_off_at(blobs, 1_500_000))
+    async fn open(&self, key: &ImageKey, form: LayerForm) -> Result<OpenImage, SourceError> {
+        let cut = |blobs| std::sync::Arc::new(fixture::Faulty::cut_off_at(blobs, 1_500_000)) as _;
+        Ok(self.source.open(key, form).await?.through(cut))
     }
 }
 

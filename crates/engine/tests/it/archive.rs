@@ -9,7 +9,8 @@ use bytes::Bytes;
 use engine::{Archive, ArchiveError};
 use transfer::fixture::{self, contract, drain};
 use transfer::{
-    BlobSource as _, Descriptor, Digest, Image, ImageSource, LayerForm, MediaType, SourceError,
+    BlobSource as _, Descriptor, Digest, Image, ImageSource, LayerForm, MediaType, OpenImage,
+    SourceError,
 };
 
 use self::tar::{Tar, pax_records};
@@ -104,10 +105,9 @@ async fn a_save_of_an_old_engine_gives_its_images_and_layers() {
             ("second:1", &saved.second),
         ] {
             let summary = archive.resolve(&name(reference)).await.unwrap();
-            let read =
-                archive.image(&summary.config_digest, LayerForm::Uncompressed).await.unwrap();
+            let opened = archive.open(&summary.key(), LayerForm::Uncompressed).await.unwrap();
+            let OpenImage { image: read, blobs } = opened;
             assert_eq!(&read, image, "{reference}");
-            let blobs = archive.blobs(&summary.config_digest);
             for layer in &read.layers {
                 let (bytes, end) = drain(blobs.open(&layer.blob.digest, 0).await.unwrap()).await;
                 end.unwrap();
@@ -168,7 +168,7 @@ async fn an_archive_is_a_blob_source() {
     let (tar, _) = oci_archive(&image.config, &blobs, MediaType::LAYER, "docker.io/library/all:1");
     let file = on_disk(&tar.end());
     let archive = Archive::open(&file.path).await.unwrap();
-    contract::source(&archive, &blobs).await;
+    contract::source(&crate::open(&archive, &image).await.blobs, &blobs).await;
 }
 
 #[tokio::test]
@@ -188,10 +188,11 @@ async fn an_oci_archive_keeps_the_digests_of_its_registry() {
     let archive = Archive::open(&file.path).await.unwrap();
     let summary = archive.resolve(&name("app:1")).await.unwrap();
     assert_eq!(summary.references, [name("app:1")]);
-    let read = archive.image(&summary.config_digest, LayerForm::AsStored).await.unwrap();
+    let OpenImage { image: read, blobs } =
+        archive.open(&summary.key(), LayerForm::AsStored).await.unwrap();
     assert_eq!(read.manifest_digest, manifest);
     assert_eq!(read.layers[0].blob.digest, Digest::of(&layers[0]));
-    let (bytes, end) = drain(archive.open(&Digest::of(&layers[0]), 0).await.unwrap()).await;
+    let (bytes, end) = drain(blobs.open(&Digest::of(&layers[0]), 0).await.unwrap()).await;
     end.unwrap();
     assert_eq!(bytes, layers[0]);
 }
@@ -208,13 +209,13 @@ async fn a_compressed_layer_of_a_save_has_its_own_digest() {
         .file("manifest.json", manifest.as_bytes());
     let file = on_disk(&tar.end());
     let archive = Archive::open(&file.path).await.unwrap();
-    let read = archive.image(&image.config_digest, LayerForm::AsStored).await.unwrap();
+    let OpenImage { image: read, blobs: source } = crate::open(&archive, &image).await;
     assert_eq!(read.layers[0].blob.digest, Digest::of(&compressed));
     assert_eq!(read.layers[0].blob.media_type.as_str(), format!("{}+gzip", MediaType::LAYER));
     assert_eq!(read.layers[0].diff_id, image.layers[0].diff_id);
     assert_eq!(read.layers[1], image.layers[1]);
     for blob in [&compressed, &blobs[1].1] {
-        let (bytes, end) = drain(archive.open(&Digest::of(blob), 0).await.unwrap()).await;
+        let (bytes, end) = drain(source.open(&Digest::of(blob), 0).await.unwrap()).await;
         end.unwrap();
         assert_eq!(bytes, *blob);
     }

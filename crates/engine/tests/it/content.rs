@@ -162,21 +162,21 @@ async fn gives_the_original(source: Arc<dyn ImageSource>, published: &Published,
     let by_digest = format!("published@{}", Digest::of(&published.index));
     assert_eq!(source.resolve(&name(&by_digest)).await.unwrap(), summary, "{what}");
 
-    let given = source.image(&image.config_digest, LayerForm::AsStored).await.unwrap();
+    let opened = crate::open(&source, image).await;
     let expected = match what {
         // Of several platforms a save gives one, without the index.
         "save" => Image { index: None, ..image.clone() },
         _ => image.clone(),
     };
-    assert_eq!(given, expected, "{what}: all documents are the original bytes");
-    contract::source(&*source.blobs(&image.config_digest), &published.blobs).await;
+    assert_eq!(opened.image, expected, "{what}: all documents are the original bytes");
+    contract::source(&*opened.blobs, &published.blobs).await;
 
     // For a graphdriver the same as from a graphdriver.
     let source = Uncompressed::new(source, Arc::new(MemoryStore::default()));
-    let given = source.image(&image.config_digest, LayerForm::Uncompressed).await.unwrap();
+    let opened = source.open(&summary.key(), LayerForm::Uncompressed).await.unwrap();
     let sizes: Vec<_> = published.layers.iter().map(|layer| layer.len() as u64).collect();
-    assert_eq!(given, Image::from_layers(image.config.clone(), &sizes).unwrap(), "{what}");
-    contract::source(&*source.blobs(&image.config_digest), &published.layers).await;
+    assert_eq!(opened.image, Image::from_layers(image.config.clone(), &sizes).unwrap(), "{what}");
+    contract::source(&*opened.blobs, &published.layers).await;
 }
 
 #[tokio::test]
@@ -226,7 +226,7 @@ async fn a_part_of_an_image_is_told_as_such(content: &ContainerdContent, socket:
         &archive(&part.index, "docker.io/library/part:1", &[&blobs[..], &[&part.index]].concat()),
     );
     let summary = content.resolve(&name("part:1")).await.unwrap();
-    let error = content.image(&summary.config_digest, LayerForm::AsStored).await.unwrap_err();
+    let error = content.open(&summary.key(), LayerForm::AsStored).await.unwrap_err();
     assert!(matches!(error, SourceError::Malformed { .. }), "{error:?}");
     let text = error.to_string();
     assert!(text.contains(&layer.to_string()) && text.contains("pull the image again"), "{text}");
@@ -282,12 +282,18 @@ async fn docker_a_containerd_range_has_the_registrys_digests() {
     let content = ContainerdContent::open(range.docker.clone(), ContentWay::Service).await.unwrap();
     let summary = content.resolve(&name(&by_digest)).await.unwrap();
     assert_eq!(summary.config_digest, one.image.config_digest);
-    let given = content.image(&one.image.config_digest, LayerForm::AsStored).await.unwrap();
+    let given =
+        content.open(&one.image.config_digest.into(), LayerForm::AsStored).await.unwrap().image;
     assert_eq!(given, one.image);
-    contract::source(&*content.blobs(&one.image.config_digest), &one.blobs).await;
+    contract::source(
+        &*content.open(&one.image.config_digest.into(), LayerForm::AsStored).await.unwrap().blobs,
+        &one.blobs,
+    )
+    .await;
     let export = Export::new(range.docker.clone(), Arc::new(MemoryStore::default()));
     export.resolve(&name(NAME)).await.unwrap();
-    let given = export.image(&one.image.config_digest, LayerForm::AsStored).await.unwrap();
+    let given =
+        export.open(&one.image.config_digest.into(), LayerForm::AsStored).await.unwrap().image;
     assert_eq!(given, one.image, "a save of the only platform has the index");
 
     // What is compressed is known by its blobs, and not sent twice.

@@ -10,8 +10,8 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use transfer::image::Manifest;
 use transfer::store::MemoryStore;
 use transfer::{
-    BlobStore, Descriptor, Digest, Image, ImageSource, LayerForm, MediaType, SourceError,
-    StoreKind, fixture,
+    BlobStore, Descriptor, Digest, Image, ImageSource, LayerForm, MediaType, OpenImage,
+    SourceError, StoreKind, fixture,
 };
 
 use crate::{Blobs, name};
@@ -38,7 +38,7 @@ fn two_that_share_a_base() -> [(Image, Blobs); 2] {
 }
 
 async fn is_whole(export: &Export, image: &Image) {
-    let blobs = export.blobs(&image.config_digest);
+    let blobs = crate::open(export, image).await.blobs;
     for layer in &image.layers {
         let frames: Vec<Bytes> =
             blobs.open(&layer.blob.digest, 0).await.unwrap().try_collect().await.unwrap();
@@ -52,11 +52,7 @@ async fn an_image_comes_out_as_it_went_in_from_either_layout() {
         let (docker, export, _, images) = host().await;
         docker.layout(layout);
         for (image, _) in &images {
-            assert_eq!(
-                export.image(&image.config_digest, LayerForm::AsStored).await.unwrap(),
-                *image,
-                "{layout:?}"
-            );
+            assert_eq!(crate::open(&export, image).await.image, *image, "{layout:?}");
             is_whole(&export, image).await;
         }
     }
@@ -72,11 +68,7 @@ async fn a_repeated_layer_is_one_blob_at_two_places() {
         docker.layout(layout);
         docker.add(&image, &blobs, &name("twice"));
         let export = Export::new(docker.connect().await, Arc::new(MemoryStore::default()));
-        assert_eq!(
-            export.image(&image.config_digest, LayerForm::AsStored).await.unwrap(),
-            image,
-            "{layout:?}"
-        );
+        assert_eq!(crate::open(&export, &image).await.image, image, "{layout:?}");
     }
 }
 
@@ -86,8 +78,7 @@ async fn everyone_who_asks_at_once_shares_one_save() {
     let asked = (0..20).map(|turn| {
         let (export, image) = (export.clone(), images[turn % 2].0.clone());
         async move {
-            let given = export.image(&image.config_digest, LayerForm::AsStored).await;
-            assert_eq!(given.unwrap(), image);
+            assert_eq!(crate::open(&export, &image).await.image, image);
         }
     });
     futures::future::join_all(asked).await;
@@ -100,21 +91,17 @@ async fn everyone_who_asks_at_once_shares_one_save() {
 #[tokio::test]
 async fn what_the_store_has_is_not_exported_again() {
     let (docker, export, store, images) = host().await;
-    export.image(&images[0].0.config_digest, LayerForm::AsStored).await.unwrap();
+    crate::open(&export, &images[0].0).await;
     let again = Export::new(docker.connect().await, store as Arc<dyn BlobStore>);
-    assert_eq!(
-        again.image(&images[0].0.config_digest, LayerForm::AsStored).await.unwrap(),
-        images[0].0
-    );
+    assert_eq!(crate::open(&again, &images[0].0).await.image, images[0].0);
     assert_eq!(docker.saves(), 1);
 }
 
 #[tokio::test]
 async fn an_export_goes_on_when_the_first_to_ask_leaves() {
     let (docker, export, _, images) = host().await;
-    let digest = images[0].0.config_digest;
     {
-        let mut left = std::pin::pin!(export.image(&digest, LayerForm::AsStored));
+        let mut left = std::pin::pin!(crate::open(&export, &images[0].0));
         assert!(futures::poll!(left.as_mut()).is_pending());
         // Until it waits for the export.
         while docker.saves() == 0 {
@@ -124,17 +111,16 @@ async fn an_export_goes_on_when_the_first_to_ask_leaves() {
             }
         }
     }
-    assert_eq!(export.image(&digest, LayerForm::AsStored).await.unwrap(), images[0].0);
+    assert_eq!(crate::open(&export, &images[0].0).await.image, images[0].0);
     assert_eq!(docker.saves(), 1);
 }
 
 #[tokio::test]
 async fn a_blob_that_went_away_is_exported_once_more() {
     let (docker, export, store, images) = host().await;
-    let image = export.image(&images[0].0.config_digest, LayerForm::AsStored).await.unwrap();
+    let OpenImage { image, blobs } = crate::open(&export, &images[0].0).await;
     let lost = image.layers[1].blob.digest;
     store.remove(&lost).await.unwrap();
-    let blobs = export.blobs(&image.config_digest);
     let stream = blobs.open(&lost, 5).await.unwrap();
     let size: usize =
         stream.map(|frame| frame.unwrap().len()).fold(0, |a, b| async move { a + b }).await;
@@ -148,20 +134,20 @@ async fn failures_are_told_apart() {
     let (docker, export, _, images) = host().await;
     let [(image, _), (other, _)] = &images;
     let unknown = fixture::image(99, &[1]).0.config_digest;
-    let error = export.image(&unknown, LayerForm::AsStored).await.unwrap_err();
+    let error = export.open(&unknown.into(), LayerForm::AsStored).await.unwrap_err();
     assert!(matches!(error, SourceError::NotFound { .. }), "{error:?}");
 
     docker.fault(Fault::CutSave(50_000));
-    let error = export.image(&image.config_digest, LayerForm::AsStored).await.unwrap_err();
+    let error = export.open(&image.config_digest.into(), LayerForm::AsStored).await.unwrap_err();
     assert!(matches!(error, SourceError::Unavailable { .. }), "{error:?}");
 
     docker.fault(Fault::SaveWithout(image.layers[2].blob.digest));
-    let error = export.image(&image.config_digest, LayerForm::AsStored).await.unwrap_err();
+    let error = export.open(&image.config_digest.into(), LayerForm::AsStored).await.unwrap_err();
     assert!(error.to_string().contains(&image.layers[2].blob.digest.to_string()), "{error}");
 
     docker.fault(Fault::None);
-    assert_eq!(export.image(&other.config_digest, LayerForm::AsStored).await.unwrap(), *other);
-    assert_eq!(export.image(&image.config_digest, LayerForm::AsStored).await.unwrap(), *image);
+    assert_eq!(crate::open(&export, other).await.image, *other);
+    assert_eq!(crate::open(&export, image).await.image, *image);
 }
 
 #[tokio::test]
@@ -169,11 +155,12 @@ async fn one_deleted_image_does_not_spoil_the_others() {
     let (docker, export, _, images) = host().await;
     docker.remove(&name("app:2"));
     let [(kept, _), (gone, _)] = &images;
+    let keys = [kept, gone].map(|image| image.config_digest.into());
     let (kept_answer, gone_answer) = tokio::join!(
-        export.image(&kept.config_digest, LayerForm::AsStored),
-        export.image(&gone.config_digest, LayerForm::AsStored)
+        export.open(&keys[0], LayerForm::AsStored),
+        export.open(&keys[1], LayerForm::AsStored)
     );
-    assert_eq!(kept_answer.unwrap(), *kept);
+    assert_eq!(kept_answer.unwrap().image, *kept);
     assert!(matches!(gone_answer, Err(SourceError::NotFound { .. })), "{gone_answer:?}");
 }
 
@@ -236,21 +223,21 @@ async fn a_containerd_host_is_exported_as_it_is_stored() {
     assert_eq!(summary.config_digest, image.config_digest);
     assert_eq!(summary.references, [name("app:1")]);
     assert_eq!(export.list().await.unwrap(), summaries[..1]);
-    let given = export.image(&image.config_digest, LayerForm::AsStored).await.unwrap();
+    let given = crate::open(&export, &image).await.image;
     assert_eq!(given, image);
     let all = blobs.iter().map(|(_, bytes)| bytes.clone());
     let all: Vec<_> = all.chain([image.config.clone(), image.manifest.clone()]).collect();
-    fixture::contract::source(&*export.blobs(&image.config_digest), &all).await;
+    fixture::contract::source(&*crate::open(&export, &image).await.blobs, &all).await;
     assert_eq!(docker.saves(), 1);
 
     // A restarted host knows what its store has; what is lost comes with one more save.
     let export = Export::new(docker.connect().await, store.clone() as Arc<dyn BlobStore>);
-    let given = export.image(&image.config_digest, LayerForm::AsStored).await.unwrap();
+    let given = crate::open(&export, &image).await.image;
     assert_eq!(given, image);
     assert_eq!(docker.saves(), 1);
     store.remove(&image.layers[1].blob.digest).await.unwrap();
-    fixture::contract::source(&*export.blobs(&image.config_digest), &all).await;
-    let unknown = export.image(&other.config_digest, LayerForm::AsStored).await.unwrap_err();
+    fixture::contract::source(&*crate::open(&export, &image).await.blobs, &all).await;
+    let unknown = export.open(&other.config_digest.into(), LayerForm::AsStored).await.unwrap_err();
     assert!(matches!(unknown, SourceError::NotFound { .. }), "{unknown:?}");
     assert_eq!(export.resolve(&name("app:2")).await.unwrap().config_digest, other.config_digest);
 }

@@ -21,7 +21,7 @@ use transfer::{
 use crate::content::published;
 use crate::real::{CONTAINERD, Range};
 use crate::sink::bring;
-use crate::{before_and_after, image_of, name, shared, store_of};
+use crate::{before_and_after, image_of, name, opened, store_of};
 
 /// Where an engine's own containerd listens, from the folder of the engine's socket.
 const SOCKET: &str = "docker/containerd/containerd.sock";
@@ -130,7 +130,7 @@ async fn docker_containerd_holds_the_same_as_after_an_archive() {
         for way in [LoadWay::Archive, LoadWay::Containerd] {
             let sink = by(way, &range.docker);
             assert_eq!(sink.prove(image).await.unwrap(), None, "{way}");
-            sink.load(image, &Missing::all(image), &shared(&store)).await.unwrap();
+            sink.load(&opened(image, &store), &Missing::all(image)).await.unwrap();
             let unnamed = range.holds().await;
             assert!(unnamed["images"][0].starts_with("moby-dangling@"), "{way}: {unnamed:?}");
             assert_eq!(unnamed["images"].len(), 1, "{way}: {unnamed:?}");
@@ -160,7 +160,7 @@ async fn docker_an_ingested_image_without_a_name_is_discarded_and_pruned() {
     let (image, blobs) = image(3, &[50_000, 70_000]);
     let store = store_of(&blobs).await;
     let load = async || {
-        sink.load(&image, &Missing::all(&image), &shared(&store)).await.unwrap();
+        sink.load(&opened(&image, &store), &Missing::all(&image)).await.unwrap();
         assert!(sink.prove(&image).await.unwrap().is_some());
     };
     load().await;
@@ -190,8 +190,8 @@ async fn docker_a_lost_agent_is_followed_in_mid_blob() {
     // Dropped as a killed process drops it, when a part has come.
     let slow = Faulty::slow(store.clone(), Duration::from_millis(150));
     let sink = by(LoadWay::Containerd, &range.docker);
-    let blobs = shared(&slow);
-    let cut = tokio::time::timeout(Duration::from_secs(2), sink.load(&image, &missing, &blobs));
+    let slow = opened(&image, &slow);
+    let cut = tokio::time::timeout(Duration::from_secs(2), sink.load(&slow, &missing));
     assert!(cut.await.is_err(), "the load was to be cut off in the middle");
     drop(sink);
     let held = range.holds().await;
@@ -199,7 +199,7 @@ async fn docker_a_lost_agent_is_followed_in_mid_blob() {
     range.collect().await;
 
     let sink = by(LoadWay::Containerd, &range.docker);
-    let source = Watched::new(shared(&store));
+    let source = Watched::new(Arc::new(store.clone()));
     assert!(bring(&sink, &image, &source, "app:1").await.0[0]);
     let opened = source.opened();
     let offset = opened.iter().find(|(digest, _)| *digest == large).unwrap().1;
@@ -219,8 +219,8 @@ async fn docker_a_corrupt_blob_is_never_committed() {
     let missing = Missing::all(&image);
     let sink = by(LoadWay::Containerd, &range.docker);
     // Not even when nobody but containerd looks.
-    let corrupt = shared(&Faulty::corrupt_at(store.clone(), 1 << 20));
-    let refused = sink.load(&image, &missing, &corrupt).await;
+    let corrupt = Faulty::corrupt_at(store.clone(), 1 << 20);
+    let refused = sink.load(&opened(&image, &corrupt), &missing).await;
     assert!(matches!(refused, Err(LoadError::Refused { .. })), "{refused:?}");
     assert_eq!(sink.missing(&image).await.unwrap(), missing);
     let held = range.holds().await;
@@ -228,9 +228,9 @@ async fn docker_a_corrupt_blob_is_never_committed() {
 
     // A corrupt beginning that an earlier process left costs that beginning, and nothing else.
     let cut_off = Faulty::cut_off_at(Faulty::corrupt_at(store.clone(), 100), 4 << 20);
-    let broken = sink.load(&image, &missing, &shared(&cut_off)).await;
+    let broken = sink.load(&opened(&image, &cut_off), &missing).await;
     assert!(matches!(broken, Err(LoadError::Source(BlobError::Unavailable { .. }))), "{broken:?}");
-    let source = Watched::new(shared(&store));
+    let source = Watched::new(Arc::new(store.clone()));
     bring(&sink, &image, &source, "app:1").await;
     let offsets: Vec<u64> = source.opened().iter().map(|(_, offset)| *offset).collect();
     assert_eq!(offsets.len(), 2, "{offsets:?}");
@@ -249,11 +249,10 @@ async fn docker_a_layer_of_several_images_is_ingested_once() {
         all.extend(blobs);
         images.push(image_of(&[&base.layers[..], &top.layers[..]].concat()));
     }
-    let source = Watched::new(shared(&store_of(&all).await));
+    let source = Watched::new(Arc::new(store_of(&all).await));
     let sink = by(LoadWay::Containerd, &range.docker);
-    let blobs = shared(&source);
     let loads = images.iter().map(async |image: &Image| {
-        sink.load(image, &Missing::all(image), &blobs).await.unwrap();
+        sink.load(&opened(image, &source), &Missing::all(image)).await.unwrap();
         assert!(sink.prove(image).await.unwrap().is_some());
     });
     futures::future::join_all(loads).await;
@@ -271,7 +270,7 @@ async fn docker_another_engines_containerd_is_left_alone() {
     let (image, blobs) = image(8, &[10_000]);
     let store = store_of(&blobs).await;
     let forced = over(&socket, LoadWay::Containerd, &range.docker);
-    let refused = forced.load(&image, &Missing::all(&image), &shared(&store)).await;
+    let refused = forced.load(&opened(&image, &store), &Missing::all(&image)).await;
     let Err(LoadError::Refused { message }) = refused else { panic!("{refused:?}") };
     assert!(message.contains("another engine's"), "{message}");
     let free = over(&socket, LoadWay::Auto, &range.docker);
@@ -298,7 +297,7 @@ async fn docker_an_ingest_that_breaks_off_is_followed_by_an_archive() {
     let store = store_of(&blobs).await;
     let missing = Missing::all(&image);
     let forced = over(&front, LoadWay::Containerd, &range.docker);
-    let broken = forced.load(&image, &missing, &shared(&store)).await;
+    let broken = forced.load(&opened(&image, &store), &missing).await;
     assert!(matches!(broken, Err(LoadError::Unavailable { .. })), "{broken:?}");
     let free = over(&front, LoadWay::Auto, &range.docker);
     bring(&free, &image, &store, "app:1").await;
@@ -335,7 +334,7 @@ async fn without_a_containerd_images_go_in_by_an_archive() {
             let store: MemoryStore = store_of(&blobs).await;
             let engine = docker.connect().await;
             let forced = over(&socket, LoadWay::Containerd, &engine);
-            let refused = forced.load(&image, &Missing::all(&image), &shared(&store)).await;
+            let refused = forced.load(&opened(&image, &store), &Missing::all(&image)).await;
             match (kind, refused) {
                 (StoreKind::Graphdriver, Err(LoadError::Refused { message })) => {
                     assert!(message.contains("without containerd"), "{message}");

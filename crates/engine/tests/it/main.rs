@@ -19,8 +19,8 @@ use engine::DockerSink;
 use transfer::fixture::Faulty;
 use transfer::store::MemoryStore;
 use transfer::{
-    BlobError, BlobSource, BlobStore, BlobStream, Descriptor, Digest, Image, ImageSink as _, Layer,
-    LoadError, Missing, Reference, fixture,
+    BlobError, BlobSource, BlobStore, BlobStream, Descriptor, Digest, Image, ImageSink as _,
+    ImageSource, Layer, LayerForm, LoadError, Missing, OpenImage, Reference, fixture,
 };
 
 type Blobs = Vec<(Descriptor, Bytes)>;
@@ -59,9 +59,14 @@ fn image_of(layers: &[Layer]) -> Image {
     Image::from_layers(config.to_string().into(), &sizes).unwrap()
 }
 
-/// A source as a sink takes it.
-fn shared(source: &(impl BlobSource + Clone + 'static)) -> Arc<dyn BlobSource> {
-    Arc::new(source.clone())
+/// An image with its blobs, as a sink takes it.
+fn opened(image: &Image, blobs: &(impl BlobSource + Clone + 'static)) -> OpenImage {
+    OpenImage { image: image.clone(), blobs: Arc::new(blobs.clone()) }
+}
+
+/// An image of a source in the form that the source keeps it.
+async fn open(source: &impl ImageSource, image: &Image) -> OpenImage {
+    source.open(&image.config_digest.into(), LayerForm::AsStored).await.unwrap()
 }
 
 /// A source whose bytes are wrong for whoever verifies them by itself.
@@ -103,7 +108,7 @@ async fn what_the_engine_refuses_is_read_again_verified(sink: &DockerSink) {
     let missing = Missing::all(&image);
     for mends in [false, true] {
         let source = Mistaken { blobs: blobs.clone(), mends, doubted: Arc::default() };
-        let loaded = sink.load(&image, &missing, &shared(&source)).await;
+        let loaded = sink.load(&opened(&image, &source), &missing).await;
         let proof = sink.prove(&image).await.unwrap();
         if mends {
             loaded.unwrap();

@@ -13,7 +13,7 @@ use transfer::{
     Missing, SourceError, StoreKind,
 };
 
-use crate::{Blobs, image_of, name, shared, store_of};
+use crate::{Blobs, image_of, name, opened, store_of};
 
 /// An image whose layers are the contract's blobs.
 fn contract_image() -> (Image, Blobs) {
@@ -33,7 +33,7 @@ fn contract_image() -> (Image, Blobs) {
 async fn put(folder: &Path, reference: &str, (image, blobs): &(Image, Blobs)) -> OciLayoutSink {
     let sink = OciLayoutSink::open(folder).await.unwrap();
     let store = store_of(blobs).await;
-    sink.load(image, &Missing::all(image), &shared(&store)).await.unwrap();
+    sink.load(&opened(image, &store), &Missing::all(image)).await.unwrap();
     let proof = sink.prove(image).await.unwrap().expect("what was loaded is proven");
     sink.tag(&proof, &name(reference)).await.unwrap();
     sink
@@ -80,9 +80,9 @@ async fn a_folder_is_a_blob_source() {
     let folder = tempfile::tempdir().unwrap();
     put(folder.path(), "all:1", &contract_image()).await;
     let layout = OciLayout::open(folder.path()).await.unwrap();
-    contract::source(&layout, &contract::blobs()).await;
-    let image = layout.resolve(&name("all:1")).await.unwrap();
-    contract::source(&layout.blobs(&image.config_digest), &contract::blobs()).await;
+    let summary = layout.resolve(&name("all:1")).await.unwrap();
+    let opened = layout.open(&summary.key(), LayerForm::AsStored).await.unwrap();
+    contract::source(&opened.blobs, &contract::blobs()).await;
 }
 
 #[tokio::test]
@@ -94,7 +94,8 @@ async fn what_a_sink_named_a_source_gives_byte_for_byte() {
     let summary = layout.resolve(&name("docker.io/library/app:1")).await.unwrap();
     assert_eq!(summary.references, [name("app:1")]);
     assert_eq!(layout.list().await.unwrap(), [summary]);
-    let read = layout.image(&image.config_digest, LayerForm::Uncompressed).await.unwrap();
+    let read =
+        layout.open(&image.config_digest.into(), LayerForm::Uncompressed).await.unwrap().image;
     assert_eq!(read, image);
     let pinned = format!("app@{}", image.manifest_digest);
     assert_eq!(layout.resolve(&name(&pinned)).await.unwrap().config_digest, image.config_digest);
@@ -161,7 +162,10 @@ async fn an_index_gives_this_machines_platform_and_no_attestation() {
         matches!(bare, Err(SourceError::NotFound { .. })),
         "a bare tag names nothing: {bare:?}"
     );
-    assert_eq!(layout.list().await.unwrap().len(), 1);
+    let listed = layout.list().await.unwrap();
+    let targets: BTreeSet<_> = listed.iter().map(|image| image.target_digest.unwrap()).collect();
+    let expected = [Digest::of(index.as_bytes()), image.manifest_digest];
+    assert_eq!(targets, BTreeSet::from(expected), "one image by its index, one by its manifest");
 }
 
 #[tokio::test]
@@ -185,15 +189,15 @@ async fn what_is_broken_or_hostile_is_told_and_hides_nothing_else() {
     std::os::unix::fs::symlink(&secret, blob_of(root, &linked)).unwrap();
     let layout = OciLayout::open(root).await.unwrap();
     layout.resolve(&name("good:1")).await.unwrap();
-    layout.image(&image.config_digest, LayerForm::AsStored).await.unwrap();
+    let files = crate::open(&layout, &image).await.blobs;
     for reference in ["absent:1", "empty:1"] {
         let error = layout.resolve(&name(reference)).await.unwrap_err();
         assert!(matches!(error, SourceError::Malformed { .. }), "{reference}: {error:?}");
     }
-    let error = layout.image(&cut.config_digest, LayerForm::AsStored).await.unwrap_err();
+    let error = layout.open(&cut.config_digest.into(), LayerForm::AsStored).await.unwrap_err();
     assert!(matches!(error, SourceError::Malformed { .. }), "{error:?}");
     for offset in [0, 3] {
-        let error = layout.open(&linked, offset).await.map(drop).unwrap_err();
+        let error = files.open(&linked, offset).await.map(drop).unwrap_err();
         assert!(matches!(error, BlobError::Storage { .. }), "a link was followed: {error:?}");
     }
     // A blob that comes later makes its image whole, with no change of the index.
@@ -203,7 +207,7 @@ async fn what_is_broken_or_hostile_is_told_and_hides_nothing_else() {
     let (manifest, rotten) =
         (blob_of(root, &image.manifest_digest), blob_of(root, &blobs[0].0.digest));
     std::fs::write(&rotten, vec![7; usize::try_from(blobs[0].0.size).unwrap()]).unwrap();
-    let (bytes, end) = drain(layout.open(&blobs[0].0.digest, 0).await.unwrap()).await;
+    let (bytes, end) = drain(files.open(&blobs[0].0.digest, 0).await.unwrap()).await;
     assert!(bytes.is_empty() && matches!(end, Err(BlobError::DigestMismatch { .. })), "{end:?}");
     std::fs::write(manifest, "other").unwrap();
     let again = OciLayout::open(root).await.unwrap();

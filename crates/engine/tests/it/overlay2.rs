@@ -76,11 +76,12 @@ async fn docker_every_layer_rebuilt_from_files_equals_saves_digest() {
     for reference in stack.split(',') {
         let summary = files.resolve(&name(reference)).await.unwrap();
         let began = Instant::now();
-        let image = files.image(&summary.config_digest, LayerForm::AsStored).await.unwrap();
+        let image =
+            files.open(&summary.config_digest.into(), LayerForm::AsStored).await.unwrap().image;
         println!("{reference}: {} layers, told in {:?}", image.layers.len(), began.elapsed());
         assert_eq!(image.config_digest, summary.config_digest);
         assert_eq!(image.diff_ids().collect::<Vec<_>>(), summary.diff_ids);
-        let blobs = files.blobs(&image.config_digest);
+        let blobs = crate::open(&files, &image).await.blobs;
         for layer in &image.layers {
             if !seen.insert(layer.diff_id) {
                 continue;
@@ -112,8 +113,8 @@ async fn docker_whatever_a_layer_has_inside_is_rebuilt() {
     let tag = "longshore-test/adversarial:1";
     load(&docker, &image, &blobs, tag).await;
 
-    assert_eq!(files.image(&image.config_digest, LayerForm::AsStored).await.unwrap(), image);
-    let source = files.blobs(&image.config_digest);
+    assert_eq!(crate::open(&files, &image).await.image, image);
+    let source = crate::open(&files, &image).await.blobs;
     let mut seen = BTreeSet::new();
     for (descriptor, bytes) in &blobs {
         let read = read(&*source, &descriptor.digest, 0).await;
@@ -143,12 +144,12 @@ async fn docker_what_save_cannot_give_is_still_in_the_files() {
     let (image, blobs) = adversarial::old_hard_link();
     let tag = "longshore-test/old-hard-link:1";
     load(&docker, &image, &blobs, tag).await;
-    assert_eq!(files.image(&image.config_digest, LayerForm::AsStored).await.unwrap(), image);
-    let source = files.blobs(&image.config_digest);
+    assert_eq!(crate::open(&files, &image).await.image, image);
+    let source = crate::open(&files, &image).await.blobs;
     assert!(read(&*source, &blobs[0].0.digest, 0).await == blobs[0].1);
     let export =
         Export::new(docker.clone(), Arc::new(MemoryStore::default()) as Arc<dyn BlobStore>);
-    let saved = export.image(&image.config_digest, LayerForm::AsStored).await;
+    let saved = export.open(&image.config_digest.into(), LayerForm::AsStored).await;
     println!("and save: {saved:?}");
     assert!(saved.is_err(), "this engine's save has learnt it: choose something else here");
     docker.remove_image(&name(tag)).await.unwrap();
@@ -163,10 +164,12 @@ async fn load(docker: &Docker, image: &Image, blobs: &Blobs, tag: &str) {
 async fn same_as_save(docker: &Docker, files: &Overlay2Files, image: &transfer::ConfigDigest) {
     let store = Arc::new(MemoryStore::default());
     let export = Export::new(docker.clone(), store as Arc<dyn BlobStore>);
-    let saved = export.image(image, LayerForm::AsStored).await.unwrap();
-    assert_eq!(files.image(image, LayerForm::AsStored).await.unwrap(), saved);
-    let (one, two) = (files.blobs(image), export.blobs(image));
-    for layer in &saved.layers {
+    let key = (*image).into();
+    let saved = export.open(&key, LayerForm::AsStored).await.unwrap();
+    let read_from_files = files.open(&key, LayerForm::AsStored).await.unwrap();
+    assert_eq!(read_from_files.image, saved.image);
+    let (one, two) = (read_from_files.blobs, saved.blobs);
+    for layer in &saved.image.layers {
         let digest = layer.blob.digest;
         assert!(read(&*one, &digest, 0).await == read(&*two, &digest, 0).await, "layer {digest}");
     }

@@ -7,11 +7,11 @@ use std::time::Duration;
 use engine::docker::{Bind, ContainerSpec, LoadWay, Powers};
 use engine::{Docker, DockerSink, EngineError, Export};
 use transfer::store::MemoryStore;
-use transfer::{BlobStore, ImageSink, ImageSource, LayerForm, Missing, StoreKind};
+use transfer::{BlobStore, ImageSink, ImageSource, Missing, StoreKind};
 
 use crate::sink::bring;
 use crate::{
-    before_and_after, name, shared, store_of, what_the_engine_refuses_is_read_again_verified,
+    before_and_after, name, opened, store_of, what_the_engine_refuses_is_read_again_verified,
 };
 
 /// Where `cargo xtask test` says that the host's engine is.
@@ -125,12 +125,8 @@ async fn docker_an_image_comes_out_of_the_host_as_it_went_in() {
     let summary = export.resolve(&name(tags[0])).await.unwrap();
     assert_eq!(summary.config_digest, image.config_digest);
     assert!(export.list().await.unwrap().contains(&summary));
-    let (one, two) = tokio::join!(
-        export.image(&image.config_digest, LayerForm::AsStored),
-        export.image(&other.config_digest, LayerForm::AsStored)
-    );
-    assert_eq!(one.unwrap(), image);
-    assert_eq!(two.unwrap(), other);
+    let (one, two) = tokio::join!(crate::open(&export, &image), crate::open(&export, &other));
+    assert_eq!((one.image, two.image), (image, other));
     assert_eq!(export.stats().saves, 1);
     for tag in tags {
         docker.remove_image(&name(tag)).await.unwrap();
@@ -186,7 +182,7 @@ async fn takes_thin_archives_and_survives_a_lost_base(image: (&str, StoreKind)) 
     // A new top layer alone moves; and without a name it is discarded.
     let missing = sink.missing(&after).await.unwrap();
     assert_eq!(missing.0, [false, false, true]);
-    sink.load(&after, &missing, &shared(&store)).await.unwrap();
+    sink.load(&opened(&after, &store), &missing).await.unwrap();
     assert!(sink.prove(&after).await.unwrap().is_some());
     sink.discard(&after).await.unwrap();
     assert_eq!(sink.prove(&after).await.unwrap(), None);
@@ -197,7 +193,7 @@ async fn takes_thin_archives_and_survives_a_lost_base(image: (&str, StoreKind)) 
     let missing = sink.missing(&after).await.unwrap();
     assert_eq!(missing.0, [false, false, true]);
     range.docker.remove_image(&name("app:1")).await.unwrap();
-    let loaded = sink.load(&after, &missing, &shared(&store)).await;
+    let loaded = sink.load(&opened(&after, &store), &missing).await;
     assert_eq!(sink.prove(&after).await.unwrap(), None, "{loaded:?}");
     assert_eq!(sink.prove(&good).await.unwrap().unwrap().references, [name("kept:1")]);
     sink.discard(&after).await.unwrap();
@@ -207,7 +203,7 @@ async fn takes_thin_archives_and_survives_a_lost_base(image: (&str, StoreKind)) 
     }
 
     // Healed by the full set, and only then named.
-    sink.load(&after, &Missing::all(&after), &shared(&store)).await.unwrap();
+    sink.load(&opened(&after, &store), &Missing::all(&after)).await.unwrap();
     let proof = sink.prove(&after).await.unwrap().expect("the full set heals");
     assert_eq!(proof.references, []);
     sink.tag(&proof, &name("kept:1")).await.unwrap();

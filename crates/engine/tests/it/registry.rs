@@ -7,13 +7,11 @@ use engine::docker::LoadWay;
 use engine::{DockerSink, Loopback, OciLayout, Registry};
 use tokio_util::task::AbortOnDropHandle;
 use transfer::fixture::{self, Faulty, MemorySource};
-use transfer::{
-    BlobError, BlobSource, Digest, ImageSink, ImageSource, LayerForm, LoadError, Missing,
-};
+use transfer::{BlobError, Digest, ImageSink, ImageSource, LayerForm, LoadError, Missing};
 
 use crate::real::host;
 use crate::sink::bring;
-use crate::{before_and_after, name, shared, store_of};
+use crate::{before_and_after, name, opened, store_of};
 
 /// Runs skopeo with words that are parted by spaces; what it printed.
 async fn skopeo(words: String) -> Result<Vec<u8>, String> {
@@ -58,7 +56,8 @@ async fn skopeo_reads_our_registry_and_cannot_write_to_it() {
     skopeo(format!("copy --src-tls-verify=false {app}:1 {target}")).await.unwrap();
     let copied = OciLayout::open(&copy).await.unwrap();
     let summary = copied.resolve(&name("app:1")).await.unwrap();
-    let copied = copied.image(&summary.config_digest, LayerForm::AsStored).await.unwrap();
+    let copied =
+        copied.open(&summary.config_digest.into(), LayerForm::AsStored).await.unwrap().image;
     assert_eq!(copied.config_digest, image.config_digest);
     assert!(copied.diff_ids().eq(image.diff_ids()));
 
@@ -78,7 +77,7 @@ async fn docker_an_engine_pulls_what_it_is_to_load() {
     let tags = ["longshore-test/pulled:1", "longshore-test/pulled:2"];
 
     // It has no name of anybody's before its proof, and only the one that it is given after it.
-    sink.load(&image, &Missing::all(&image), &shared(&store)).await.unwrap();
+    sink.load(&opened(&image, &store), &Missing::all(&image)).await.unwrap();
     let proof = sink.prove(&image).await.unwrap().expect("a pull is proven as a load is");
     assert_eq!((proof.engine_image_id.0, proof.references), (image.config_digest.0, vec![]));
     sink.discard(&image).await.unwrap();
@@ -90,7 +89,7 @@ async fn docker_an_engine_pulls_what_it_is_to_load() {
         let proof = sink.prove(image).await.unwrap().unwrap();
         assert_eq!(proof.references, [name(tag)]);
         // Loaded again under its name, as a heal does.
-        sink.load(image, &Missing::all(image), &shared(&store)).await.unwrap();
+        sink.load(&opened(image, &store), &Missing::all(image)).await.unwrap();
     }
     let names = names_of(&std::env::var("LONGSHORE_TEST_DOCKER").unwrap());
     for tag in tags {
@@ -123,20 +122,20 @@ async fn docker_a_pull_of_a_blob_that_breaks_says_what_broke() {
     let layer = blobs[1].0.digest;
     let all = Missing::all(&image);
 
-    let cut: Arc<dyn BlobSource> = Arc::new(Faulty::cut_off_at(store.clone(), 1_500_000));
-    let error = sink.load(&image, &all, &cut).await.unwrap_err();
+    let cut = Faulty::cut_off_at(store.clone(), 1_500_000);
+    let error = sink.load(&opened(&image, &cut), &all).await.unwrap_err();
     let LoadError::Source(BlobError::Unavailable { digest, .. }) = error else {
         panic!("{error:?}");
     };
     assert_eq!(digest, layer);
 
     // One that does not notice what it gives: then the engine does.
-    let corrupt: Arc<dyn BlobSource> = Arc::new(Faulty::corrupt_at(store.clone(), 1_500_000));
-    let error = sink.load(&image, &all, &corrupt).await.unwrap_err();
+    let corrupt = Faulty::corrupt_at(store.clone(), 1_500_000);
+    let error = sink.load(&opened(&image, &corrupt), &all).await.unwrap_err();
     assert!(matches!(error, LoadError::Refused { .. }), "{error:?}");
     assert_eq!(sink.prove(&image).await.unwrap(), None);
 
-    sink.load(&image, &all, &shared(&store)).await.unwrap();
+    sink.load(&opened(&image, &store), &all).await.unwrap();
     assert!(sink.prove(&image).await.unwrap().is_some());
     sink.discard(&image).await.unwrap();
     assert_eq!(sink.prove(&image).await.unwrap(), None);

@@ -9,7 +9,7 @@ use transfer::{
 };
 
 use crate::{
-    before_and_after, name, shared, store_of, what_the_engine_refuses_is_read_again_verified,
+    before_and_after, name, opened, store_of, what_the_engine_refuses_is_read_again_verified,
 };
 
 const STORES: [StoreKind; 2] = [StoreKind::Graphdriver, StoreKind::Containerd];
@@ -28,7 +28,7 @@ pub(crate) async fn bring(
     tag: &str,
 ) -> Missing {
     let missing = sink.missing(image).await.unwrap();
-    sink.load(image, &missing, &shared(blobs)).await.unwrap();
+    sink.load(&opened(image, blobs), &missing).await.unwrap();
     let proof = sink.prove(image).await.unwrap().expect("a good load is proven");
     sink.tag(&proof, &name(tag)).await.unwrap();
     missing
@@ -165,14 +165,14 @@ async fn a_base_that_goes_away_is_found_and_the_old_tag_keeps_running() {
 
         let missing = sink.missing(&after).await.unwrap();
         docker.fault(Fault::LoseBeforeLoad(before.layers[0].blob.digest));
-        let error = sink.load(&after, &missing, &shared(&store)).await.unwrap_err();
+        let error = sink.load(&opened(&after, &store), &missing).await.unwrap_err();
         assert!(matches!(error, LoadError::Refused { .. }), "{kind}: {error:?}");
         assert_eq!(sink.prove(&after).await.unwrap(), None, "{kind}");
         assert_eq!(docker.named(&name("app:1")), Some(old), "{kind}");
         assert!(docker.runs(&old), "{kind}");
 
         // Healed by the full set.
-        sink.load(&after, &Missing::all(&after), &shared(&store)).await.unwrap();
+        sink.load(&opened(&after, &store), &Missing::all(&after)).await.unwrap();
         assert!(sink.prove(&after).await.unwrap().is_some(), "{kind}");
     }
 }
@@ -187,7 +187,7 @@ async fn what_a_failed_load_leaves_is_removed_and_what_has_a_name_stays() {
             StoreKind::Graphdriver => image.config_digest.0,
             StoreKind::Containerd => image.manifest_digest,
         };
-        sink.load(&image, &Missing::all(&image), &shared(&store)).await.unwrap();
+        sink.load(&opened(&image, &store), &Missing::all(&image)).await.unwrap();
         assert!(docker.knows(&id), "{kind}");
         sink.discard(&image).await.unwrap();
         assert!(!docker.knows(&id), "{kind}");
@@ -204,7 +204,7 @@ async fn an_engine_that_does_not_tell_of_its_manifests_proves_nothing() {
     let (image, _, blobs) = before_and_after();
     let store = store_of(&blobs).await;
     docker.fault(Fault::NoManifests);
-    sink.load(&image, &Missing::all(&image), &shared(&store)).await.unwrap();
+    sink.load(&opened(&image, &store), &Missing::all(&image)).await.unwrap();
     assert_eq!(sink.prove(&image).await.unwrap(), None);
     assert_eq!(sink.missing(&image).await.unwrap(), Missing::all(&image));
 }
@@ -218,20 +218,20 @@ async fn failures_of_a_load_are_told_apart() {
         let missing = Missing::all(&image);
 
         docker.fault(Fault::RefuseLoad("write /x: no space left on device".into()));
-        let error = sink.load(&image, &missing, &shared(&store)).await.unwrap_err();
+        let error = sink.load(&opened(&image, &store), &missing).await.unwrap_err();
         assert!(matches!(error, LoadError::NoSpace { .. }), "{kind}: {error:?}");
 
         docker.fault(Fault::HangUp);
-        let error = sink.load(&image, &missing, &shared(&store)).await.unwrap_err();
+        let error = sink.load(&opened(&image, &store), &missing).await.unwrap_err();
         assert!(matches!(error, LoadError::Unavailable { .. }), "{kind}: {error:?}");
 
         docker.fault(Fault::Broken);
-        let error = sink.load(&image, &missing, &shared(&store)).await.unwrap_err();
+        let error = sink.load(&opened(&image, &store), &missing).await.unwrap_err();
         assert!(matches!(error, LoadError::Refused { .. }), "{kind}: {error:?}");
 
         docker.fault(Fault::None);
         let empty = MemoryStore::default();
-        let error = sink.load(&image, &missing, &shared(&empty)).await.unwrap_err();
+        let error = sink.load(&opened(&image, &empty), &missing).await.unwrap_err();
         assert!(matches!(error, LoadError::Source(_)), "{kind}: {error:?}");
         assert_eq!(docker.loads().len(), 1, "{kind}: a half archive was taken for a whole one");
     }
@@ -272,7 +272,7 @@ async fn a_frozen_engine_is_found_within_a_minute() {
     docker.fault(Fault::Freeze);
     tokio::time::pause();
     let begun = tokio::time::Instant::now();
-    let error = sink.load(&image, &Missing::all(&image), &shared(&store)).await.unwrap_err();
+    let error = sink.load(&opened(&image, &store), &Missing::all(&image)).await.unwrap_err();
     assert!(matches!(error, LoadError::Unavailable { .. }), "{error:?}");
     assert!(begun.elapsed().as_secs() <= 60, "{:?}", begun.elapsed());
 }

@@ -11,7 +11,7 @@ use proto::client::{Manners, RemoteHost};
 use range::{Outcome, Reference, StoreKind};
 use transfer::pull::Puller;
 use transfer::{
-    BlobSource, EngineInfo, Event, Image, ImageSink, ImageSource, LayerForm, LoadError, Missing,
+    EngineInfo, Event, Image, ImageSink, ImageSource, LayerForm, LoadError, Missing, OpenImage,
     Proof,
 };
 
@@ -46,15 +46,10 @@ impl ImageSink for Losing {
         Ok(missing)
     }
 
-    async fn load(
-        &self,
-        image: &Image,
-        missing: &Missing,
-        blobs: &Arc<dyn BlobSource>,
-    ) -> Result<(), LoadError> {
+    async fn load(&self, opened: &OpenImage, missing: &Missing) -> Result<(), LoadError> {
         // Hopeless: the base is left out of the full set too.
         let thin = Missing([&[false], &missing.0[1..]].concat());
-        self.sink.load(image, if self.hopeless { &thin } else { missing }, blobs).await
+        self.sink.load(opened, if self.hopeless { &thin } else { missing }).await
     }
 
     async fn prove(&self, image: &Image) -> Result<Option<Proof>, LoadError> {
@@ -103,8 +98,8 @@ async fn dind_a_base_lost_between_plan_and_load_is_healed_or_the_old_tag_stays()
             let host = RemoteHost::new(site.admin_endpoint(), Manners::default());
             // A sink leaves out what it has seen proven: this one is new, and has seen nothing.
             let there = host.resolve(&base.parse().unwrap()).await.unwrap();
-            let there = host.image(&there.config_digest, LayerForm::AsStored).await.unwrap();
-            assert!(sink.prove(&there).await.unwrap().is_some());
+            let there = host.open(&there.key(), LayerForm::AsStored).await.unwrap();
+            assert!(sink.prove(&there.image).await.unwrap().is_some());
             let puller = Puller::new(Arc::new(host), Arc::new(sink), 1);
             let report = puller.pull_one(app.parse().unwrap(), Arc::new(|_: Event| {})).await;
             let (_, layers) = inside.image(&app).expect("the tag is there whatever happens");

@@ -4,7 +4,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::*;
 use crate::descriptor::{Descriptor, MediaType};
+use crate::digest::ConfigDigest;
 use crate::fixture::{self, Faulty, MemorySource, drain};
+use crate::image::Image;
 use crate::store::MemoryStore;
 use crate::stored::Stored;
 use crate::verify::verify;
@@ -43,21 +45,15 @@ impl ImageSource for Rotten {
         self.0.resolve(reference).await
     }
 
-    async fn image(
-        &self,
-        config_digest: &ConfigDigest,
-        form: LayerForm,
-    ) -> Result<Image, SourceError> {
-        self.0.image(config_digest, form).await
-    }
-
-    fn blobs(&self, config_digest: &ConfigDigest) -> Arc<dyn BlobSource> {
-        Arc::new(RottenBlobs(Faulty::corrupt_at(self.0.blobs(config_digest), 10)))
+    async fn open(&self, key: &ImageKey, form: LayerForm) -> Result<OpenImage, SourceError> {
+        let rotten = |blobs| Arc::new(RottenBlobs(Faulty::corrupt_at(blobs, 10))) as _;
+        Ok(self.0.open(key, form).await?.through(rotten))
     }
 }
 
 /// A source that knows an image only once it was asked for by name.
-struct ByName(MemorySource, AtomicBool);
+#[derive(Clone)]
+struct ByName(MemorySource, Arc<AtomicBool>);
 
 #[async_trait]
 impl ImageSource for ByName {
@@ -70,20 +66,16 @@ impl ImageSource for ByName {
         self.0.resolve(reference).await
     }
 
-    async fn image(
-        &self,
-        config_digest: &ConfigDigest,
-        form: LayerForm,
-    ) -> Result<Image, SourceError> {
+    async fn open(&self, key: &ImageKey, form: LayerForm) -> Result<OpenImage, SourceError> {
         if self.1.load(Ordering::Relaxed) {
-            return self.0.image(config_digest, form).await;
+            return self.0.open(key, form).await;
         }
-        Err(SourceError::NotFound { image: config_digest.to_string() })
+        Err(key.not_found())
     }
+}
 
-    fn blobs(&self, config_digest: &ConfigDigest) -> Arc<dyn BlobSource> {
-        self.0.blobs(config_digest)
-    }
+async fn open(source: &impl ImageSource, image: &Image) -> OpenImage {
+    source.open(&image.config_digest.into(), LayerForm::AsStored).await.unwrap()
 }
 
 fn hosts() -> (Image, MemorySource) {
@@ -99,13 +91,13 @@ async fn bytes_that_are_wrong_are_told_once_and_read_the_second_way_after() {
     let fallback = Fallback::new(Rotten(good.clone()), good);
     let source = Stored::new(fallback.clone(), Arc::new(MemoryStore::default()));
     let digest = image.layers[0].blob.digest;
-    let blobs = source.blobs(&image.config_digest);
+    let blobs = open(&source, &image).await.blobs;
     // A small blob may be found out before its first reader is let in.
     if let Ok(stream) = blobs.open(&digest, 0).await {
         drain(stream).await.1.unwrap_err();
     }
     assert_eq!(fallback.given_up(), 1);
-    assert_eq!(source.image(&image.config_digest, LayerForm::AsStored).await.unwrap(), image);
+    assert_eq!(open(&source, &image).await.image, image);
     let (_, end) = drain(blobs.open(&digest, 0).await.unwrap()).await;
     end.unwrap();
 }
@@ -117,7 +109,7 @@ async fn what_a_reader_doubts_is_verified_here_and_then_read_the_second_way() {
     let source = Stored::new(fallback.clone(), Arc::new(MemoryStore::default()));
     let source = source.passing(Arc::new(|| true));
     let layer = &image.layers[0].blob;
-    let blobs = source.blobs(&image.config_digest);
+    let blobs = open(&source, &image).await.blobs;
     let read = async || drain(blobs.open_unverified(&layer.digest, 0).await.unwrap()).await;
 
     let (bytes, end) = read().await;
@@ -138,13 +130,13 @@ async fn what_a_reader_doubts_is_verified_here_and_then_read_the_second_way() {
 #[tokio::test]
 async fn an_image_that_the_second_knows_by_name_alone_is_asked_for_by_its_name() {
     let (image, good) = hosts();
-    let second = ByName(good.clone(), AtomicBool::new(false));
+    let second = ByName(good.clone(), Arc::default());
     let source = Fallback::new(Rotten(good), second);
-    let blobs = source.blobs(&image.config_digest);
+    let blobs = open(&source, &image).await.blobs;
     let digest = image.layers[0].blob.digest;
     let (_, end) = drain(blobs.open(&digest, 0).await.unwrap()).await;
     end.unwrap_err();
-    assert_eq!(source.image(&image.config_digest, LayerForm::AsStored).await.unwrap(), image);
+    assert_eq!(open(&source, &image).await.image, image);
     assert_eq!(source.given_up(), 1);
 }
 
@@ -152,7 +144,7 @@ async fn an_image_that_the_second_knows_by_name_alone_is_asked_for_by_its_name()
 async fn the_first_way_is_tried_again_after_some_time() {
     let (image, good) = hosts();
     let source = Fallback::new(Rotten(good.clone()), good);
-    let blobs = source.blobs(&image.config_digest);
+    let blobs = open(&source, &image).await.blobs;
     let digest = image.layers[0].blob.digest;
     let (_, end) = drain(blobs.open(&digest, 0).await.unwrap()).await;
     end.unwrap_err();
@@ -165,8 +157,10 @@ async fn the_first_way_is_tried_again_after_some_time() {
 #[tokio::test]
 async fn a_blob_that_the_first_does_not_have_is_read_the_second_way_at_once() {
     let (image, second) = hosts();
-    let source = Fallback::new(MemorySource::default(), second);
-    let blobs = source.blobs(&image.config_digest);
+    let first = MemorySource::default();
+    first.insert("app:1", (image.clone(), Vec::new()));
+    let source = Fallback::new(first, second);
+    let blobs = open(&source, &image).await.blobs;
     let (_, end) = drain(blobs.open(&image.layers[0].blob.digest, 0).await.unwrap()).await;
     end.unwrap();
 }
@@ -176,7 +170,7 @@ async fn an_image_that_is_nowhere_is_not_looked_for_twice() {
     let (_, first) = hosts();
     let source = Fallback::new(first, MemorySource::default());
     let absent = ConfigDigest(Digest::of(b"absent"));
-    let error = source.image(&absent, LayerForm::AsStored).await.unwrap_err();
+    let error = source.open(&absent.into(), LayerForm::AsStored).await.unwrap_err();
     assert!(matches!(error, SourceError::NotFound { .. }), "{error}");
     assert_eq!(source.given_up(), 0);
 }

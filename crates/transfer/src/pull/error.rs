@@ -80,13 +80,3 @@ impl PullError {
         }
     }
 }
-
-/// Whether asking the host for the image again can mend this.
-pub(super) fn mends(error: &BlobError) -> bool {
-    matches!(
-        error,
-        BlobError::LeaseLost { .. }
-            | BlobError::DigestMismatch { .. }
-            | BlobError::SizeMismatch { .. }
-    )
-}

@@ -7,13 +7,12 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::*;
-use crate::blob::{BlobError, BlobSource, BlobStream};
-use crate::digest::{ConfigDigest, Digest};
+use crate::blob::BlobStream;
+use crate::digest::Digest;
 use crate::event::{Event, EventKind};
 use crate::fixture::{self, MemorySink, MemorySource, SinkFault};
 use crate::image::LayerForm;
 use crate::sink::StoreKind;
-use crate::source::ImageSummary;
 
 const STORES: [StoreKind; 2] = [StoreKind::Graphdriver, StoreKind::Containerd];
 
@@ -256,16 +255,9 @@ impl ImageSource for Forgetful {
         self.host.resolve(reference).await
     }
 
-    async fn image(
-        &self,
-        config_digest: &ConfigDigest,
-        form: LayerForm,
-    ) -> Result<Image, SourceError> {
-        self.host.image(config_digest, form).await
-    }
-
-    fn blobs(&self, config_digest: &ConfigDigest) -> Arc<dyn BlobSource> {
-        Arc::new(ForgetfulBlobs(self.host.blobs(config_digest), self.times.clone()))
+    async fn open(&self, key: &ImageKey, form: LayerForm) -> Result<OpenImage, SourceError> {
+        let forgetful = |blobs| Arc::new(ForgetfulBlobs(blobs, self.times.clone())) as _;
+        Ok(self.host.open(key, form).await?.through(forgetful))
     }
 }
 
@@ -283,14 +275,84 @@ async fn a_lost_lease_is_asked_for_again_but_not_for_ever() {
 }
 
 #[tokio::test]
+async fn two_images_of_one_config_are_two_images() {
+    let (source, sink) = (MemorySource::default(), MemorySink::new(StoreKind::Containerd));
+    let (image, blobs) = fixture::image(1, &[1000]);
+    let twin = fixture::twin(&image);
+    source.insert("app:1", (image.clone(), blobs.clone()));
+    source.insert("app:2", (twin.clone(), blobs));
+    for (reference, image) in [("app:1", &image), ("app:2", &twin)] {
+        let report = pull(&source, &sink, reference).await;
+        assert_eq!(report.outcome, Outcome::Synced, "{report:?}");
+        let id = report.engine_image_id.map(|id| id.0);
+        assert_eq!(id, Some(image.manifest_digest), "{reference}");
+    }
+}
+
+/// A host whose blobs have wrong bytes until they are doubted.
+struct Rotten(MemorySource, Arc<Mutex<Vec<Digest>>>);
+
+struct RottenBlobs(Arc<dyn BlobSource>, Arc<Mutex<Vec<Digest>>>);
+
+#[async_trait]
+impl ImageSource for Rotten {
+    async fn list(&self) -> Result<Vec<ImageSummary>, SourceError> {
+        self.0.list().await
+    }
+
+    async fn resolve(&self, reference: &Reference) -> Result<ImageSummary, SourceError> {
+        self.0.resolve(reference).await
+    }
+
+    async fn open(&self, key: &ImageKey, form: LayerForm) -> Result<OpenImage, SourceError> {
+        let rotten = |blobs| Arc::new(RottenBlobs(blobs, self.1.clone())) as _;
+        Ok(self.0.open(key, form).await?.through(rotten))
+    }
+}
+
+#[async_trait]
+impl BlobSource for RottenBlobs {
+    async fn stat(&self, digest: &Digest) -> Result<Option<u64>, BlobError> {
+        self.0.stat(digest).await
+    }
+
+    async fn open(&self, digest: &Digest, offset: u64) -> Result<BlobStream, BlobError> {
+        if self.1.lock().unwrap().contains(digest) {
+            return self.0.open(digest, offset).await;
+        }
+        Err(BlobError::DigestMismatch { expected: *digest, actual: fixture::unknown() })
+    }
+
+    fn doubt(&self, digest: &Digest) {
+        self.1.lock().unwrap().push(*digest);
+    }
+}
+
+#[tokio::test]
+async fn only_a_blob_with_wrong_bytes_is_doubted_and_then_read_again() {
+    let host = MemorySource::default();
+    let (image, blobs) = fixture::image(1, &[1000, 2000]);
+    host.insert("app:1", (image.clone(), blobs));
+    let doubted = Arc::default();
+    let source = Rotten(host, Arc::clone(&doubted));
+    let sink = MemorySink::new(StoreKind::Containerd);
+    let puller = Puller::new(Arc::new(source), Arc::new(sink), 1);
+    let report = puller.pull_one(name("app:1"), quiet()).await;
+    assert_eq!(report.outcome, Outcome::Synced, "{report:?}");
+    let layers: Vec<_> = image.layers.iter().map(|layer| layer.blob.digest).collect();
+    assert_eq!(*doubted.lock().unwrap(), layers, "each once");
+}
+
+#[tokio::test]
 async fn a_base_that_a_killed_pull_left_is_removed_by_the_next() {
     for store in STORES {
         let (source, sink) = (MemorySource::default(), MemorySink::new(store));
         let (first, blobs) = fixture::image(1, &[5000, 10]);
         let base = base_of(&first, 1).unwrap();
         source.insert("app:1", (first.clone(), blobs));
-        let blobs = source.blobs(&first.config_digest);
-        sink.load(&base, &Missing::all(&base), &blobs).await.unwrap();
+        let blobs = Arc::new(source.store().clone());
+        let opened = OpenImage { image: base, blobs };
+        sink.load(&opened, &Missing::all(&opened.image)).await.unwrap();
         assert_eq!(sink.bases(), 1);
         let report = pull(&source, &sink, "app:1").await;
         assert_eq!(report.outcome, Outcome::Synced);

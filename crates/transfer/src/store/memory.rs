@@ -6,10 +6,11 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::{StreamExt, stream};
 
 use super::lease::Leases;
-use crate::blob::{BlobError, BlobSource, BlobStore, BlobStream, Ingest, MAX_FRAME, Written};
+use crate::blob::{
+    BlobError, BlobSource, BlobStore, BlobStream, Ingest, MAX_FRAME, Written, in_frames,
+};
 use crate::descriptor::Descriptor;
 use crate::digest::{Digest, Hasher};
 
@@ -63,17 +64,8 @@ impl BlobSource for MemoryStore {
     async fn open(&self, digest: &Digest, offset: u64) -> Result<BlobStream, BlobError> {
         let digest = *digest;
         let bytes = self.blobs().get(&digest).cloned().ok_or(BlobError::NotFound { digest })?;
-        let size = bytes.len() as u64;
-        let beyond = BlobError::OffsetBeyondEnd { digest, size, offset };
-        let start = usize::try_from(offset).ok().filter(|start| *start <= bytes.len());
-        let Some(start) = start else {
-            return Err(beyond);
-        };
         // Verified when it was committed, and memory does not change beneath us.
-        let frames = (start..bytes.len())
-            .step_by(MAX_FRAME)
-            .map(move |at| Ok(bytes.slice(at..bytes.len().min(at + MAX_FRAME))));
-        Ok(stream::iter(frames).boxed())
+        in_frames(digest, &bytes, offset)
     }
 }
 

@@ -6,6 +6,7 @@ use futures::future::join_all;
 
 use super::*;
 use crate::fixture::{self, MemorySource, contract, drain};
+use crate::image::Image;
 use crate::store::MemoryStore;
 use crate::{Layer, MAX_FRAME};
 
@@ -13,6 +14,10 @@ struct Host {
     image: Image,
     store: MemoryStore,
     stored: Stored<MemorySource>,
+}
+
+async fn open(stored: &Stored<MemorySource>, image: &Image) -> OpenImage {
+    stored.open(&image.config_digest.into(), LayerForm::AsStored).await.unwrap()
 }
 
 impl Host {
@@ -30,8 +35,8 @@ impl Host {
     }
 
     async fn open(&self, layer: &Layer, offset: u64) -> BlobStream {
-        let blobs = self.stored.blobs(&self.image.config_digest);
-        blobs.open(&layer.blob.digest, offset).await.unwrap()
+        let opened = open(&self.stored, &self.image).await;
+        opened.blobs.open(&layer.blob.digest, offset).await.unwrap()
     }
 
     /// Opens of the source so far, and the bytes that it gave.
@@ -45,8 +50,7 @@ impl Host {
 async fn a_layer_is_read_from_the_source_once_however_many_ask() {
     let host = Host::of(&[1000, 2000]);
     let image = &host.image;
-    let given = host.stored.image(&image.config_digest, LayerForm::AsStored).await.unwrap();
-    assert_eq!(given, *image);
+    assert_eq!(open(&host.stored, image).await.image, *image);
     for _ in 0..2 {
         let reads = (0..4).flat_map(|_| &image.layers);
         let reads = reads.map(|layer| async { drain(host.open(layer, 0).await).await.1 });
@@ -70,7 +74,7 @@ async fn passing_or_not_the_blobs_are_a_source() {
         source.insert("app:1", (image.clone(), blobs.collect()));
         let stored = Stored::new(source, Arc::new(MemoryStore::default()));
         let stored = stored.passing(Arc::new(move || alone));
-        contract::source(&*stored.blobs(&image.config_digest), &contract::blobs()).await;
+        contract::source(&*open(&stored, &image).await.blobs, &contract::blobs()).await;
         stored.drained().await;
     }
 }

@@ -6,10 +6,11 @@ use futures::future::join_all;
 use super::*;
 use crate::blob::MAX_FRAME;
 use crate::decompress::tests::{gzip, zstd};
+use crate::descriptor::MediaType;
 use crate::fixture::{self, MemorySource, contract, drain};
 use crate::image::Manifest;
 use crate::metered::{Metered, MeteredStore};
-use crate::store::{FsStore, MemoryStore};
+use crate::store::MemoryStore;
 
 /// The image with each layer compressed in turn by gzip, by zstd, and not at all.
 fn compressed(image: &Image, blobs: &[(Descriptor, Bytes)]) -> (Image, Vec<(Descriptor, Bytes)>) {
@@ -43,13 +44,18 @@ impl ImageSource for Counted {
         self.0.resolve(reference).await
     }
 
-    async fn image(&self, digest: &ConfigDigest, form: LayerForm) -> Result<Image, SourceError> {
-        self.0.image(digest, form).await
+    async fn open(&self, key: &ImageKey, form: LayerForm) -> Result<OpenImage, SourceError> {
+        let counted = |blobs| Arc::new(Metered::with(blobs, self.1.clone())) as _;
+        Ok(self.0.open(key, form).await?.through(counted))
     }
+}
 
-    fn blobs(&self, digest: &ConfigDigest) -> Arc<dyn BlobSource> {
-        Arc::new(Metered::with(self.0.blobs(digest), self.1.clone()))
-    }
+async fn open(source: &Uncompressed, image: &Image, form: LayerForm) -> OpenImage {
+    source.open(&image.config_digest.into(), form).await.unwrap()
+}
+
+fn bytes_of(blobs: &[(Descriptor, Bytes)]) -> Vec<Bytes> {
+    blobs.iter().map(|(_, bytes)| bytes.clone()).collect()
 }
 
 struct Host {
@@ -75,17 +81,17 @@ async fn each_form_is_the_image_it_says() {
     let (plain, blobs) = fixture::image(1, &[100_000, 2 * MAX_FRAME + 5, 300, 0]);
     let (stored, stored_blobs) = compressed(&plain, &blobs);
     let host = host((stored.clone(), stored_blobs.clone()));
-    let digest = &plain.config_digest;
-    let given = host.source.image(digest, LayerForm::AsStored).await.unwrap();
-    assert_eq!(given, stored);
+    let given = open(&host.source, &plain, LayerForm::AsStored).await;
+    assert_eq!(given.image, stored);
     assert_eq!(host.read.snapshot().opens, 0);
-    let given = host.source.image(digest, LayerForm::Uncompressed).await.unwrap();
-    assert_eq!(given, plain, "the manifest has the fixed layout of every graphdriver host");
-    // Both forms are readable, and so is the made-up manifest; the plain layer is not kept twice.
-    let all = blobs.iter().chain(&stored_blobs).map(|(_, bytes)| bytes.clone());
-    let all: Vec<_> = all.chain([plain.manifest.clone()]).collect();
-    contract::source(&*host.source.blobs(digest), &all).await;
+    contract::source(&*given.blobs, &bytes_of(&stored_blobs)).await;
+    let given = open(&host.source, &plain, LayerForm::Uncompressed).await;
+    assert_eq!(given.image, plain, "the manifest has the fixed layout of every graphdriver host");
+    // The synthesised manifest is readable too, and the plain layer is not kept twice.
+    let all = [bytes_of(&blobs), vec![plain.manifest.clone()]].concat();
+    contract::source(&*given.blobs, &all).await;
     assert_eq!(host.near.stat(&blobs[2].0.digest).await.unwrap(), None);
+    assert_eq!(host.near.stat(&plain.manifest_digest).await.unwrap(), None);
 }
 
 #[tokio::test]
@@ -93,7 +99,7 @@ async fn an_image_that_is_uncompressed_already_costs_nothing() {
     let (plain, blobs) = fixture::image(1, &[1000, 2000]);
     let host = host((plain.clone(), blobs));
     for form in [LayerForm::AsStored, LayerForm::Uncompressed] {
-        assert_eq!(host.source.image(&plain.config_digest, form).await.unwrap(), plain);
+        assert_eq!(open(&host.source, &plain, form).await.image, plain);
     }
     assert_eq!(host.read.snapshot().opens, 0);
 }
@@ -102,15 +108,14 @@ async fn an_image_that_is_uncompressed_already_costs_nothing() {
 async fn callers_at_once_share_each_decompression() {
     let (plain, blobs) = fixture::image(1, &[400_000, 500_000, 100, 600_000]);
     let host = host(compressed(&plain, &blobs));
-    let asks = (0..8).map(|_| host.source.image(&plain.config_digest, LayerForm::Uncompressed));
-    for given in join_all(asks).await {
-        assert_eq!(given.unwrap(), plain);
-    }
+    let asks = (0..8).map(|_| open(&host.source, &plain, LayerForm::Uncompressed));
+    let given = join_all(asks).await;
+    assert!(given.iter().all(|given| given.image == plain));
     assert_eq!(host.read.snapshot().opens, 3);
     // A blob that two ask for by digest, cold.
     let lost = blobs[0].0.digest;
     host.near.remove(&lost).await.unwrap();
-    let blobs_of = host.source.blobs(&plain.config_digest);
+    let blobs_of = &given[0].blobs;
     let reads = (0..4).map(|_| async { drain(blobs_of.open(&lost, 7).await.unwrap()).await });
     for (read, end) in join_all(reads).await {
         end.unwrap();
@@ -120,29 +125,15 @@ async fn callers_at_once_share_each_decompression() {
 }
 
 #[tokio::test]
-async fn callers_at_once_keep_the_manifest_once() {
-    let (plain, blobs) = fixture::image(1, &[1000, 2000]);
-    let (far, folder) = (MemorySource::default(), tempfile::tempdir().unwrap());
-    far.insert("app:1", compressed(&plain, &blobs));
-    // One that takes its time.
-    let store = FsStore::open(folder.path().join("store")).await.unwrap();
-    let store = Arc::new(MeteredStore::new(store));
-    let source = Uncompressed::new(Arc::new(far), store.clone());
-    let asks = (0..8).map(|_| source.image(&plain.config_digest, LayerForm::Uncompressed));
-    for given in join_all(asks).await {
-        assert_eq!(given.unwrap(), plain);
-    }
-    assert_eq!(store.ingests().committed(&plain.manifest_digest), 1);
-}
-
-#[tokio::test]
 async fn a_restarted_host_makes_again_only_what_is_gone() {
     let (plain, blobs) = fixture::image(1, &[4000, 5000]);
     let host = host(compressed(&plain, &blobs));
-    host.source.image(&plain.config_digest, LayerForm::Uncompressed).await.unwrap();
+    open(&host.source, &plain, LayerForm::Uncompressed).await;
     host.near.remove(&blobs[1].0.digest).await.unwrap();
-    let again = Uncompressed::new(Arc::new(host.far.clone()), host.store.clone());
-    let blobs_of = again.blobs(&plain.config_digest);
+    let far = Counted(host.far.clone(), host.read.clone());
+    let again = Uncompressed::new(Arc::new(far), host.store.clone());
+    let blobs_of = open(&again, &plain, LayerForm::Uncompressed).await.blobs;
+    assert_eq!(host.read.snapshot().opens, 3, "two at first, and the one that was gone");
     assert_eq!(blobs_of.stat(&blobs[1].0.digest).await.unwrap(), Some(blobs[1].0.size));
     assert_eq!(blobs_of.stat(&blobs[0].0.digest).await.unwrap(), Some(blobs[0].0.size));
     assert_eq!(blobs_of.stat(&fixture::unknown()).await.unwrap(), None);
@@ -152,7 +143,7 @@ async fn a_restarted_host_makes_again_only_what_is_gone() {
 async fn whoever_leaves_does_not_end_what_others_wait_for() {
     let (plain, blobs) = fixture::image(1, &[3 * MAX_FRAME, 10]);
     let host = host(compressed(&plain, &blobs));
-    let ask = || host.source.image(&plain.config_digest, LayerForm::Uncompressed);
+    let ask = || open(&host.source, &plain, LayerForm::Uncompressed);
     let mut leaves = Box::pin(ask());
     let stays = ask();
     tokio::select! {
@@ -161,7 +152,7 @@ async fn whoever_leaves_does_not_end_what_others_wait_for() {
         () = tokio::task::yield_now() => {}
     }
     let (_, given) = tokio::join!(async { drop(leaves) }, stays);
-    assert_eq!(given.unwrap(), plain);
+    assert_eq!(given.image, plain);
     assert!(lock(&host.source.0.flights).values().all(|flight| flight.upgrade().is_none()));
 }
 
@@ -177,10 +168,8 @@ async fn a_layer_that_is_not_what_the_config_says_makes_the_image_malformed() {
     let wrong = Image::parse(manifest.encode().into(), plain.config.clone()).unwrap();
     assert_eq!(wrong.layers, [Layer { diff_id: DiffId(blobs[0].0.digest), blob: blob.clone() }]);
     let host = host((wrong, vec![(blob, bytes)]));
-    let error = host.source.image(&plain.config_digest, LayerForm::Uncompressed).await.unwrap_err();
+    let key = plain.config_digest.into();
+    let error = host.source.open(&key, LayerForm::Uncompressed).await.unwrap_err();
     assert!(matches!(error, SourceError::Malformed { .. }), "{error:?}");
     assert!(error.to_string().contains("its image says"), "{error}");
-    let blobs_of = host.source.blobs(&plain.config_digest);
-    let error = blobs_of.open(&blobs[0].0.digest, 0).await.map(drop).unwrap_err();
-    assert!(matches!(error, BlobError::Unavailable { .. }), "{error:?}");
 }

@@ -64,7 +64,7 @@ async fn raw(blobs: &[Bytes], size: usize) -> Served {
     let caller = Caller::Range("a".parse().unwrap());
     let library =
         Library::new(Arc::new(source), Arc::new(AllImages), Leases::default(), Terms::default());
-    let name = ImageName::Config(image.config_digest);
+    let name = ImageName::Key(image.config_digest.into());
     let (_, lease) = library.image(&caller, &name, LayerForm::AsStored).await.unwrap();
     let blobs = RawBlobs::new(Blobs::new(caller.clone(), Arc::new(library)));
     let services = Services { caller, routes: Routes::new(blobs) };

@@ -22,8 +22,8 @@ use async_trait::async_trait;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use transfer::metered::Metered;
 use transfer::{
-    BlobError, BlobSource, BlobStream, ConfigDigest, Digest, Image, ImageSource, ImageSummary,
-    LayerForm, Platform, Reference, SourceError, StoreKind,
+    BlobError, BlobSource, BlobStream, Digest, Image, ImageKey, ImageSource, ImageSummary,
+    LayerForm, OpenImage, Platform, Reference, SourceError, StoreKind,
 };
 
 pub(super) use self::service::Line;
@@ -58,8 +58,6 @@ struct Inner {
     platform: Platform,
     /// What targets that are there stand for; a target is a digest, so that never changes.
     images: Mutex<HashMap<Digest, Arc<Image>>>,
-    /// The target that a config was last resolved to.
-    meant: Mutex<HashMap<ConfigDigest, Digest>>,
 }
 
 impl fmt::Debug for ContainerdContent {
@@ -95,9 +93,8 @@ impl ContainerdContent {
             return Err(failed(error));
         }
         let content = Metered::new(content);
-        let (images, meant) = (Mutex::default(), Mutex::default());
-        let platform = Platform::host();
-        Ok(Self { inner: Arc::new(Inner { docker, way, content, platform, images, meant }) })
+        let (platform, images) = (Platform::host(), Mutex::default());
+        Ok(Self { inner: Arc::new(Inner { docker, way, content, platform, images }) })
     }
 
     /// What reading has cost since this was made.
@@ -134,25 +131,17 @@ impl ImageSource for ContainerdContent {
         match inspected.filter(|inspected| inspected.is_named(reference)) {
             Some(target) => {
                 let image = self.inner.read(&target.id.0, reference).await?;
-                self.inner.meant().insert(image.config_digest, target.id.0);
                 Ok(documents::summary(&target, &image))
             }
             None => Err(SourceError::NotFound { image: reference.to_string() }),
         }
     }
 
-    async fn image(
-        &self,
-        config_digest: &ConfigDigest,
-        _: LayerForm,
-    ) -> Result<Image, SourceError> {
-        let (target, image) = self.inner.find(config_digest).await?;
+    async fn open(&self, key: &ImageKey, _: LayerForm) -> Result<OpenImage, SourceError> {
+        let (target, image) = self.inner.find(key).await?;
         self.inner.check_whole(&target, &image).await?;
-        Ok((*image).clone())
-    }
-
-    fn blobs(&self, config_digest: &ConfigDigest) -> Arc<dyn BlobSource> {
-        Arc::new(ImageBlobs { inner: self.inner.clone(), config_digest: *config_digest })
+        let blobs = ImageBlobs { inner: self.inner.clone(), image: image.clone() };
+        Ok(OpenImage { image: (*image).clone(), blobs: Arc::new(blobs) })
     }
 }
 
@@ -185,7 +174,6 @@ impl Inner {
         let targets = self.docker.list_described().await.map_err(|error| error.about("*"))?;
         let is_there = |known: &Digest| targets.iter().any(|target| target.id.0 == *known);
         self.images().retain(|known, _| is_there(known));
-        self.meant().retain(|_, known| is_there(known));
         let reads = targets.into_iter().map(|target| async move {
             match self.read(&target.id.0, &target.id).await {
                 Ok(image) => Ok(Some((target, image))),
@@ -200,29 +188,19 @@ impl Inner {
         reads.try_filter_map(async |read| Ok(read)).try_collect().await
     }
 
-    /// The image with this config and its target, looked for among all where it is not known.
-    async fn find(
-        &self,
-        config_digest: &ConfigDigest,
-    ) -> Result<(Digest, Arc<Image>), SourceError> {
-        if let Some(found) = self.known(config_digest) {
+    /// The image and the engine's target for it, looked for among all where it is not known.
+    async fn find(&self, key: &ImageKey) -> Result<(Digest, Arc<Image>), SourceError> {
+        if let Some(found) = self.known(key) {
             return Ok(found);
         }
         self.refresh().await?;
-        let not_found = || SourceError::NotFound { image: config_digest.to_string() };
-        self.known(config_digest).ok_or_else(not_found)
+        self.known(key).ok_or_else(|| key.not_found())
     }
 
-    /// Several targets can have one config: an index that was pushed anew with other attestations.
-    /// Then the one is meant that a name led to last.
-    fn known(&self, config_digest: &ConfigDigest) -> Option<(Digest, Arc<Image>)> {
-        let meant = self.meant().get(config_digest).copied();
+    fn known(&self, key: &ImageKey) -> Option<(Digest, Arc<Image>)> {
         let images = self.images();
-        if let Some(found) = meant.and_then(|target| images.get_key_value(&target)) {
-            return Some((*found.0, found.1.clone()));
-        }
-        let mut images = images.iter();
-        let found = images.find(|(_, image)| image.config_digest == *config_digest);
+        let named = |image: &Image| key.names(&image.config_digest, &image.target_digest());
+        let found = images.iter().find(|(_, image)| named(image));
         found.map(|(target, image)| (*target, image.clone()))
     }
 
@@ -258,55 +236,49 @@ impl Inner {
         SourceError::Malformed { image, reason }
     }
 
-    fn meant(&self) -> MutexGuard<'_, HashMap<ConfigDigest, Digest>> {
-        self.meant.lock().expect("invariant: no one panics while holding the targets")
-    }
-
     fn images(&self) -> MutexGuard<'_, HashMap<Digest, Arc<Image>>> {
         self.images.lock().expect("invariant: no one panics while holding the images")
     }
 }
 
-/// The blobs of one image: its layers, and the two documents.
+/// The blobs of one image: its layers and its documents.
 struct ImageBlobs {
     inner: Arc<Inner>,
-    config_digest: ConfigDigest,
+    image: Arc<Image>,
 }
 
 impl ImageBlobs {
-    /// Whether the blob is one of the image's.
-    async fn has(&self, digest: &Digest) -> Result<bool, BlobError> {
-        match self.inner.find(&self.config_digest).await {
-            Ok((_, image)) => Ok(*digest == image.manifest_digest
-                || *digest == image.target_digest()
-                || *digest == image.config_digest.0
-                || image.layers.iter().any(|layer| layer.blob.digest == *digest)),
-            Err(SourceError::NotFound { .. }) => Ok(false),
-            Err(error) => Err(BlobError::unavailable(*digest, error)),
-        }
+    /// The content store, where the blob is one of the image's.
+    fn content_of(&self, digest: &Digest) -> Option<&Metered<Arc<dyn BlobSource>>> {
+        let image = &self.image;
+        let is_own = *digest == image.manifest_digest
+            || *digest == image.config_digest.0
+            || image.layers.iter().any(|layer| layer.blob.digest == *digest)
+            || *digest == image.target_digest();
+        is_own.then_some(&self.inner.content)
     }
 }
 
 #[async_trait]
 impl BlobSource for ImageBlobs {
     async fn stat(&self, digest: &Digest) -> Result<Option<u64>, BlobError> {
-        match self.has(digest).await? {
-            true => self.inner.content.stat(digest).await,
-            false => Ok(None),
+        match self.content_of(digest) {
+            Some(content) => content.stat(digest).await,
+            None => Ok(None),
         }
     }
 
     async fn open(&self, digest: &Digest, offset: u64) -> Result<BlobStream, BlobError> {
-        match self.has(digest).await? {
-            true => self.inner.content.open(digest, offset).await,
-            false => Err(BlobError::NotFound { digest: *digest }),
+        match self.content_of(digest) {
+            Some(content) => content.open(digest, offset).await,
+            None => Err(BlobError::NotFound { digest: *digest }),
         }
     }
 
     async fn open_unverified(&self, digest: &Digest, offset: u64) -> Result<BlobStream, BlobError> {
-        match self.has(digest).await? {
-            true => self.inner.content.open_unverified(digest, offset).await,
-            false => Err(BlobError::NotFound { digest: *digest }),
+        match self.content_of(digest) {
+            Some(content) => content.open_unverified(digest, offset).await,
+            None => Err(BlobError::NotFound { digest: *digest }),
         }
     }
 }

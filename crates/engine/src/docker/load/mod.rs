@@ -19,8 +19,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use transfer::{
-    BlobSource, EngineInfo, Image, ImageSink, ImageSummary, LoadError, Missing, Overlap, Proof,
-    Reference, StoreKind,
+    BlobSource, EngineInfo, Image, ImageSink, ImageSummary, LoadError, Missing, OpenImage, Overlap,
+    Proof, Reference, StoreKind,
 };
 
 use super::journal::Journal;
@@ -158,12 +158,8 @@ impl ImageSink for DockerSink {
         Ok(self.presence.missing(&self.docker, image).await?)
     }
 
-    async fn load(
-        &self,
-        image: &Image,
-        missing: &Missing,
-        blobs: &Arc<dyn BlobSource>,
-    ) -> Result<(), LoadError> {
+    async fn load(&self, opened: &OpenImage, missing: &Missing) -> Result<(), LoadError> {
+        let OpenImage { image, blobs } = opened;
         match self.way {
             LoadWay::Auto | LoadWay::Containerd => self.ingest(image, missing, blobs).await,
             LoadWay::Archive => self.archive.load(image, missing, blobs).await,

@@ -154,7 +154,7 @@ impl Shelf for OneImage {
     }
 
     async fn blob(&self, _: &Repository, digest: &Digest) -> Result<Blob, Refusal> {
-        blob_of(&self.image, digest, || self.blobs.clone()).ok_or(Refusal::UnknownBlob)
+        blob_of(&self.image, digest, &self.blobs).ok_or(Refusal::UnknownBlob)
     }
 
     async fn tags(&self, _: &Repository) -> Result<Vec<String>, Refusal> {

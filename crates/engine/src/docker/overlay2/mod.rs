@@ -29,12 +29,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::{StreamExt as _, stream};
+use transfer::blob::in_frames;
 use transfer::blocking::blocking;
 use transfer::image::ConfigFile;
 use transfer::{
-    BlobError, BlobSource, BlobStream, ChainId, ConfigDigest, DiffId, Digest, Image, ImageSource,
-    ImageSummary, LayerForm, MAX_FRAME, Reference, SourceError, StoreKind,
+    BlobError, BlobSource, BlobStream, ChainId, ConfigDigest, DiffId, Digest, Image, ImageKey,
+    ImageSource, ImageSummary, LayerForm, OpenImage, Reference, SourceError, StoreKind,
 };
 
 use self::layer::Layer;
@@ -150,23 +150,21 @@ impl ImageSource for Overlay2Files {
         catalogue::resolve(self.docker(), reference).await
     }
 
-    async fn image(
-        &self,
-        config_digest: &ConfigDigest,
-        _: LayerForm,
-    ) -> Result<Image, SourceError> {
-        let (inner, wanted) = (self.inner.clone(), *config_digest);
-        let image = blocking(move || inner.image(&wanted));
-        match image.await {
-            Ok(Ok(Some(image))) => Ok(image),
-            Ok(Ok(None)) => Err(self.absent(&wanted).await),
-            Ok(Err(reason)) => Err(SourceError::Malformed { image: wanted.to_string(), reason }),
-            Err(source) => Err(SourceError::Export { image: wanted.to_string(), source }),
+    async fn open(&self, key: &ImageKey, _: LayerForm) -> Result<OpenImage, SourceError> {
+        let (inner, config_digest) = (self.inner.clone(), key.config_digest);
+        let image = match blocking(move || inner.image(&config_digest)).await {
+            Ok(Ok(Some(image))) => image,
+            Ok(Ok(None)) => return Err(self.absent(&config_digest).await),
+            Ok(Err(reason)) => {
+                return Err(SourceError::Malformed { image: key.to_string(), reason });
+            }
+            Err(source) => return Err(SourceError::Export { image: key.to_string(), source }),
+        };
+        if !key.names(&image.config_digest, &image.target_digest()) {
+            return Err(key.not_found());
         }
-    }
-
-    fn blobs(&self, config_digest: &ConfigDigest) -> Arc<dyn BlobSource> {
-        Arc::new(ImageFiles { inner: self.inner.clone(), config_digest: *config_digest })
+        let blobs = Arc::new(ImageFiles { inner: self.inner.clone(), config_digest });
+        Ok(OpenImage { image, blobs })
     }
 }
 
@@ -348,7 +346,7 @@ impl ImageFiles {
             return Err(BlobError::OffsetBeyondEnd { digest, size, offset });
         }
         let (chain_id, diff_id) = match found {
-            Found::Document(bytes) => return Ok((size, document(bytes, offset))),
+            Found::Document(bytes) => return Ok((size, in_frames(digest, &bytes, offset)?)),
             Found::Layer { chain_id, diff_id, .. } => (chain_id, diff_id),
         };
         let inner = self.inner.clone();
@@ -359,14 +357,6 @@ impl ImageFiles {
         };
         Ok((size, blocking(open).await?))
     }
-}
-
-/// The bytes of a document, which were verified when it was read.
-fn document(bytes: Bytes, offset: u64) -> BlobStream {
-    let from = usize::try_from(offset).unwrap_or(usize::MAX).min(bytes.len());
-    let frames = (from..bytes.len()).step_by(MAX_FRAME);
-    let end = bytes.len();
-    stream::iter(frames.map(move |at| Ok(bytes.slice(at..end.min(at + MAX_FRAME))))).boxed()
 }
 
 #[cfg(test)]

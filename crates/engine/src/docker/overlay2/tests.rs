@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use futures::TryStreamExt as _;
+use transfer::MAX_FRAME;
 use transfer::fixture::{self, contract, drain};
 
 use super::*;
@@ -39,9 +40,10 @@ async fn files_are_a_source_like_any_other() {
     let layers: Vec<_> = blobs.iter().map(|blob| with_a_file("a/file", blob)).collect();
     let image = root.add(&layers);
     let files = root.open().await;
-    assert_eq!(files.image(&image.config_digest, LayerForm::AsStored).await.unwrap(), image);
-    assert_eq!(files.image(&image.config_digest, LayerForm::Uncompressed).await.unwrap(), image);
-    let source = files.blobs(&image.config_digest);
+    assert_eq!(open(&files, &image).await.image, image);
+    let uncompressed = files.open(&image.config_digest.into(), LayerForm::Uncompressed).await;
+    assert_eq!(uncompressed.unwrap().image, image);
+    let source = open(&files, &image).await.blobs;
     contract::source(&*source, &blobs).await;
     contract::source(&*source, &[image.config.clone(), image.manifest.clone()]).await;
 
@@ -55,9 +57,9 @@ async fn all_who_ask_at_once_read_what_the_engine_keeps_of_a_layer_once() {
     let (root, image, chain_id) = one_layer().await;
     let files = root.open().await;
     let before = files.stats().metadata_read;
-    let asked = (0..20).map(|_| files.image(&image.config_digest, LayerForm::AsStored));
+    let asked = (0..20).map(|_| open(&files, &image));
     for asked in futures::future::join_all(asked).await {
-        assert_eq!(asked.unwrap(), image);
+        assert_eq!(asked.image, image);
     }
     let folder = std::fs::read_dir(root.layer(&chain_id)).unwrap();
     let layer: u64 = folder.map(|entry| entry.unwrap().metadata().unwrap().len()).sum();
@@ -79,7 +81,7 @@ async fn every_offset_gives_the_tail_of_the_whole() {
     let parts: Vec<_> = (0..).zip(&names).flat_map(file).collect();
     let whole = root::tar(&parts);
     let image = root.add(&[parts]);
-    let blobs = root.open().await.blobs(&image.config_digest);
+    let blobs = open(&root.open().await, &image).await.blobs;
     for offset in (0..=whole.len()).step_by(97) {
         let stream = blobs.open(&image.layers[0].blob.digest, offset as u64).await.unwrap();
         let (bytes, end) = drain(stream).await;
@@ -114,10 +116,10 @@ async fn nothing_is_read_before_it_is_asked_for() {
     let config_digest = root.keep_config(&root::config(&[diff_id]));
 
     let files = root.open().await;
-    let image = files.image(&config_digest, LayerForm::AsStored).await.unwrap();
+    let opened = files.open(&config_digest.into(), LayerForm::AsStored).await.unwrap();
+    let OpenImage { image, blobs } = opened;
     let size = SIZE + 512 + 1024;
     assert_eq!(image.layers[0].blob.size, size);
-    let blobs = files.blobs(&config_digest);
     assert_eq!(blobs.stat(&diff_id.0).await.unwrap(), Some(size));
     let tail = drain(blobs.open(&diff_id.0, size - 1028).await.unwrap()).await.0;
     assert_eq!(tail, [&b"tail"[..], &[0; 1024]].concat());
@@ -133,6 +135,10 @@ async fn nothing_is_read_before_it_is_asked_for() {
     let most = 2 + crate::read_ahead::AHEAD;
     assert!(files.stats().bytes_read <= 4 + (most * MAX_FRAME) as u64, "{:?}", files.stats());
     assert_eq!(files.stats().streams, 2);
+}
+
+async fn open(files: &Overlay2Files, image: &Image) -> OpenImage {
+    files.open(&image.config_digest.into(), LayerForm::AsStored).await.unwrap()
 }
 
 /// How a read has to end.
@@ -163,12 +169,13 @@ async fn check_damage(what: &str, warm: End, cold: End, damage: impl Fn(&Root, &
     let (root, image, chain_id) = one_layer().await;
     let digest = image.layers[0].blob.digest;
     let files = root.open().await;
-    assert!(files.blobs(&image.config_digest).stat(&digest).await.unwrap().is_some());
+    assert!(open(&files, &image).await.blobs.stat(&digest).await.unwrap().is_some());
     damage(&root, &chain_id);
     for (files, expected) in [(files, warm), (root.open().await, cold)] {
         for offset in [0, 1_000_000] {
             let read = async {
-                let blobs = files.blobs(&image.config_digest);
+                let opened = files.open(&image.config_digest.into(), LayerForm::AsStored).await;
+                let blobs = opened.map_err(|error| error.of_blob(digest))?.blobs;
                 match blobs.open(&digest, offset).await {
                     Ok(stream) => drain(stream).await.1,
                     Err(error) => Err(error),
@@ -335,7 +342,8 @@ async fn a_damaged_layerdb_never_ends_well() {
 async fn an_image_that_cannot_be_read_says_why() {
     let (root, image, chain_id) = one_layer().await;
     let files = root.open().await;
-    let read = async || files.image(&image.config_digest, LayerForm::AsStored).await.unwrap_err();
+    let read =
+        async || files.open(&image.config_digest.into(), LayerForm::AsStored).await.unwrap_err();
 
     std::fs::remove_file(root.layer(&chain_id).join("diff")).unwrap();
     match read().await {
@@ -354,9 +362,8 @@ async fn an_image_that_cannot_be_read_says_why() {
     assert!(matches!(read().await, SourceError::NotFound { .. }));
 
     let malformed = root.keep_config(br#"{"rootfs":{"type":"no layers"}}"#);
-    let error = files.image(&malformed, LayerForm::AsStored).await.unwrap_err();
+    let error = files.open(&malformed.into(), LayerForm::AsStored).await.unwrap_err();
     assert!(matches!(error, SourceError::Malformed { .. }), "{error:?}");
-    assert_eq!(files.blobs(&malformed).stat(&fixture::unknown()).await.unwrap(), None);
 }
 
 #[tokio::test]
@@ -365,13 +372,13 @@ async fn images_come_and_go_meanwhile() {
     let files = root.open().await;
     let image = root.add(&[with_a_file("a", &fixture::bytes(1, 1000))]);
     let digest = image.layers[0].blob.digest;
-    assert_eq!(files.image(&image.config_digest, LayerForm::AsStored).await.unwrap(), image);
-    let blobs = files.blobs(&image.config_digest);
+    assert_eq!(open(&files, &image).await.image, image);
+    let blobs = open(&files, &image).await.blobs;
     assert!(drain(blobs.open(&digest, 0).await.unwrap()).await.1.is_ok());
 
     root.docker.remove(&"app:1".parse().unwrap());
     std::fs::remove_file(root.config(&image.config_digest)).unwrap();
-    let error = files.image(&image.config_digest, LayerForm::AsStored).await.unwrap_err();
+    let error = files.open(&image.config_digest.into(), LayerForm::AsStored).await.unwrap_err();
     assert!(matches!(error, SourceError::NotFound { .. }), "{error:?}");
     assert_eq!(blobs.stat(&digest).await.unwrap(), None);
     let error = blobs.open(&digest, 0).await.map(drop).unwrap_err();

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use engine::{Archive, ArchiveError};
 use transfer::fixture::drain;
-use transfer::{BlobError, BlobSource as _, ImageSource as _, LayerForm, SourceError};
+use transfer::{BlobError, BlobSource as _, ImageSource as _, OpenImage, SourceError};
 
 use super::tar::{BLOCK, Tar, pax_records};
 use super::{Saved, gzip, id, on_disk, open};
@@ -213,16 +213,16 @@ async fn a_file_that_changes_while_it_is_open_is_not_read_on() {
     let bytes = saved.tar("").file("manifest.json", saved.manifest().as_bytes()).end();
     let file = on_disk(&bytes);
     let archive = Archive::open(&file.path).await.unwrap();
-    let image = archive.image(&saved.first.config_digest, LayerForm::AsStored).await.unwrap();
+    let OpenImage { image, blobs } = crate::open(&archive, &saved.first).await;
     let layer = image.layers[0].blob.digest;
-    let stream = archive.open(&layer, 0).await.unwrap();
+    let stream = blobs.open(&layer, 0).await.unwrap();
     let mut other = bytes.clone();
     other[BLOCK + 600] ^= 1;
     other[2 * BLOCK + 600] ^= 1;
     std::fs::write(&file.path, &other).unwrap();
     let (_, end) = drain(stream).await;
     assert!(matches!(end, Err(BlobError::DigestMismatch { .. })), "{end:?}");
-    let error = archive.open(&layer, 0).await.map(drop).unwrap_err();
+    let error = blobs.open(&layer, 0).await.map(drop).unwrap_err();
     assert!(matches!(error, BlobError::Unavailable { .. }), "{error:?}");
     let error = archive.list().await.unwrap_err();
     assert!(transfer::explain(&error).contains("was changed"), "{error:?}");

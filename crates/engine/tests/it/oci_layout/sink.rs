@@ -17,7 +17,7 @@ use transfer::{
 };
 
 use super::{blob_of, blobs_in, by_hand, coming_in, entry, named, put};
-use crate::{before_and_after, name, shared, store_of};
+use crate::{before_and_after, name, opened, store_of};
 
 /// Pulls images from a host in memory into a folder.
 struct Way {
@@ -95,13 +95,13 @@ async fn a_host_that_gives_bad_bytes_leaves_nothing_and_moves_no_name() {
         Faulty::corrupt_at(store.clone(), 1_999_999),
         Faulty::cut_off_at(store.clone(), 1_500_000),
     ] {
-        let error = sink.load(&image, &all, &shared(&source)).await.unwrap_err();
+        let error = sink.load(&opened(&image, &source), &all).await.unwrap_err();
         assert!(matches!(error, LoadError::Source(_)), "{error:?}");
         assert_eq!((blobs_in(folder.path()), coming_in(folder.path())), (before.clone(), 0));
         assert_eq!(sink.prove(&image).await.unwrap(), None);
         sink.discard(&image).await.unwrap();
     }
-    let nothing = sink.load(&image, &all, &shared(&MemoryStore::default())).await.unwrap_err();
+    let nothing = sink.load(&opened(&image, &MemoryStore::default()), &all).await.unwrap_err();
     assert!(matches!(nothing, LoadError::Source(BlobError::NotFound { .. })), "{nothing:?}");
     assert!(sink.prove(&good.0).await.unwrap().unwrap().references.contains(&name("app:1")));
 }
@@ -115,8 +115,8 @@ async fn a_dropped_load_leaves_nothing_half_written() {
     for frames in 0..8 {
         let stalling = Stalling { store: store.clone(), frames };
         let all = Missing::all(&image);
-        let source = shared(&stalling);
-        let load = sink.load(&image, &all, &source);
+        let source = opened(&image, &stalling);
+        let load = sink.load(&source, &all);
         let limit = std::time::Duration::from_millis(150);
         tokio::time::timeout(limit, load).await.unwrap_err();
         // Work that had begun on another thread ends by itself.
@@ -175,14 +175,14 @@ async fn discard_takes_what_no_name_reaches_and_nothing_else() {
     let sink = put(folder.path(), "app:1", &(before.clone(), blobs.clone())).await;
     let named = blobs_in(folder.path());
     let store = store_of(&blobs).await;
-    sink.load(&after, &Missing::all(&after), &shared(&store)).await.unwrap();
+    sink.load(&opened(&after, &store), &Missing::all(&after)).await.unwrap();
     assert_eq!(blobs_in(folder.path()).len(), named.len() + 3, "a layer and two documents more");
 
     // While another process brings something in, nothing is taken.
     let other = OciLayoutSink::open(folder.path()).await.unwrap();
     let (theirs, their_blobs) = fixture::image(9, &[10]);
     let their_store = store_of(&their_blobs).await;
-    other.load(&theirs, &Missing::all(&theirs), &shared(&their_store)).await.unwrap();
+    other.load(&opened(&theirs, &their_store), &Missing::all(&theirs)).await.unwrap();
     let all = blobs_in(folder.path());
     sink.discard(&after).await.unwrap();
     assert_eq!(blobs_in(folder.path()), all);
@@ -250,7 +250,7 @@ async fn a_folder_that_has_it_all_asks_the_host_for_nothing() {
     let store = Metered::new(store_of(&image.1).await);
     let counters = store.counters().clone();
     let missing = sink.missing(&image.0).await.unwrap();
-    sink.load(&image.0, &missing, &shared(&store)).await.unwrap();
+    sink.load(&opened(&image.0, &store), &missing).await.unwrap();
     assert_eq!(counters.snapshot().opens, 0);
 }
 

@@ -27,7 +27,8 @@ fn skopeo(words: &str) -> Vec<u8> {
 /// The layers of the image that a source knows by that name.
 async fn layers(source: &dyn ImageSource) -> Vec<Digest> {
     let summary = source.resolve(&name(NAME)).await.unwrap_or_else(|e| panic!("{}", explain(&e)));
-    let image = source.image(&summary.config_digest, LayerForm::AsStored).await.unwrap();
+    let image =
+        source.open(&summary.config_digest.into(), LayerForm::AsStored).await.unwrap().image;
     image.layers.iter().map(|layer| layer.diff_id.0).collect()
 }
 
