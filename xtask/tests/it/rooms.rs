@@ -1,6 +1,10 @@
 //! Names that may stand in certain rooms only, and the sign on each door.
 
-use crate::sources::{Source, sources};
+use quote::ToTokens as _;
+use syn::visit::{self, Visit};
+use syn::{Expr, Pat, Stmt};
+
+use crate::sources::{Source, collect_paths, sources};
 
 /// Paths that only some rooms may name: what they begin with, the rooms, and why.
 const RESERVED: &[(&str, &[&str], &str)] = &[
@@ -91,7 +95,7 @@ fn open_doors(all: &[Source]) -> Vec<String> {
         }
         syn::Item::Use(item) if matches!(item.vis, syn::Visibility::Public(_)) => {
             let mut paths = Vec::new();
-            crate::sources::collect_paths(quote::ToTokens::to_token_stream(&item.tree), &mut paths);
+            collect_paths(item.tree.to_token_stream(), &mut paths);
             paths.into_iter().find(|path| names(path, "wire") || names(path, "generated"))
         }
         _ => None,
@@ -103,6 +107,74 @@ fn open_doors(all: &[Source]) -> Vec<String> {
             doors.into_iter().map(|door| format!("{} shows {door}", source.path))
         })
         .collect()
+}
+
+/// Statements that start a task and drop its handle.
+#[derive(Default)]
+struct Dropped(usize);
+
+impl Dropped {
+    /// Whether an expression is a call that starts a task on the runtime.
+    fn starts_task(expression: &Expr) -> bool {
+        let Expr::Call(call) = expression else { return false };
+        let Expr::Path(path) = &*call.func else { return false };
+        let segments: Vec<String> =
+            path.path.segments.iter().map(|segment| segment.ident.to_string()).collect();
+        let name = segments.join("::");
+        match name.as_str() {
+            "tokio::spawn" | "tokio::task::spawn" | "task::spawn" => true,
+            "drop" => call.args.iter().any(Self::starts_task),
+            _ => false,
+        }
+    }
+}
+
+impl<'ast> Visit<'ast> for Dropped {
+    fn visit_stmt(&mut self, statement: &'ast Stmt) {
+        let dropped = match statement {
+            Stmt::Expr(expression, Some(_)) => Self::starts_task(expression),
+            Stmt::Local(local) => {
+                let started = local.init.as_ref().is_some_and(|init| Self::starts_task(&init.expr));
+                started && matches!(local.pat, Pat::Wild(_))
+            }
+            _ => false,
+        };
+        self.0 += usize::from(dropped);
+        visit::visit_stmt(self, statement);
+    }
+}
+
+/// The sources that start a task which nobody owns.
+fn tasks_without_owner(all: &[Source]) -> Vec<String> {
+    let ships = |source: &&Source| source.path.contains("/src/") && !source.is_test();
+    let checked = all.iter().filter(ships);
+    checked
+        .filter_map(|source| {
+            let mut dropped = Dropped::default();
+            source.items().iter().for_each(|item| dropped.visit_item(item));
+            (0 < dropped.0).then(|| format!("{} drops the handle of a task", source.path))
+        })
+        .collect()
+}
+
+#[test]
+fn every_task_has_an_owner() {
+    let found = tasks_without_owner(&sources());
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+#[test]
+fn a_task_without_an_owner_is_found() {
+    let check = |body: &str, expected: usize| {
+        let text = format!("fn f() {{ {body} }}");
+        let source = Source { path: "crates/x/src/lib.rs".to_owned(), text };
+        assert_eq!(tasks_without_owner(&[source]).len(), expected, "{body}");
+    };
+    check("tokio::spawn(async {});", 1);
+    check("if x { let _ = tokio::spawn(async {}); }", 1);
+    check("drop(tokio::task::spawn(async {}));", 1);
+    check("let task = tokio::spawn(async {}); task.await", 0);
+    check("Owner(tokio::spawn(async {}))", 0);
 }
 
 #[test]
