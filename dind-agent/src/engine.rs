@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use engine::docker::{LoadWay, Verification};
-use engine::{Address, Docker, DockerSink, EngineError, HeldImage, InvalidAddress, OciLayoutSink};
+use engine::{
+    Address, Docker, DockerSink, EngineError, HeldImage, ImageEvents, InvalidAddress, OciLayoutSink,
+};
 use tokio::sync::OnceCell;
 use tokio::time::timeout;
 use transfer::blob::Cause;
@@ -171,10 +173,34 @@ impl RangeEngine {
     /// # Errors
     /// Any [`EngineError`].
     pub async fn images(&self) -> Result<Vec<HeldImage>, EngineError> {
+        self.images_since(&[]).await
+    }
+
+    /// The same; images that are proven in `known` need not be inspected again.
+    ///
+    /// # Errors
+    /// Any [`EngineError`].
+    pub async fn images_since(&self, known: &[HeldImage]) -> Result<Vec<HeldImage>, EngineError> {
         match self.connect().await? {
-            Sink::Docker(sink) => sink.images().await,
+            Sink::Docker(sink) => sink.images_since(known).await,
             Sink::Layout(sink) => {
                 sink.images().await.map_err(|error| self.failed("listing its images", error))
+            }
+        }
+    }
+}
+
+impl RangeEngine {
+    /// An item for each change of the engine's images or their names.
+    ///
+    /// # Errors
+    /// Any [`EngineError`]; [`EngineError::Unsupported`] where a folder is in its place.
+    pub async fn image_events(&self) -> Result<ImageEvents, EngineError> {
+        match self.connect().await? {
+            Sink::Docker(sink) => sink.docker().image_events().await,
+            Sink::Layout(_) => {
+                let engine = self.text.clone();
+                Err(EngineError::Unsupported { engine, what: "a folder has no events" })
             }
         }
     }

@@ -19,7 +19,8 @@ pub mod fixture;
 pub use address::{Address, InvalidAddress};
 pub use archive::{Archive, ArchiveError};
 pub use docker::{
-    Docker, DockerSink, EngineError, Export, ExportStats, FilesStats, HeldImage, Overlay2Files,
+    Docker, DockerSink, EngineError, Export, ExportStats, FilesStats, HeldImage, ImageEvents,
+    Overlay2Files,
 };
 pub use oci_layout::{LayoutError, OciLayout, OciLayoutSink};
 pub use registry::{InvalidLoopback, Loopback, Registry};

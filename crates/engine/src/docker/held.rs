@@ -1,4 +1,6 @@
-//! Which images an engine has, as a report tells it.
+//! The images that an engine holds, for reports.
+
+use std::collections::HashMap;
 
 use futures::{StreamExt as _, TryStreamExt as _};
 use transfer::{ConfigDigest, EngineImageId, Reference, StoreKind};
@@ -14,8 +16,8 @@ pub struct HeldImage {
     pub engine_image_id: EngineImageId,
     /// Its names. Sorted; empty for an image without a tag.
     pub references: Vec<Reference>,
-    /// Its name across engines; absent on the containerd store for an image that we did not bring,
-    /// since the engine does not tell.
+    /// Its name across engines; absent on the containerd store for an image that another program
+    /// brought, since the engine does not report it.
     pub config_digest: Option<ConfigDigest>,
     /// Whether the engine confirms that every layer of it is there and unpacked.
     pub proven: bool,
@@ -27,17 +29,34 @@ impl DockerSink {
     /// # Errors
     /// Any [`EngineError`].
     pub async fn images(&self) -> Result<Vec<HeldImage>, EngineError> {
+        self.images_since(&[]).await
+    }
+
+    /// The same, but images that are proven in `known` are not inspected again, only their names are
+    /// new: a list of names costs an engine little, an inspection of each image does not.
+    ///
+    /// # Errors
+    /// Any [`EngineError`].
+    pub async fn images_since(&self, known: &[HeldImage]) -> Result<Vec<HeldImage>, EngineError> {
         let docker = self.docker();
         let store = docker.info().await?.store;
-        let listed = docker.list_images().await?;
-        let inspections = listed
-            .into_iter()
-            .map(|image| async move { docker.inspect_manifests(&image.id.0).await });
+        let proven = known.iter().filter(|image| image.proven);
+        let proven: HashMap<_, _> = proven.map(|image| (image.engine_image_id, image)).collect();
+        let (mut held, mut strange) = (Vec::new(), Vec::new());
+        for image in docker.list_images().await? {
+            match proven.get(&image.id) {
+                Some(known) => {
+                    held.push(HeldImage { references: image.references(), ..(*known).clone() });
+                }
+                None => strange.push(image.id),
+            }
+        }
+        let inspections =
+            strange.into_iter().map(|id| async move { docker.inspect_manifests(&id.0).await });
         let inspected: Vec<Option<Inspected>> =
             futures::stream::iter(inspections).buffer_unordered(INSPECTIONS).try_collect().await?;
-        // What was deleted meanwhile is not held.
-        let held = inspected.into_iter().flatten().map(|image| self.describe(store, &image));
-        let mut held: Vec<HeldImage> = held.collect();
+        // An image that was deleted meanwhile is not held.
+        held.extend(inspected.into_iter().flatten().map(|image| self.describe(store, &image)));
         held.sort_by_key(|image| image.engine_image_id);
         Ok(held)
     }

@@ -103,6 +103,11 @@ impl Listed {
         self.manifests.iter().flatten().filter(|manifest| manifest.available).map(|m| m.id)
     }
 
+    /// The tags, as [`Inspected::references`] has them.
+    pub(super) fn references(&self) -> Vec<Reference> {
+        tags(&self.repo_tags)
+    }
+
     /// Whether it has `label`, and nothing names it.
     fn is_nameless(&self, label: &str) -> bool {
         self.labels.iter().any(|labels| labels.contains_key(label)) && !names(&self.repo_tags)
@@ -116,12 +121,7 @@ impl Inspected {
 
     /// The tags, sorted. Names that we could not have given are left out.
     pub(super) fn references(&self) -> Vec<Reference> {
-        let names = self.repo_tags.iter().flatten().filter_map(|name| name.parse().ok());
-        // On the containerd store, names by digest are among them.
-        let mut references: Vec<Reference> = names.filter(|name| !is_ours(name)).collect();
-        references.sort();
-        references.dedup();
-        references
+        tags(&self.repo_tags)
     }
 
     /// The names by digest, without a tag.
@@ -197,6 +197,15 @@ impl Inspected {
         let size = told.and_then(|summary| summary.image_data.as_ref()?.size.as_ref()?.unpacked);
         size.and_then(|size| u64::try_from(size).ok()).unwrap_or_default()
     }
+}
+
+fn tags(repo_tags: &Option<Vec<String>>) -> Vec<Reference> {
+    let names = repo_tags.iter().flatten().filter_map(|name| name.parse().ok());
+    // On the containerd store, names by digest are among them.
+    let mut references: Vec<Reference> = names.filter(|name| !is_ours(name)).collect();
+    references.sort();
+    references.dedup();
+    references
 }
 
 fn names(repo_tags: &Option<Vec<String>>) -> bool {

@@ -3,6 +3,7 @@
 
 mod archive;
 mod content;
+mod events;
 mod export;
 mod ingest;
 mod oci_layout;
