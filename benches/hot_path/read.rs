@@ -9,12 +9,13 @@ use std::sync::Arc;
 use benches::one_image::{OneImage, image_of};
 use benches::wire::admin::NoAdmin;
 use bytes::Bytes;
+use control::lending::{AllImages, Terms};
+use control::{Caller, Library};
 use criterion::{Criterion, Throughput};
 use proto::channel::Io;
 use proto::client::Manners;
-use proto::library::{AllImages, Terms};
 use proto::server::{Caps, HOST_SERVICES, Health, Listener, Server, Services};
-use proto::{Caller, Endpoint, Library, RemoteHost};
+use proto::{Endpoint, RemoteHost};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::mpsc;
@@ -80,7 +81,8 @@ async fn serve(
     let health = Health::not_serving(&HOST_SERVICES).await;
     health.set(true).await;
     let caller = Caller::Range("bench".parse().expect("a name"));
-    let services = Services::of_host(caller, Arc::new(library), Arc::new(NoAdmin), &health);
+    let services =
+        Services::of_host(caller, Arc::new(library), Arc::new(NoAdmin), Arc::new(NoAdmin), &health);
     let (server, endpoint) = match over {
         Over::Pipe => {
             let (pipes, incoming) = mpsc::channel::<Box<dyn Io>>(1);

@@ -10,11 +10,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Parser as _;
+use control::Pattern;
+use control::admin::NewRange;
+use control::range::SyncEvent;
 use engine::fixture::FakeDocker;
 use futures::future::try_join_all;
 use futures::{StreamExt as _, TryStreamExt as _};
 use process::shutdown::Shutdown;
-use proto::control::SyncEvent;
 use proto::{AdminClient, Endpoint, RangeClient};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -89,7 +91,8 @@ impl Fleet {
         let admin = AdminClient::new(Endpoint::unix(state.join("admin.sock")));
         for (number, engine) in self.engines[1..].iter().enumerate() {
             let name = format!("range-{number}").parse().context("naming a range")?;
-            let range = admin.add_range(&name).await.context("adding a range")?;
+            let range = NewRange { grants: vec![Pattern::all()], ..NewRange::named(name) };
+            let range = admin.add_range(&range).await.context("adding a range")?;
             let folder = self._folder.path().join(number.to_string());
             let listen = folder.join("agent.sock");
             let config = dind(&folder, &listen, engine, &range.socket_path)?;

@@ -5,15 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use control::Caller;
+use control::range::{
+    ControlError, ImagePlan, RangeControl, RangeImage, RangeStatus, Reach, SyncEvent, VerifyEvent,
+};
 use engine::HeldImage;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use process::memory;
 use process::supervise::Note;
-use proto::control::{
-    ControlError, ImagePlan, RangeControl, RangeImage, RangeStatus, Reach, SyncEvent, VerifyEvent,
-};
-use proto::{Caller, RemoteHost};
+use proto::RemoteHost;
 use tokio::time::{Instant, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use transfer::{EngineInfo, Reference};

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use control::range::{Reach, SyncEvent};
 use futures::TryStreamExt as _;
 use process::exit::Exit;
 use process::shutdown::Shutdown;
 use proto::client::is_serving;
-use proto::control::{Reach, SyncEvent};
 use proto::{Endpoint, RangeClient, RemoteHost};
 use tokio::time::timeout;
 use transfer::event::{EventKind, ImageReport};

@@ -1,6 +1,6 @@
 //! What a sync would move, found out without moving it.
 
-use proto::control::ImagePlan;
+use control::range::ImagePlan;
 use transfer::pull::PullError;
 use transfer::{ImageSink, ImageSource, ImageSummary, Reference};
 

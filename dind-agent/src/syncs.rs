@@ -8,8 +8,8 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
+use control::range::{ControlError, LastSync, SyncEvent, SyncSummary};
 use futures::StreamExt as _;
-use proto::control::{ControlError, LastSync, SyncEvent, SyncSummary};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;

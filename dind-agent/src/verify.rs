@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use control::range::{ControlError, ImageCheck, VerifyEvent, VerifySummary};
 use engine::{EngineError, HeldImage};
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
-use proto::control::{ControlError, ImageCheck, VerifyEvent, VerifySummary};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;

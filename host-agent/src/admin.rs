@@ -1,26 +1,30 @@
-//! What an administrator sees and does: counters, ranges, the store's health.
+//! The host agent's administration: counters, ranges, the store's health.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use futures::stream::BoxStream;
-use process::memory;
-use proto::admin::{
-    AdminError, HostAdmin, HostStats, Pruned, Pruning, ServedRange, StoreCheck, StoreStats,
+use control::admin::{
+    AdminError, HostAdmin, HostStats, NewRange, Pruned, Pruning, RangeChange, RangeWants,
+    ServedRange, StoreCheck, StoreStats,
 };
+use control::link::{FromRangeStream, LinkEnd, LinkHost, Task, TaskEvent, ToRangeStream};
+use control::range::{ImagePlan, VerifyEvent};
+use control::transfers::{Transfer, TransferId, TransferKind};
+use control::{Caller, Library, Pattern, RangeName, WantedSet};
+use futures::stream::{self, BoxStream};
+use futures::{FutureExt as _, Stream, StreamExt as _};
+use process::memory;
 use proto::server::{Health, Services};
-use proto::transfers::{Transfer, TransferId, TransferKind};
-use proto::{Caller, Library, RangeName, WantedSet};
 use tokio::time::{Instant, timeout};
 use transfer::Reference;
 use transfer::metered::IngestCounters;
 use transfer::store::{Arrival, FsStore, Goal, Policy};
 
 use crate::engine::HostEngine;
+use crate::link::RunningTask;
 use crate::ranges::Ranges;
-use crate::store;
+use crate::{store, watcher};
 
 /// How long a question about the agent waits for its engine.
 const ANSWER_WITHIN: Duration = Duration::from_secs(3);
@@ -51,7 +55,8 @@ impl Admin {
     /// the protocol's table, and what a range may read is the library's.
     #[must_use]
     pub fn services(&self, caller: Caller) -> Services {
-        Services::of_host(caller, self.library.clone(), Arc::new(self.clone()), &self.health)
+        let own = Arc::new(self.clone());
+        Services::of_host(caller, self.library.clone(), own.clone(), own, &self.health)
     }
 
     /// Serves the ranges that were served before a restart. One whose socket cannot be made is left
@@ -76,7 +81,7 @@ impl Admin {
     /// As [`HostAdmin::add_range`].
     pub async fn serve_from_the_start(&self, name: &RangeName) -> Result<(), AdminError> {
         let services = self.services(Caller::Range(name.clone()));
-        self.ranges.add(name.clone(), services, None).await.map(drop)
+        self.ranges.add(NewRange::named(name.clone()), services).await.map(drop)
     }
 
     /// How full the store is; zeros where the system does not say, which a status can do without.
@@ -94,6 +99,19 @@ impl Admin {
             free: self.store.space().await.unwrap_or_default().free,
         }
     }
+}
+
+/// The events of a range that is being verified; an error is the last.
+fn verifying(task: RunningTask) -> impl Stream<Item = Result<VerifyEvent, AdminError>> + Send {
+    stream::unfold(Some(task), |task| async {
+        let mut task = task?;
+        match task.next().await {
+            Ok(TaskEvent::Verified(check)) => Some((Ok(VerifyEvent::Checked(check)), Some(task))),
+            Ok(TaskEvent::Finished(summary)) => Some((Ok(VerifyEvent::Finished(summary)), None)),
+            Ok(_) => Some((Err(task.strange()), None)),
+            Err(error) => Some((Err(error), None)),
+        }
+    })
 }
 
 fn shown(arrival: &Arrival) -> Transfer {
@@ -135,14 +153,21 @@ impl HostAdmin for Admin {
         self.ranges.list().await
     }
 
+    async fn watch_ranges(
+        &self,
+        _caller: &Caller,
+        names: Vec<RangeName>,
+    ) -> BoxStream<'static, RangeChange> {
+        watcher::watch(self.ranges.clone(), names)
+    }
+
     async fn add_range(
         &self,
         _caller: &Caller,
-        name: RangeName,
-        tcp: Option<SocketAddr>,
+        range: NewRange,
     ) -> Result<ServedRange, AdminError> {
-        let services = self.services(Caller::Range(name.clone()));
-        let range = self.ranges.add(name, services, tcp).await?;
+        let services = self.services(Caller::Range(range.name.clone()));
+        let range = self.ranges.add(range, services).await?;
         tracing::info!(range = %range.name, socket = %range.socket_path.display(), "range added");
         Ok(range)
     }
@@ -159,14 +184,56 @@ impl HostAdmin for Admin {
         _caller: &Caller,
         name: &RangeName,
         references: Vec<Reference>,
+        expected_revision: Option<u64>,
     ) -> Result<WantedSet, AdminError> {
-        let set = self.ranges.set_wanted(name, references).await?;
+        let set = self.ranges.set_wanted(name, references, expected_revision).await?;
         tracing::info!(range = %name, images = set.references.len(), "wanted set");
         Ok(set)
     }
 
-    async fn wanted(&self, _caller: &Caller, name: &RangeName) -> Result<WantedSet, AdminError> {
-        self.ranges.wanted(name).await
+    async fn wanted(&self, _caller: &Caller, name: &RangeName) -> Result<RangeWants, AdminError> {
+        self.ranges.wants(name).await
+    }
+
+    async fn set_grants(
+        &self,
+        _caller: &Caller,
+        name: &RangeName,
+        grants: Vec<Pattern>,
+    ) -> Result<Vec<Pattern>, AdminError> {
+        let grants = self.ranges.set_grants(name, grants).await?;
+        tracing::info!(range = %name, patterns = grants.len(), "grants set");
+        Ok(grants)
+    }
+
+    async fn sync_range(&self, _caller: &Caller, name: &RangeName) -> Result<u64, AdminError> {
+        self.ranges.next_round(name).await
+    }
+
+    async fn plan_range(
+        &self,
+        _caller: &Caller,
+        name: &RangeName,
+        references: Vec<Reference>,
+    ) -> Result<Vec<ImagePlan>, AdminError> {
+        let mut task = self.ranges.link(name).await?.begin_task(Task::Plan { references })?;
+        match task.next().await? {
+            TaskEvent::Planned(plans) => Ok(plans),
+            _ => Err(task.strange()),
+        }
+    }
+
+    async fn verify_range(
+        &self,
+        _caller: &Caller,
+        name: &RangeName,
+        references: Vec<Reference>,
+        deep: bool,
+    ) -> Result<BoxStream<'static, Result<VerifyEvent, AdminError>>, AdminError> {
+        let task = Task::Verify { references, deep };
+        let task = self.ranges.link(name).await?.begin_task(task)?;
+        let draining = self.ranges.draining().cancelled_owned();
+        Ok(verifying(task).take_until(draining.boxed()).boxed())
     }
 
     async fn watch_wanted(
@@ -208,5 +275,16 @@ impl HostAdmin for Admin {
             bytes: report.bytes,
             quarantined: report.quarantined,
         })
+    }
+}
+
+#[async_trait]
+impl LinkHost for Admin {
+    async fn attach(
+        &self,
+        range: &RangeName,
+        messages: FromRangeStream,
+    ) -> Result<ToRangeStream, LinkEnd> {
+        self.ranges.attach(range, messages).await
     }
 }

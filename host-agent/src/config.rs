@@ -14,7 +14,7 @@ use process::inspect::{Inspect, InspectError, InspectFlags};
 use process::telemetry::Telemetry;
 use process::units::{self, ByteSize};
 
-use proto::RangeName;
+use control::RangeName;
 
 pub use source::{ExportWay, Source};
 pub use store::{Amount, AmountError, KeepLayers, StoreFlags};

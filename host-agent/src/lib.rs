@@ -11,11 +11,14 @@
 pub mod admin;
 pub mod config;
 pub mod engine;
+pub mod link;
 pub mod ranges;
 pub mod record;
 pub mod state;
 pub mod store;
+pub mod watcher;
 
+mod listeners;
 mod notify;
 mod status;
 
@@ -24,14 +27,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use control::Library;
+use control::lending::{AllImages, Terms};
 use futures::future::try_join_all;
 use process::exit::Exit;
 use process::run::{self, Threads};
 use process::shutdown::Shutdown;
 use process::supervise::{Child, end_with_supervisor, supervise};
-use proto::library::{AllImages, Terms};
+use proto::Endpoint;
 use proto::server::{Caps, HOST_SERVICES, Health, Listener, ServeError, Server};
-use proto::{Endpoint, Library};
 use tokio::time::{Instant, sleep};
 use transfer::metered::MeteredStore;
 use transfer::store::FsStore;

@@ -1,23 +1,26 @@
-//! The ranges that are served: listeners of their own, whose callers can be nobody else, and what
-//! each of them is to have.
+//! The ranges that are served: listeners of their own, whose callers can be nobody else, their
+//! wanted sets and grants, and their links.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
+use control::admin::{AdminError, NewRange, RangeWants, ServedRange};
+use control::link::{FromRangeStream, LinkEnd, ToRangeStream};
+use control::{Pattern, RangeName, WantedSet};
 use futures::stream::BoxStream;
 use futures::{FutureExt as _, StreamExt as _};
-use proto::admin::{AdminError, ServedRange};
-use proto::server::{Caps, Connections, Listener, Server, Services};
-use proto::{RangeName, WantedSet};
+use proto::server::{Caps, Listener, Server, Services};
 use tokio::sync::{Mutex, watch};
-use tokio::task::JoinHandle;
 use tokio_stream::wrappers::WatchStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 use transfer::Reference;
 
+use crate::link::{Changes, RangeLink};
+use crate::listeners::{self, Serving};
 use crate::record::Record;
 use crate::state::{Leaving, StateDir};
 
@@ -34,13 +37,15 @@ pub struct Ranges {
     /// Whether addresses that other machines can reach may be served.
     remote_any: bool,
     served: Arc<Mutex<BTreeMap<RangeName, Served>>>,
+    /// Every change of any range, for watchers.
+    changes: Changes,
     /// One for us and one for each range.
     counted: Arc<()>,
     tasks: TaskTracker,
     draining: CancellationToken,
 }
 
-/// One range: its listeners, and what it is to have.
+/// One range: its listeners, its wanted set and grants, and its link.
 #[derive(Debug)]
 struct Served {
     socket: Serving,
@@ -49,24 +54,10 @@ struct Served {
     /// That it is; absent too where the address could not be listened on after a restart.
     remote: Option<Serving>,
     wanted: watch::Sender<WantedSet>,
+    /// Patterns of the images that it may read beside the wanted ones.
+    grants: Vec<Pattern>,
+    link: RangeLink,
     _counted: Arc<()>,
-}
-
-/// One listener.
-#[derive(Debug)]
-struct Serving {
-    connections: Connections,
-    ended: CancellationToken,
-    task: JoinHandle<()>,
-}
-
-impl Serving {
-    /// Stops listening and ends the connections.
-    async fn end(self) {
-        self.ended.cancel();
-        // A task that panicked is as gone as one that ended.
-        let _ended = self.task.await;
-    }
 }
 
 impl Ranges {
@@ -74,8 +65,15 @@ impl Ranges {
     /// other machines can reach are refused without `remote_any`.
     #[must_use]
     pub fn new(state: StateDir, draining: CancellationToken, remote_any: bool) -> Self {
-        let (served, counted, tasks) = (Arc::default(), Arc::default(), TaskTracker::new());
-        Self { state, remote_any, served, counted, tasks, draining }
+        Self {
+            state,
+            remote_any,
+            served: Arc::default(),
+            changes: Changes::default(),
+            counted: Arc::default(),
+            tasks: TaskTracker::new(),
+            draining,
+        }
     }
 
     /// Says how many ranges are served, at once and whatever is being done to them.
@@ -98,47 +96,58 @@ impl Ranges {
     /// # Errors
     /// As [`add`](Self::add).
     pub async fn restore(&self, name: &RangeName, services: Services) -> Result<(), AdminError> {
-        self.add(name.clone(), services.clone(), None).await?;
+        self.add(NewRange::named(name.clone()), services.clone()).await?;
         let address = self.served.lock().await.get(name).and_then(|range| range.address);
-        let Some(address) = address else { return Ok(()) };
-        if let Err(error) = self.add(name.clone(), services, Some(address)).await {
+        if address.is_none() {
+            return Ok(());
+        }
+        let again = NewRange { tcp: address, ..NewRange::named(name.clone()) };
+        if let Err(error) = self.add(again, services).await {
             let error = format!("{:#}", anyhow::Error::from(error));
             tracing::error!(range = %name, error, "not served over TCP");
         }
         Ok(())
     }
 
-    /// Serves a range, and on `tcp` besides where that is asked for. What is served already is left
-    /// as it is; another address takes the place of the one before.
+    /// Serves a range, and on an address besides where that is asked for. One that is served already
+    /// keeps its wanted set and grants; another address takes the place of the one before.
     ///
     /// # Errors
     /// [`AdminError::TooManyRanges`], [`AdminError::Socket`], and of `tcp`
     /// [`AdminError::RemoteNotAllowed`], [`AdminError::Listen`], [`AdminError::Record`].
     pub async fn add(
         &self,
-        name: RangeName,
+        range: NewRange,
         services: Services,
-        tcp: Option<SocketAddr>,
     ) -> Result<ServedRange, AdminError> {
+        let NewRange { name, tcp, wanted, grants } = range;
         let mut all = self.served.lock().await;
         let remote = self.listen(&name, all.get(&name), tcp).await?;
         if !all.contains_key(&name) {
             if MAX_RANGES <= all.len() {
                 return Err(AdminError::TooManyRanges { limit: MAX_RANGES });
             }
-            all.insert(name.clone(), self.begin(&name, services.clone())?);
+            let begun = self.begin(&name, services.clone(), wanted, grants)?;
+            all.insert(name.clone(), begun);
         }
         let range = all.get_mut(&name).expect("invariant: it was put in just now");
         if let Some((address, listener)) = remote {
             if range.address != Some(address) {
-                let record = Record::new(&range.wanted.borrow(), Some(address));
-                self.remember(&name, &record)?;
+                self.remember(
+                    &name,
+                    &Record::new(
+                        range.wanted.borrow().clone(),
+                        range.grants.clone(),
+                        Some(address),
+                    ),
+                )?;
             }
             let serving = self.serve(&name, Server::new(listener, services, Caps::default()));
             range.address = Some(address);
             if let Some(before) = range.remote.replace(serving) {
                 before.end().await;
             }
+            range.link.touch();
         }
         Ok(self.describe(&name, range))
     }
@@ -157,9 +166,10 @@ impl Ranges {
         ended: impl FnOnce() + Send + 'static,
     ) -> Result<(), AdminError> {
         let (all, state) = (self.served.clone(), self.state.clone());
-        let (tasks, removed) = (self.tasks.clone(), name.clone());
+        let (tasks, changes, removed) = (self.tasks.clone(), self.changes.clone(), name.clone());
         let removal = async move {
             let leaving = take_away(&all, &state, &removed, ended).await?;
+            changes.happened();
             tasks.spawn_blocking(move || delete(leaving, &removed));
             Ok(())
         };
@@ -168,36 +178,86 @@ impl Ranges {
         removal.unwrap_or_else(|panic| Err(failed(std::io::Error::other(panic))))
     }
 
-    /// Replaces what a range is to have, on disk first, and tells it. The same set again changes
-    /// nothing.
+    /// Replaces the images that a range is to have, on disk first, and sends them to it. The same
+    /// references again change nothing.
     ///
     /// # Errors
-    /// [`AdminError::UnknownRange`], [`AdminError::Record`].
+    /// [`AdminError::UnknownRange`], [`AdminError::Revision`], [`AdminError::Record`].
     pub async fn set_wanted(
         &self,
         name: &RangeName,
         references: Vec<Reference>,
+        expected_revision: Option<u64>,
     ) -> Result<WantedSet, AdminError> {
         let served = self.served.lock().await;
         let range = known(&served, name)?;
         let before = range.wanted.borrow().clone();
-        let set = before.replaced(references);
+        if expected_revision.is_some_and(|expected| expected != before.revision) {
+            return Err(AdminError::Revision { name: name.clone(), revision: before.revision });
+        }
+        let set = before.replaced(references, now());
         if set.references == before.references && before.revision != 0 {
             return Ok(before);
         }
-        // A small file, written here and not on a thread of its own: so there is no moment at which
-        // a caller that goes away leaves it and what ranges are told apart.
-        self.remember(name, &Record::new(&set, range.address))?;
+        self.want(name, range, set)
+    }
+
+    /// Has a range look at all its wanted images again, in the round that is returned.
+    ///
+    /// # Errors
+    /// [`AdminError::UnknownRange`], [`AdminError::Record`].
+    pub async fn next_round(&self, name: &RangeName) -> Result<u64, AdminError> {
+        let served = self.served.lock().await;
+        let range = known(&served, name)?;
+        let set = range.wanted.borrow().next_round(now());
+        Ok(self.want(name, range, set)?.round)
+    }
+
+    /// Writes a set down and sends it to its range.
+    ///
+    /// A small file, written here and not on a thread of its own: so there is no moment at which a
+    /// caller that goes away leaves it and what ranges have apart.
+    fn want(
+        &self,
+        name: &RangeName,
+        range: &Served,
+        set: WantedSet,
+    ) -> Result<WantedSet, AdminError> {
+        let record = Record::new(set.clone(), range.grants.clone(), range.address);
+        self.remember(name, &record)?;
         range.wanted.send_replace(set.clone());
+        range.link.touch();
         Ok(set)
     }
 
-    /// What a range is to have.
+    /// The images that a range is to have, and its grants.
     ///
     /// # Errors
     /// [`AdminError::UnknownRange`].
-    pub async fn wanted(&self, name: &RangeName) -> Result<WantedSet, AdminError> {
-        Ok(known(&*self.served.lock().await, name)?.wanted.borrow().clone())
+    pub async fn wants(&self, name: &RangeName) -> Result<RangeWants, AdminError> {
+        let served = self.served.lock().await;
+        let range = known(&served, name)?;
+        let wanted = range.wanted.borrow().clone();
+        Ok(RangeWants { wanted, grants: range.grants.clone() })
+    }
+
+    /// Replaces a range's grants, on disk first; each pattern counts once.
+    ///
+    /// # Errors
+    /// [`AdminError::UnknownRange`], [`AdminError::Record`].
+    pub async fn set_grants(
+        &self,
+        name: &RangeName,
+        grants: Vec<Pattern>,
+    ) -> Result<Vec<Pattern>, AdminError> {
+        let mut served = self.served.lock().await;
+        let range = served.get_mut(name).ok_or_else(|| unknown(name))?;
+        let grants = each_once(grants);
+        let record = Record::new(range.wanted.borrow().clone(), grants.clone(), range.address);
+        self.remember(name, &record)?;
+        range.grants.clone_from(&grants);
+        range.link.touch();
+        Ok(grants)
     }
 
     /// What a range is to have, at once and after each change, until it is removed or draining
@@ -214,6 +274,62 @@ impl Ranges {
         Ok(WatchStream::new(changes).take_until(draining.boxed()).boxed())
     }
 
+    /// A range's link.
+    ///
+    /// # Errors
+    /// [`AdminError::UnknownRange`].
+    pub async fn link(&self, name: &RangeName) -> Result<RangeLink, AdminError> {
+        Ok(known(&*self.served.lock().await, name)?.link.clone())
+    }
+
+    /// Takes a link of a range, in place of an older one, until draining begins.
+    ///
+    /// # Errors
+    /// [`LinkEnd::UnknownRange`], [`LinkEnd::HostEnding`].
+    pub async fn attach(
+        &self,
+        name: &RangeName,
+        messages: FromRangeStream,
+    ) -> Result<ToRangeStream, LinkEnd> {
+        if self.draining.is_cancelled() {
+            return Err(LinkEnd::HostEnding);
+        }
+        let served = self.served.lock().await;
+        let range = served.get(name);
+        let range = range.ok_or_else(|| LinkEnd::UnknownRange { name: name.clone() })?;
+        let (told, reading) = range.link.attach(messages, range.wanted.subscribe());
+        tracing::info!(range = %name, "attached");
+        let (link, draining) = (range.link.clone(), self.draining.clone());
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = reading => {}
+                () = draining.cancelled_owned() => link.end(LinkEnd::HostEnding),
+            }
+        });
+        Ok(told)
+    }
+
+    /// Is cancelled when draining begins.
+    pub(crate) fn draining(&self) -> CancellationToken {
+        self.draining.clone()
+    }
+
+    /// Wakes at each change of any range.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.watch()
+    }
+
+    /// The number of each range's last change.
+    pub(crate) async fn changed(&self) -> BTreeMap<RangeName, u64> {
+        let served = self.served.lock().await;
+        served.iter().map(|(name, range)| (name.clone(), range.link.changed())).collect()
+    }
+
+    /// A range as it is now; absent where there is none.
+    pub(crate) async fn get(&self, name: &RangeName) -> Option<ServedRange> {
+        self.served.lock().await.get(name).map(|range| self.describe(name, range))
+    }
+
     /// The ranges served, sorted by name.
     pub async fn list(&self) -> Vec<ServedRange> {
         let served = self.served.lock().await;
@@ -226,19 +342,42 @@ impl Ranges {
         self.tasks.wait().await;
     }
 
-    /// Listens for a range that is not served yet on its socket.
-    fn begin(&self, name: &RangeName, services: Services) -> Result<Served, AdminError> {
+    /// Listens for a range that is not served yet on its socket. One that has a record is as that
+    /// says; another wants and is granted what is given here.
+    fn begin(
+        &self,
+        name: &RangeName,
+        services: Services,
+        wanted: Vec<Reference>,
+        grants: Vec<Pattern>,
+    ) -> Result<Served, AdminError> {
         let path = self.state.range_socket(name);
         let made = self.state.make_range(name).and_then(|()| Listener::unix(&path, SOCKET_MODE));
         let listener = made.map_err(|source| AdminError::Socket { path, source })?;
-        let record = Record::read(&self.state.range_record(name)).unwrap_or_else(|error| {
+        let mut record = Record::read(&self.state.range_record(name)).unwrap_or_else(|error| {
             let error = format!("{:#}", anyhow::Error::from(error));
             tracing::error!(range = %name, error, "nothing is known to be wanted");
             Record::default()
         });
-        let socket = self.serve(name, Server::new(listener, services, Caps::default()));
-        let (address, wanted) = (record.tcp_address(), watch::Sender::new(record.wanted()));
-        Ok(Served { socket, address, remote: None, wanted, _counted: self.counted.clone() })
+        if record == Record::default() {
+            let none = WantedSet::default();
+            let wanted = if wanted.is_empty() { none } else { none.replaced(wanted, now()) };
+            record = Record::new(wanted, each_once(grants), None);
+            self.remember(name, &record)?;
+        }
+        let mut wanted = record.wanted();
+        if wanted.round == 0 {
+            wanted = wanted.next_round(now());
+        }
+        Ok(Served {
+            socket: self.serve(name, Server::new(listener, services, Caps::default())),
+            address: record.tcp_address(),
+            remote: None,
+            wanted: watch::Sender::new(wanted),
+            grants: record.grants().unwrap_or_default().to_vec(),
+            link: RangeLink::new(name.clone(), self.changes.clone()),
+            _counted: self.counted.clone(),
+        })
     }
 
     /// Listens on the address that is asked for; nothing where the range has it already.
@@ -254,13 +393,7 @@ impl Ranges {
         if has.is_some_and(|has| has == address || any_port(has)) {
             return Ok(None);
         }
-        if !self.remote_any && !address.ip().is_loopback() {
-            return Err(AdminError::RemoteNotAllowed { name: name.clone(), address });
-        }
-        let failed = |source| AdminError::Listen { name: name.clone(), address, source };
-        let listener = Listener::tcp(address).await.map_err(failed)?;
-        let bound = listener.tcp_address().unwrap_or(address);
-        Ok(Some((bound, listener)))
+        listeners::listen(name, address, self.remote_any).await.map(Some)
     }
 
     fn remember(&self, name: &RangeName, record: &Record) -> Result<(), AdminError> {
@@ -269,30 +402,34 @@ impl Ranges {
     }
 
     fn serve(&self, name: &RangeName, server: Server) -> Serving {
-        let connections = server.connections();
-        let ended = CancellationToken::new();
-        let serving = ended.clone().run_until_cancelled_owned(server.run(self.draining.clone()));
-        let task = async move {
-            if let Some(Err(error)) = serving.await {
-                let error = format!("{:#}", anyhow::Error::from(error));
-                tracing::error!(error, "not served any more");
-            }
-        };
-        let task = self.tasks.spawn(task.instrument(tracing::info_span!("range", range = %name)));
-        Serving { connections, ended, task }
+        Serving::begin(name, server, &self.tasks, &self.draining)
     }
 
     fn describe(&self, name: &RangeName, range: &Served) -> ServedRange {
-        let over_tcp = range.remote.as_ref().map_or(0, |remote| remote.connections.open());
-        let wanted = range.wanted.borrow().references.len();
+        let over_tcp = range.remote.as_ref().map_or(0, Serving::open);
+        let (attachment, state) = range.link.latest();
         ServedRange {
             name: name.clone(),
             socket_path: self.state.range_socket(name),
-            connections: range.socket.connections.open() + over_tcp,
-            wanted: u32::try_from(wanted).unwrap_or(u32::MAX),
+            connections: range.socket.open() + over_tcp,
             tcp_endpoint: range.address.filter(|_| range.remote.is_some()),
+            wanted: range.wanted.borrow().clone(),
+            grants: range.grants.clone(),
+            attachment,
+            state,
         }
     }
+}
+
+/// Seconds since 1970, for rounds; 0 where the clock is set before.
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+fn each_once(mut grants: Vec<Pattern>) -> Vec<Pattern> {
+    let mut seen = HashSet::new();
+    grants.retain(|grant| seen.insert(grant.clone()));
+    grants
 }
 
 /// Ends a range and takes its folders away; from then on another may have its name.
@@ -303,13 +440,12 @@ async fn take_away(
     ended: impl FnOnce(),
 ) -> Result<Option<Leaving>, AdminError> {
     let mut all = all.lock().await;
-    let Some(Served { socket, remote, .. }) = all.remove(name) else {
-        return Err(AdminError::UnknownRange { name: name.clone() });
+    let Some(Served { socket, remote, link, .. }) = all.remove(name) else {
+        return Err(unknown(name));
     };
+    link.end(LinkEnd::UnknownRange { name: name.clone() });
     let listeners: Vec<Serving> = [Some(socket), remote].into_iter().flatten().collect();
-    for listener in &listeners {
-        listener.ended.cancel();
-    }
+    listeners.iter().for_each(Serving::stop);
     for listener in listeners {
         listener.end().await;
     }
@@ -330,7 +466,11 @@ fn known<'a>(
     served: &'a BTreeMap<RangeName, Served>,
     name: &RangeName,
 ) -> Result<&'a Served, AdminError> {
-    served.get(name).ok_or_else(|| AdminError::UnknownRange { name: name.clone() })
+    served.get(name).ok_or_else(|| unknown(name))
+}
+
+fn unknown(name: &RangeName) -> AdminError {
+    AdminError::UnknownRange { name: name.clone() }
 }
 
 #[cfg(test)]

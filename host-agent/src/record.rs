@@ -1,4 +1,4 @@
-//! What is remembered of a range: a small file beside its folders, replaced as a whole.
+//! The record of a range: a small file beside its folder, replaced as a whole.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
@@ -6,21 +6,27 @@ use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use proto::WantedSet;
+use control::{Pattern, WantedSet};
 use serde::{Deserialize, Serialize};
 use transfer::Reference;
 
 /// Largest record in bytes: a thousand references of the greatest length fit well.
 const MAX_RECORD: u64 = 4 << 20;
 
-/// What is remembered of a range. A range without a record was never told anything.
+/// The record of a range. A range that is new has an empty one.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Record {
     /// Grows with each change of the wanted set.
     revision: u64,
-    /// What it is to have.
+    /// The images that it is to have.
     wanted: Vec<Reference>,
+    /// Grows with each change of the wanted set, and each time all of it is to be looked at again.
+    #[serde(default)]
+    round: u64,
+    /// Patterns of the images that it may read besides; absent in a record from before grants.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    grants: Option<Vec<Pattern>>,
     /// Where it is served over TCP besides.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     tcp_address: Option<SocketAddr>,
@@ -66,14 +72,22 @@ impl RecordError {
 impl Record {
     /// A record of these.
     #[must_use]
-    pub fn new(wanted: &WantedSet, tcp_address: Option<SocketAddr>) -> Self {
-        Self { revision: wanted.revision, wanted: wanted.references.clone(), tcp_address }
+    pub fn new(wanted: WantedSet, grants: Vec<Pattern>, tcp_address: Option<SocketAddr>) -> Self {
+        let WantedSet { references, revision, round } = wanted;
+        Self { revision, wanted: references, round, grants: Some(grants), tcp_address }
     }
 
-    /// What the range is to have.
+    /// The images that the range is to have.
     #[must_use]
     pub fn wanted(&self) -> WantedSet {
-        WantedSet { references: self.wanted.clone(), revision: self.revision }
+        let Self { revision, round, .. } = *self;
+        WantedSet { references: self.wanted.clone(), revision, round }
+    }
+
+    /// Patterns of the images that it may read besides; absent where none were ever set.
+    #[must_use]
+    pub fn grants(&self) -> Option<&[Pattern]> {
+        self.grants.as_deref()
     }
 
     /// Where it is served over TCP besides; absent where it is not.
@@ -134,15 +148,29 @@ mod tests {
         assert_eq!(Record::read(&path).unwrap(), Record::default());
         let mut set = WantedSet::default();
         for names in [&["python:3", "localhost:5000/team/app:1"][..], &[]] {
-            set = set.replaced(names.iter().map(|name| name.parse().unwrap()).collect());
-            let record = Record::new(&set, Some("127.0.0.1:40123".parse().unwrap()));
+            set = set.replaced(names.iter().map(|name| name.parse().unwrap()).collect(), 0);
+            let grants = vec![Pattern::all(), "team/*".parse().unwrap()];
+            let tcp = Some("127.0.0.1:40123".parse().unwrap());
+            let record = Record::new(set.clone(), grants.clone(), tcp);
             // What a kill in the midst of an earlier write left does not matter.
             std::fs::write(path.with_extension("json.new"), "{\"revi").unwrap();
             record.write(&path).unwrap();
             assert_eq!(Record::read(&path).unwrap(), record);
             assert_eq!(record.wanted(), set);
+            assert_eq!(record.grants(), Some(grants.as_slice()));
         }
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_record_from_before_grants_and_rounds_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("range.json");
+        std::fs::write(&path, r#"{"revision":3,"wanted":["python:3"]}"#).unwrap();
+        let record = Record::read(&path).unwrap();
+        let references = vec!["python:3".parse().unwrap()];
+        assert_eq!(record.wanted(), WantedSet { references, revision: 3, round: 0 });
+        assert_eq!((record.grants(), record.tcp_address()), (None, None));
     }
 
     #[test]
@@ -158,6 +186,7 @@ mod tests {
             "{\"revision\":1,\"wanted\":[\"A B\"]}",
             "{\"revision\":1,\"wanted\":[],\"else\":1}",
             "{\"revision\":-1,\"wanted\":[]}",
+            "{\"revision\":1,\"wanted\":[],\"grants\":[\"a b\"]}",
             &long,
         ] {
             std::fs::write(&path, text).unwrap();

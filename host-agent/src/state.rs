@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use proto::RangeName;
+use control::RangeName;
 
 /// The agent's folder. Clones are the same folder.
 #[derive(Clone, Debug)]
@@ -159,13 +159,6 @@ pub fn admin_socket(root: &Path) -> PathBuf {
 
 /// What the folder of a range that is being removed begins with; no range's name does.
 const LEAVING: &str = ".leaving-";
-
-/// The socket that the agent in a range makes, in a folder that the range can write: to be opened
-/// without following a link.
-#[must_use]
-pub fn range_agent_socket(root: &Path, name: &RangeName) -> PathBuf {
-    root.join("ranges").join(name.as_str()).join("agent").join("agent.sock")
-}
 
 fn absent_is_fine(result: io::Result<()>) -> io::Result<()> {
     match result {

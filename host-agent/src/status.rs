@@ -1,35 +1,31 @@
 //! `status`: how a running agent is, for people and for programs.
 //!
-//! What the agent knows is asked over the administrator's socket; whether a range is in step, only
-//! the agent in that range knows, and is asked over the socket that it made. That socket's folder is
-//! the range's own, so the socket is opened without following a link, and its word is shown as such.
+//! Everything comes over the administrator's socket: ranges report to the running agent, and nothing
+//! that a range can write is opened here.
 
 use std::path::Path;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
-use futures::future::join_all;
+use control::admin::{HostStats, ServedRange};
+use control::link::{Attachment, ImageState};
+use control::range::Reach;
+use control::transfers::{Transfer, TransferKind};
 use process::exit::Exit;
 use process::output::{Table, print, short_digest, size, time, yes_no};
-use proto::admin::{HostStats, ServedRange};
 use proto::client::is_serving;
-use proto::control::{RangeStatus, Reach};
-use proto::transfers::{Transfer, TransferKind};
-use proto::{AdminClient, Endpoint, RangeClient};
+use proto::{AdminClient, Endpoint};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use crate::config::{Format, Status};
-use crate::state::{admin_socket, range_agent_socket};
-
-/// How long a range may take to answer; one that does not is shown as unknown.
-const RANGE_ANSWERS_WITHIN: Duration = Duration::from_secs(3);
+use crate::state::admin_socket;
 
 /// Everything that is shown.
 struct Shown {
     serving: bool,
     stats: HostStats,
-    ranges: Vec<(ServedRange, Option<RangeStatus>)>,
+    ranges: Vec<ServedRange>,
     transfers: Vec<Transfer>,
 }
 
@@ -57,12 +53,7 @@ async fn ask(state: &Path) -> anyhow::Result<Shown> {
     })?;
     let (stats, ranges, transfers) = (admin.stats(), admin.ranges(), admin.transfers());
     let (stats, ranges, transfers) = tokio::try_join!(stats, ranges, transfers)?;
-    let ranges = join_all(ranges.into_iter().map(|range| async {
-        let agent = RangeClient::new(Endpoint::unix(range_agent_socket(state, &range.name)));
-        let status = timeout(RANGE_ANSWERS_WITHIN, agent.status()).await;
-        (range, status.ok().and_then(Result::ok))
-    }));
-    Ok(Shown { serving, stats, ranges: ranges.await, transfers })
+    Ok(Shown { serving, stats, ranges, transfers })
 }
 
 fn table(shown: &Shown) -> String {
@@ -100,14 +91,19 @@ fn table(shown: &Shown) -> String {
     text
 }
 
-fn range_row((range, status): &(ServedRange, Option<RangeStatus>)) -> [String; 5] {
+fn range_row(range: &ServedRange) -> [String; 5] {
     [
         range.name.to_string(),
-        range.wanted.to_string(),
-        status.as_ref().map_or("?", |status| yes_no(status.in_step)).into(),
+        range.wanted.references.len().to_string(),
+        in_step(range).map_or("?", yes_no).into(),
         range.connections.to_string(),
         range.tcp_endpoint.map_or("-".into(), |address| address.to_string()),
     ]
+}
+
+/// Whether a range has what it is to have; absent while its agent is not attached.
+fn in_step(range: &ServedRange) -> Option<bool> {
+    matches!(range.attachment, Attachment::Attached { .. }).then(|| range.is_in_step())
 }
 
 fn transfer_row(transfer: &Transfer) -> [String; 5] {
@@ -154,28 +150,47 @@ fn as_json(shown: &Shown) -> Value {
     })
 }
 
-fn range_json((range, status): &(ServedRange, Option<RangeStatus>)) -> Value {
-    let error = status.as_ref().and_then(|status| match (&status.engine, &status.last_sync) {
-        (Reach::Down(why), _) => Some(why.clone()),
-        (_, Some(last)) => last.error.clone(),
-        _ => None,
-    });
+fn range_json(range: &ServedRange) -> Value {
+    let seen = match range.attachment {
+        Attachment::Never => None,
+        Attachment::Attached { last_seen, .. } | Attachment::Detached { last_seen } => {
+            Some(last_seen)
+        }
+    };
     json!({
         "name": range.name,
         "socket": range.socket_path,
         "tcp": range.tcp_endpoint,
         "connections": range.connections,
-        "wanted": range.wanted,
-        "in_step": status.as_ref().map(|status| status.in_step),
-        "error": error,
+        "wanted": range.wanted.references.len(),
+        "in_step": in_step(range),
+        "attached": matches!(range.attachment, Attachment::Attached { .. }),
+        "last_seen_unix_ms": seen.map(unix_ms),
+        "error": error(range),
     })
 }
 
+/// Why a range does not have what it is to have: its engine does not answer, or an image failed.
+fn error(range: &ServedRange) -> Option<String> {
+    let state = range.state.as_ref()?;
+    if let Reach::Down(why) = &state.agent.engine {
+        return Some(why.clone());
+    }
+    state.images.values().find_map(|image| match &image.state {
+        ImageState::Failed { error, .. } => Some(format!("{}: {error}", image.reference)),
+        _ => None,
+    })
+}
+
+fn unix_ms(at: SystemTime) -> u64 {
+    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
 fn transfer_json(transfer: &Transfer) -> Value {
-    let started = transfer.started.duration_since(UNIX_EPOCH).unwrap_or_default();
     let mut value = json!({
         "id": transfer.id.to_string(),
-        "started_unix_ms": u64::try_from(started.as_millis()).unwrap_or(u64::MAX),
+        "started_unix_ms": unix_ms(transfer.started),
         "bytes": transfer.bytes,
     });
     let kind = match &transfer.kind {
@@ -201,21 +216,25 @@ mod tests {
     use transfer::Digest;
 
     use super::*;
-    use proto::transfers::TransferId;
+    use control::WantedSet;
+    use control::transfers::TransferId;
 
     fn shown() -> Shown {
         let range = |name: &str, tcp: Option<&str>| ServedRange {
             name: name.parse().unwrap(),
             socket_path: "/s/host.sock".into(),
             connections: 2,
-            wanted: 3,
+            wanted: WantedSet { references: vec!["app:1".parse().unwrap()], revision: 1, round: 9 },
+            grants: Vec::new(),
+            attachment: Attachment::Never,
+            state: None,
             tcp_endpoint: tcp.map(|address| address.parse().unwrap()),
         };
         let ingest = TransferKind::Ingest { digest: Some(Digest::of(b"layer")), size: None };
         Shown {
             serving: false,
             stats: HostStats { version: "1.2.3".into(), ..HostStats::default() },
-            ranges: vec![(range("lab-1", None), None), (range("vm", Some("127.0.0.1:9")), None)],
+            ranges: vec![range("lab-1", None), range("vm", Some("127.0.0.1:9"))],
             transfers: vec![Transfer {
                 id: TransferId::Ingest(4),
                 started: UNIX_EPOCH,
@@ -232,8 +251,8 @@ mod tests {
             "agent    1.2.3 does not serve, up 0.0 s",
             "engine   does not answer",
             "RANGE  WANTED  IN STEP  CONNECTIONS  TCP",
-            "lab-1       3  ?                  2  -",
-            "vm          3  ?                  2  127.0.0.1:9",
+            "lab-1       1  ?                  2  -",
+            "vm          1  ?                  2  127.0.0.1:9",
         ] {
             assert!(text.lines().any(|found| found == line), "{line:?} is not in\n{text}");
         }

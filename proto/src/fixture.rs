@@ -16,10 +16,10 @@ use crate::channel::Endpoint;
 use crate::client::Failure;
 use crate::convert::blob::{self, Wanted};
 use crate::convert::status::{from_blob_error, to_blob_error};
-use crate::library::Loan;
 use crate::wire::generated as pb;
 use crate::wire::generated::blob_service_server::BlobService;
 use crate::wire::{BlobClient, BlobServer, Encoding};
+use control::lending::Loan;
 
 /// Serves every blob of `blobs` to whoever connects, whatever lease is shown, until `end`.
 ///

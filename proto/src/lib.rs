@@ -9,16 +9,9 @@
 //!                    └────────── convert ──────────┘
 //! ```
 //!
-//! The listener is the identity: a server is built for one [`identity::Caller`], and every handler
+//! The listener is the identity: a server is built for one [`control::Caller`], and every handler
 //! has it as a value. Only `convert` names both generated types and those of the core, and the
 //! generated ones never leave this crate.
-
-pub mod admin;
-pub mod control;
-pub mod identity;
-pub mod library;
-pub mod transfers;
-pub mod wanted;
 
 pub mod channel;
 pub mod client;
@@ -27,16 +20,11 @@ pub mod server;
 #[cfg(any(test, feature = "fixture"))]
 pub mod fixture;
 
+mod compress;
 mod convert;
 mod raw;
 mod speed;
-mod squeeze;
 mod wire;
 
-pub use admin::HostAdmin;
 pub use channel::Endpoint;
-pub use client::{AdminClient, RangeClient, RemoteError, RemoteHost};
-pub use control::RangeControl;
-pub use identity::{Caller, RangeName};
-pub use library::{Access, Library};
-pub use wanted::WantedSet;
+pub use client::{AdminClient, LinkClient, RangeClient, RemoteError, RemoteHost};

@@ -70,10 +70,6 @@ pub(crate) const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// other deadline.
 pub(crate) const PROGRESS_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How long a stream of a blob waits for its turn before its caller is told that the host is busy:
-/// sooner than a caller gives up a host that says nothing.
-pub(crate) const TURN_TIMEOUT: Duration = Duration::from_secs(20);
-
 /// Largest request in bytes: a thousand references of the greatest length fit.
 pub(crate) const MAX_REQUEST: usize = 1 << 20;
 
@@ -99,10 +95,17 @@ pub(crate) const MAX_MESSAGE: usize = MAX_FRAME + 1024;
 /// How long a quick call may take.
 pub(crate) const UNARY_DEADLINE: Duration = Duration::from_secs(30);
 
+/// How long a plan may take: the host may have to export every image of it first.
+pub(crate) const PLAN_DEADLINE: Duration = Duration::from_secs(30 * 60);
+
+/// Largest message of a link, in bytes: the plans of a thousand images fit, each with an error.
+pub(crate) const MAX_LINK_MESSAGE: usize = 4 << 20;
+
 pub(crate) type InventoryClient =
     generated::inventory_service_client::InventoryServiceClient<Channel>;
 pub(crate) type BlobClient = generated::blob_service_client::BlobServiceClient<Channel>;
 pub(crate) type AdminServiceClient = generated::admin_service_client::AdminServiceClient<Channel>;
+pub(crate) type LinkClient = generated::link_service_client::LinkServiceClient<Channel>;
 pub(crate) type RangeServiceClient = generated::range_service_client::RangeServiceClient<Channel>;
 
 /// How the bytes of a blob are written.
@@ -111,4 +114,5 @@ pub(crate) use generated::Encoding;
 pub(crate) use generated::admin_service_server::AdminServiceServer as AdminServer;
 pub(crate) use generated::blob_service_server::BlobServiceServer as BlobServer;
 pub(crate) use generated::inventory_service_server::InventoryServiceServer as InventoryServer;
+pub(crate) use generated::link_service_server::LinkServiceServer as LinkServer;
 pub(crate) use generated::range_service_server::RangeServiceServer as RangeServer;

@@ -8,11 +8,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, ensure};
+use control::lending::{AllImages, Terms};
+use control::{Caller, Library};
 use futures::{StreamExt as _, TryStreamExt as _};
+use proto::RemoteHost;
 use proto::client::Manners;
-use proto::library::{AllImages, Terms};
 use proto::server::{Caps, HOST_SERVICES, Health, Listener, Server, Services};
-use proto::{Caller, Library, RemoteHost};
 use tokio_util::sync::CancellationToken;
 use transfer::store::FsStore;
 use transfer::{BlobSource as _, BlobStore as _, BlobStream, ImageSource as _, Ingest, LayerForm};
@@ -44,7 +45,8 @@ pub(super) async fn listen(
     let library = Library::new(Arc::new(images), Arc::new(AllImages), leases, terms);
     let health = Health::not_serving(&HOST_SERVICES).await;
     let caller = Caller::Range("bench".parse()?);
-    let services = Services::of_host(caller, Arc::new(library), Arc::new(NoAdmin), &health);
+    let services =
+        Services::of_host(caller, Arc::new(library), Arc::new(NoAdmin), Arc::new(NoAdmin), &health);
     let listener = match job.route.transport {
         Transport::Tcp => Listener::tcp(([127, 0, 0, 1], 0).into()).await?,
         Transport::Unix => Listener::unix(socket, 0o600)?,

@@ -4,9 +4,9 @@
 
 use std::sync::Arc;
 
+use control::lending::Loan;
 use futures::stream;
 use proto::fixture;
-use proto::library::Loan;
 use tokio_util::sync::CancellationToken;
 use transfer::store::FsStore;
 use transfer::verify::verify;

@@ -2,12 +2,14 @@
 
 use std::time::{Duration, Instant};
 
+use control::Pattern;
+use control::admin::NewRange;
+use control::identity::RangeName;
+use control::range::{ImagePlan, RangeImage, RangeStatus, Reach, SyncEvent, VerifyEvent};
 use futures::stream::BoxStream;
 use futures::{StreamExt as _, TryStreamExt as _};
 use proto::channel::{Endpoint, InvalidEndpoint};
 use proto::client::{AdminClient, Manners, RangeClient, RemoteError, RemoteHost};
-use proto::control::{ImagePlan, RangeImage, RangeStatus, Reach, SyncEvent, VerifyEvent};
-use proto::identity::RangeName;
 use transfer::{EngineInfo, Event, Reference};
 
 use crate::container::Folders;
@@ -51,7 +53,9 @@ impl HostAgent {
 
     /// Makes `range` known, and answers its folders. One that is known already keeps them.
     pub(crate) async fn add(&self, range: &RangeName) -> Result<Folders, RangeError> {
-        let added = patiently(|| self.client.add_range(range)).await;
+        let grants = vec![Pattern::all()];
+        let new = NewRange { grants, ..NewRange::named(range.clone()) };
+        let added = patiently(|| self.client.add_range(&new)).await;
         let served = added.map_err(|source| self.failed("adding a range", source))?;
         Folders::of(range, &served.socket_path)
     }
@@ -71,14 +75,14 @@ impl HostAgent {
         range: &RangeName,
         images: &[Reference],
     ) -> Result<(), RangeError> {
-        let set = patiently(|| self.client.set_wanted(range, images)).await;
+        let set = patiently(|| self.client.set_wanted(range, images, None)).await;
         set.map(|_| ()).map_err(|source| self.failed("setting what a range should have", source))
     }
 
     /// What `range` should have; nothing where it is not known.
     pub(crate) async fn wanted(&self, range: &RangeName) -> Result<Vec<Reference>, RangeError> {
         match patiently(|| self.client.wanted(range)).await {
-            Ok(set) => Ok(set.references),
+            Ok(wants) => Ok(wants.wanted.references),
             Err(RemoteError::Refused { reason, .. }) if reason == RANGE_NOT_FOUND => Ok(Vec::new()),
             Err(error) => Err(self.failed("asking what a range should have", error)),
         }

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use control::identity::RangeName;
 use engine::docker::{Bind, ContainerSpec, ImageSettings, LoadWay, Restart};
-use proto::identity::RangeName;
 use transfer::Digest;
 
 use crate::error::RangeError;

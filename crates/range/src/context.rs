@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use control::identity::RangeName;
 use engine::docker::{ImageSettings, Powers};
-use proto::identity::RangeName;
 use transfer::Digest;
 
 use crate::error::RangeError;

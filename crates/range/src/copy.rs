@@ -2,7 +2,7 @@
 //!
 //! While they are half made an empty volume marks them, which goes last.
 
-use proto::identity::RangeName;
+use control::identity::RangeName;
 
 use crate::container::labels;
 use crate::context::Recipe;

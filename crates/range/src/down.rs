@@ -1,8 +1,8 @@
 //! Removes ranges with all that belongs to them.
 
+use control::identity::RangeName;
 use engine::docker::VolumeSummary;
 use futures::StreamExt as _;
-use proto::identity::RangeName;
 
 use crate::container::RANGE;
 use crate::error::RangeError;

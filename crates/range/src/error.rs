@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
+use control::identity::RangeName;
 use engine::EngineError;
 use proto::client::RemoteError;
-use proto::identity::RangeName;
 use transfer::blob::Cause;
 
 use crate::isolation::IsolationError;

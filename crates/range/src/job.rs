@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use control::identity::RangeName;
 use engine::docker::{Bind, ContainerSpec, ContainerState, Docker};
-use proto::identity::RangeName;
 use serde::Deserialize;
 
 use crate::container::AGENT_BINARY;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use proto::identity::RangeName;
+use control::identity::RangeName;
 use transfer::event::ImageReport;
 use transfer::{EngineInfo, Reference};
 

@@ -74,14 +74,14 @@ mod sync;
 mod up;
 mod verify;
 
+pub use control::identity::RangeName;
+pub use control::range::{ImageCheck, ImagePlan};
 pub use engine::docker::{ExecOutput, InvalidLoadWay, LoadWay};
 pub use error::RangeError;
 pub use event::{RangeEvent, RangeEventKind, RangeObserver};
 pub use isolation::{Isolation, IsolationError, Mode};
 pub use labels::{InvalidLabel, Label, Labels};
 pub use plan::{PlanLine, RangePlan};
-pub use proto::control::{ImageCheck, ImagePlan};
-pub use proto::identity::RangeName;
 pub use ranges::Ranges;
 pub use report::{ImageLine, Provision, RangeReport, Report, Totals};
 pub use seed::{SeedCard, SeedStatus};

@@ -1,7 +1,7 @@
 //! Lists ranges: the state of their containers, and what their agents report.
 
+use control::identity::RangeName;
 use futures::{StreamExt as _, TryStreamExt as _};
-use proto::identity::RangeName;
 
 use crate::agents::AgentStatus;
 use crate::container::IMAGE;

@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
+use control::identity::RangeName;
 use engine::docker::{ContainerSpec, ContainerState};
-use proto::identity::RangeName;
 use transfer::EngineInfo;
 
 use crate::container::{PARTS, Parts, labels};

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::{Duration, Instant};
 
+use control::identity::RangeName;
 use engine::EngineError;
 use engine::docker::{ContainerSpec, ContainerState, Docker, Powers, VolumeSummary};
-use proto::identity::RangeName;
 
 use crate::container::{IMAGE, Names, PROJECT, RANGE, SEED};
 use crate::error::RangeError;

@@ -1,8 +1,8 @@
 //! Plans of ranges that are up: what a sync would move.
 
+use control::identity::RangeName;
+use control::range::ImagePlan;
 use futures::StreamExt as _;
-use proto::control::ImagePlan;
-use proto::identity::RangeName;
 use serde::{Deserialize, Serialize};
 use transfer::Reference;
 

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use control::identity::RangeName;
 use engine::docker::ExecOutput;
-use proto::identity::RangeName;
 use transfer::{EngineInfo, Reference};
 
 use crate::error::RangeError;

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use control::identity::RangeName;
 use engine::docker::ContainerState;
-use proto::identity::RangeName;
 use transfer::EngineInfo;
 
 use crate::agents::{AgentStatus, RangeAgent};

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use control::identity::{InvalidRangeName, RangeName};
 use engine::docker::LoadWay;
-use proto::identity::{InvalidRangeName, RangeName};
 use transfer::Reference;
 
 use crate::isolation::Mode;

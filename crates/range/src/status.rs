@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use proto::identity::RangeName;
+use control::identity::RangeName;
 use serde::{Deserialize, Serialize};
 use transfer::{ConfigDigest, EngineImageId, EngineInfo, Reference};
 

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use control::identity::RangeName;
 use futures::StreamExt as _;
 use futures::stream::{BoxStream, FuturesUnordered};
-use proto::identity::RangeName;
 use tokio::time::timeout;
 use transfer::event::{EventKind, ImageReport};
 use transfer::{Event, Outcome, Reference};

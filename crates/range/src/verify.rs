@@ -1,8 +1,8 @@
 //! Checks of ranges that are up: whether their images are whole.
 
+use control::identity::RangeName;
+use control::range::{ImageCheck, VerifyEvent};
 use futures::StreamExt as _;
-use proto::control::{ImageCheck, VerifyEvent};
-use proto::identity::RangeName;
 use serde::{Deserialize, Serialize};
 use transfer::Reference;
 

@@ -3,6 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use clap::Parser as _;
+use control::Pattern;
+use control::admin::NewRange;
+use control::range::{Reach, SyncEvent};
 use dind_agent::config::{Command, Config, Serve};
 use engine::fixture::FakeDocker;
 use futures::StreamExt as _;
@@ -10,7 +13,6 @@ use futures::future::join_all;
 use process::exit::Exit;
 use process::shutdown::Shutdown;
 use proto::client::is_serving;
-use proto::control::{Reach, SyncEvent};
 use proto::{AdminClient, Endpoint, RangeClient};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
@@ -44,7 +46,9 @@ impl World {
         let config = host_config(&state, &host_engine.address());
         let host = tokio::spawn(host_agent::serve(config, host_shutdown.clone()));
         let admin = AdminClient::new(Endpoint::unix(state.join("admin.sock")));
-        let range = admin.add_range(&"lab-1".parse().unwrap()).await.unwrap();
+        let range =
+            NewRange { grants: vec![Pattern::all()], ..NewRange::named("lab-1".parse().unwrap()) };
+        let range = admin.add_range(&range).await.unwrap();
         let host_socket = range.socket_path;
         Self {
             folder,
@@ -265,7 +269,7 @@ async fn what_the_host_keeps_as_wanted_comes_without_being_asked_for() {
     let (client, agent) = world.serve(&[]);
     assert!(!client.status().await.unwrap().in_step, "nobody said yet what is wanted");
     let admin = AdminClient::new(Endpoint::unix(world.folder.path().join("host/admin.sock")));
-    admin.set_wanted(&"lab-1".parse().unwrap(), &[app()]).await.unwrap();
+    admin.set_wanted(&"lab-1".parse().unwrap(), &[app()], None).await.unwrap();
     let in_step = async {
         loop {
             let status = client.status().await.unwrap();

@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use proto::Caller;
-use proto::control::{
+use control::Caller;
+use control::range::{
     ControlError, ImagePlan, RangeControl, RangeImage, RangeStatus, SyncEvent, VerifyEvent,
 };
 use proto::server::{HOST_SERVICES, Health};
@@ -68,7 +68,8 @@ async fn add(ranges: &Ranges, name: &RangeName) -> ServedRange {
     let health = Health::not_serving(&HOST_SERVICES).await;
     let services = Services::of_range(Caller::Range(name.clone()), Arc::new(Nothing), &health);
     let any_port = "127.0.0.1:0".parse().unwrap();
-    ranges.add(name.clone(), services, Some(any_port)).await.unwrap()
+    let range = NewRange { tcp: Some(any_port), ..NewRange::named(name.clone()) };
+    ranges.add(range, services).await.unwrap()
 }
 
 #[tokio::test]

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use control::Caller;
+use control::admin::Pruning;
+use control::transfers::TransferKind;
 use engine::fixture::FakeDocker;
 use futures::TryStreamExt as _;
 use futures::future::try_join_all;
 use process::shutdown::Shutdown;
-use proto::admin::Pruning;
-use proto::transfers::TransferKind;
-use proto::{AdminClient, Caller};
+use proto::AdminClient;
 use transfer::{
     BlobSource as _, Image, ImageSource as _, LayerForm, OpenImage, StoreKind, fixture,
 };

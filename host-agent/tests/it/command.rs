@@ -4,7 +4,8 @@ use std::path::Path;
 use std::process::Output;
 use std::time::{Duration, Instant};
 
-use proto::WantedSet;
+use control::admin::NewRange;
+use control::{RangeName, WantedSet};
 use serde_json::Value;
 use transfer::Reference;
 
@@ -30,9 +31,9 @@ async fn a_status_tells_how_the_agent_is_and_ends_accordingly() {
 
     let agent = HostProcess::start(folder.path(), &docker.address());
     let admin = agent.admin(folder.path()).await;
-    let name = "lab-1".parse().unwrap();
-    admin.add_range(&name).await.unwrap();
-    admin.set_wanted(&name, &["app:1".parse().unwrap()]).await.unwrap();
+    let name: RangeName = "lab-1".parse().unwrap();
+    admin.add_range(&NewRange::named(name.clone())).await.unwrap();
+    admin.set_wanted(&name, &["app:1".parse().unwrap()], None).await.unwrap();
     let json = run(&["status", "--format", "json"], folder.path()).await;
     assert_eq!(json.status.code(), Some(0), "{json:?}");
     let status: Value = serde_json::from_slice(&json.stdout).unwrap();
@@ -64,23 +65,24 @@ const LAST_MOMENT: Duration = Duration::from_millis(25);
 #[tokio::test]
 async fn a_set_that_was_answered_survives_a_kill_at_any_moment() {
     let ((docker, _image), folder) = (engine(), folder());
-    let name = "lab-1".parse().unwrap();
+    let name: RangeName = "lab-1".parse().unwrap();
     let mut answered = WantedSet::default();
     for kill in 0..=KILLS {
         let agent = HostProcess::start(folder.path(), &docker.address());
         let admin = agent.admin(folder.path()).await;
-        admin.add_range(&name).await.unwrap();
-        let found = admin.wanted(&name).await.unwrap();
+        admin.add_range(&NewRange::named(name.clone())).await.unwrap();
+        let found = admin.wanted(&name).await.unwrap().wanted;
         // The one that was answered last, or the one after it, whose answer was lost.
         assert!(
-            found == answered || found.revision == answered.revision + 1,
+            (&found.references, found.revision) == (&answered.references, answered.revision)
+                || found.revision == answered.revision + 1,
             "kill {kill}: {answered:?} was answered, {found:?} is there"
         );
         assert_eq!(found.references.len(), usize::from(found.revision != 0), "{found:?}");
         answered = found;
         let set = async |before: &WantedSet| {
             let next: Reference = format!("app:{}", before.revision).parse().unwrap();
-            admin.set_wanted(&name, &[next]).await.unwrap()
+            admin.set_wanted(&name, &[next], Some(before.revision)).await.unwrap()
         };
         // One is answered before every kill, however long that takes here: the kill's moment is
         // within as long again, while the next are under way.

@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::Parser as _;
+use control::Pattern;
+use control::admin::NewRange;
 use engine::fixture::FakeDocker;
 use futures::TryStreamExt as _;
 use host_agent::config::{Command, Config, Serve};
@@ -48,7 +50,9 @@ impl HostAgent {
 
     /// Adds a range, and gives the host as that range sees it.
     pub(crate) async fn range(&self, name: &str) -> RemoteHost {
-        let range = self.admin().add_range(&name.parse().unwrap()).await.unwrap();
+        let all = vec![Pattern::all()];
+        let range = NewRange { grants: all, ..NewRange::named(name.parse().unwrap()) };
+        let range = self.admin().add_range(&range).await.unwrap();
         RemoteHost::new(Endpoint::unix(range.socket_path), Manners::default())
     }
 

@@ -4,6 +4,7 @@
 mod collecting;
 mod command;
 mod host;
+mod link;
 mod passing;
 mod serving;
 mod wanted;

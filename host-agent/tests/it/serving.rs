@@ -5,11 +5,13 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
+use control::RangeName;
+use control::admin::NewRange;
 use futures::TryStreamExt as _;
 use futures::future::join_all;
 use process::exit::Exit;
 use proto::client::is_serving;
-use proto::{AdminClient, Endpoint, RangeName};
+use proto::{AdminClient, Endpoint};
 use transfer::{BlobError, BlobSource as _, ImageSource as _, LayerForm, OpenImage, StoreKind};
 
 use crate::host::{HostAgent, app, engine, folder, read_all, size};
@@ -46,7 +48,7 @@ async fn a_range_is_no_administrator() {
     let host = agent.range("lab-1").await;
     let admin = AdminClient::new(host.endpoint().clone());
     assert!(admin.stats().await.is_err());
-    assert!(admin.add_range(&"lab-2".parse().unwrap()).await.is_err());
+    assert!(admin.add_range(&NewRange::named("lab-2".parse().unwrap())).await.is_err());
     assert_eq!(agent.admin().ranges().await.unwrap().len(), 1);
     agent.stop().await.unwrap();
 }

@@ -1,21 +1,28 @@
 //! A host agent, as its operator sees it.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
+use futures::stream::BoxStream;
 use tonic::transport::Channel;
 use tonic::{Request, Status};
 use transfer::Reference;
 
 use super::failure::{Failure, RemoteError};
+use super::range::VerifyEvents;
 use super::retry::{BRIEFLY, until_answered};
-use crate::admin::{HostStats, Pruned, Pruning, ServedRange, StoreCheck};
+use super::stream::events;
 use crate::channel::Endpoint;
-use crate::convert::{admin, transfers, wanted};
-use crate::identity::RangeName;
-use crate::transfers::Transfer;
-use crate::wanted::WantedSet;
-use crate::wire::{AdminServiceClient, MAX_RESPONSE, UNARY_DEADLINE};
+use crate::convert::{admin, ranges, transfers, wanted};
+use crate::wire::{AdminServiceClient, MAX_RESPONSE, PLAN_DEADLINE, UNARY_DEADLINE};
+use control::admin::{
+    HostStats, NewRange, Pruned, Pruning, RangeChange, RangeWants, ServedRange, StoreCheck,
+};
+use control::range::ImagePlan;
+use control::transfers::Transfer;
+use control::{Pattern, RangeName, WantedSet};
+
+/// The states of ranges, one after the other. Ends only with an error.
+pub type RangeChanges = BoxStream<'static, Result<RangeChange, RemoteError>>;
 
 /// How long reading a whole store again may take.
 const VERIFY_DEADLINE: Duration = Duration::from_secs(6 * 3600);
@@ -43,8 +50,9 @@ impl AdminClient {
         AdminServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_RESPONSE)
     }
 
-    fn error(&self, action: &'static str) -> impl Fn(Status) -> RemoteError {
-        move |status| RemoteError::new(action, Failure::new(&self.endpoint.to_string(), status))
+    fn error(&self, action: &'static str) -> impl Fn(Status) -> RemoteError + use<> {
+        let endpoint = self.endpoint.to_string();
+        move |status| RemoteError::new(action, Failure::new(&endpoint, status))
     }
 
     /// What the agent did since it started.
@@ -69,51 +77,42 @@ impl AdminClient {
         let (mut ranges, mut token) = (Vec::new(), Some(String::new()));
         while let Some(page_token) = token {
             let page = until_answered(BRIEFLY, || async {
-                let request = within(UNARY_DEADLINE, admin::next_ranges(page_token.clone()));
+                let request = within(UNARY_DEADLINE, ranges::next_ranges(page_token.clone()));
                 self.client().list_ranges(request).await
             });
             let page = page.await.map_err(self.error(ACTION))?;
             let (piece, next) =
-                admin::ranges_listed(page).map_err(|e| RemoteError::unavailable(ACTION, e))?;
+                ranges::ranges_listed(page).map_err(|e| RemoteError::unavailable(ACTION, e))?;
             token = next.filter(|next| *next != page_token);
             ranges.extend(piece);
         }
         Ok(ranges)
     }
 
-    /// Makes a range known; one that is there already is returned as it is.
+    /// The state of ranges: of each at once, then of each that changed. No names: all that there
+    /// are, and all that are added later.
     ///
     /// # Errors
     /// Any [`RemoteError`].
-    pub async fn add_range(&self, name: &RangeName) -> Result<ServedRange, RemoteError> {
-        self.add(name, None).await
+    pub async fn watch_ranges(&self, names: &[RangeName]) -> Result<RangeChanges, RemoteError> {
+        let error = self.error("watching the host agent's ranges");
+        let wanted = || async { self.client().watch_ranges(ranges::watch_wanted(names)).await };
+        let messages = until_answered(BRIEFLY, wanted).await.map_err(&error)?;
+        Ok(events(messages, ranges::watched, error))
     }
 
-    /// Makes a range known that is served on a TCP address of its own besides; port 0 takes a free
-    /// one.
+    /// Makes a range known; one that is known already is returned as it is.
     ///
     /// # Errors
     /// Any [`RemoteError`]; the reason is `REMOTE_NOT_ALLOWED` for an address that other machines
     /// can reach, where the agent does not allow that.
-    pub async fn add_remote_range(
-        &self,
-        name: &RangeName,
-        tcp: SocketAddr,
-    ) -> Result<ServedRange, RemoteError> {
-        self.add(name, Some(tcp)).await
-    }
-
-    async fn add(
-        &self,
-        name: &RangeName,
-        tcp: Option<SocketAddr>,
-    ) -> Result<ServedRange, RemoteError> {
+    pub async fn add_range(&self, range: &NewRange) -> Result<ServedRange, RemoteError> {
         const ACTION: &str = "adding a range to the host agent";
         let added = until_answered(BRIEFLY, || async {
-            self.client().add_range(within(UNARY_DEADLINE, admin::add_wanted(name, tcp))).await
+            self.client().add_range(within(UNARY_DEADLINE, ranges::add_wanted(range))).await
         });
         let added = added.await.map_err(self.error(ACTION))?;
-        admin::added(added).map_err(|malformed| RemoteError::unavailable(ACTION, malformed))
+        ranges::added(added).map_err(|malformed| RemoteError::unavailable(ACTION, malformed))
     }
 
     /// Makes a range unknown, and ends its connections.
@@ -122,41 +121,131 @@ impl AdminClient {
     /// Any [`RemoteError`]; the reason is `RANGE_NOT_FOUND` for one that is not there.
     pub async fn remove_range(&self, name: &RangeName) -> Result<(), RemoteError> {
         let removed = until_answered(BRIEFLY, || async {
-            self.client().remove_range(within(UNARY_DEADLINE, admin::remove_wanted(name))).await
+            self.client().remove_range(within(UNARY_DEADLINE, ranges::remove_wanted(name))).await
         });
         removed.await.map_err(self.error("removing a range from the host agent"))?;
         Ok(())
     }
 
-    /// Replaces what a range is to have; its agent is told.
+    /// Replaces the images that a range is to have, if its set still has the expected revision;
+    /// absent: whatever it is.
     ///
     /// # Errors
-    /// Any [`RemoteError`]; the reason is `RANGE_NOT_FOUND` for a range that is not there.
+    /// Any [`RemoteError`]; the reason is `RANGE_NOT_FOUND` for a range that is not there, and
+    /// `REVISION` for a set that has another revision.
     pub async fn set_wanted(
         &self,
         name: &RangeName,
         references: &[Reference],
+        expected_revision: Option<u64>,
     ) -> Result<WantedSet, RemoteError> {
         const ACTION: &str = "setting what a range is to have";
         let set = until_answered(BRIEFLY, || async {
-            let request = within(UNARY_DEADLINE, admin::set_wanted_wanted(name, references));
-            self.client().set_wanted(request).await
+            let message = ranges::set_wanted_wanted(name, references, expected_revision);
+            self.client().set_wanted(within(UNARY_DEADLINE, message)).await
         });
         let set = set.await.map_err(self.error(ACTION))?;
         wanted::was_set(set).map_err(|malformed| RemoteError::unavailable(ACTION, malformed))
     }
 
-    /// What a range is to have.
+    /// Changes the images that a range is to have: `change` gets the references as they are, and is
+    /// called again when somebody else changed them meanwhile.
     ///
     /// # Errors
     /// Any [`RemoteError`]; the reason is `RANGE_NOT_FOUND` for a range that is not there.
-    pub async fn wanted(&self, name: &RangeName) -> Result<WantedSet, RemoteError> {
+    pub async fn update_wanted(
+        &self,
+        name: &RangeName,
+        change: impl Fn(&mut Vec<Reference>),
+    ) -> Result<WantedSet, RemoteError> {
+        loop {
+            let WantedSet { mut references, revision, .. } = self.wanted(name).await?.wanted;
+            change(&mut references);
+            match self.set_wanted(name, &references, Some(revision)).await {
+                Err(error) if error.reason() == "REVISION" => {}
+                set => return set,
+            }
+        }
+    }
+
+    /// The images that a range is to have, and its grants.
+    ///
+    /// # Errors
+    /// Any [`RemoteError`]; the reason is `RANGE_NOT_FOUND` for a range that is not there.
+    pub async fn wanted(&self, name: &RangeName) -> Result<RangeWants, RemoteError> {
         const ACTION: &str = "asking what a range is to have";
         let set = until_answered(BRIEFLY, || async {
-            self.client().get_wanted(within(UNARY_DEADLINE, admin::get_wanted_wanted(name))).await
+            self.client().get_wanted(within(UNARY_DEADLINE, ranges::get_wanted_wanted(name))).await
         });
         let set = set.await.map_err(self.error(ACTION))?;
         wanted::got(set).map_err(|malformed| RemoteError::unavailable(ACTION, malformed))
+    }
+
+    /// Replaces the patterns of images that a range may read beside its wanted ones.
+    ///
+    /// # Errors
+    /// Any [`RemoteError`]; the reason is `RANGE_NOT_FOUND` for a range that is not there.
+    pub async fn set_grants(
+        &self,
+        name: &RangeName,
+        grants: &[Pattern],
+    ) -> Result<Vec<Pattern>, RemoteError> {
+        const ACTION: &str = "setting what a range may read";
+        let set = until_answered(BRIEFLY, || async {
+            let message = ranges::set_grants_wanted(name, grants);
+            self.client().set_grants(within(UNARY_DEADLINE, message)).await
+        });
+        let set = set.await.map_err(self.error(ACTION))?;
+        ranges::grants_were_set(&set).map_err(|error| RemoteError::unavailable(ACTION, error))
+    }
+
+    /// Has a range look at all its wanted images again, in the round that is returned.
+    ///
+    /// # Errors
+    /// Any [`RemoteError`]; the reason is `RANGE_NOT_FOUND` for a range that is not there.
+    pub async fn sync_range(&self, name: &RangeName) -> Result<u64, RemoteError> {
+        let begun = until_answered(BRIEFLY, || async {
+            self.client().sync_range(within(UNARY_DEADLINE, ranges::sync_wanted(name))).await
+        });
+        let begun = begun.await.map_err(self.error("having a range look at its images"))?;
+        Ok(begun.round)
+    }
+
+    /// What bringing images into a range would move; nothing changes in the range.
+    ///
+    /// # Errors
+    /// Any [`RemoteError`]; unavailable while the range's agent is not attached.
+    pub async fn plan_range(
+        &self,
+        name: &RangeName,
+        references: &[Reference],
+    ) -> Result<Vec<ImagePlan>, RemoteError> {
+        const ACTION: &str = "planning what the range lacks";
+        let plans = until_answered(BRIEFLY, || async {
+            let message = ranges::plan_wanted(name, references);
+            self.client().plan_range(within(PLAN_DEADLINE, message)).await
+        });
+        let plans = plans.await.map_err(self.error(ACTION))?;
+        ranges::planned(plans).map_err(|malformed| RemoteError::unavailable(ACTION, malformed))
+    }
+
+    /// Has a range's engine confirm its images again, and with `deep` reads every file of them;
+    /// without references, every image that it has. Dropping the events ends the work.
+    ///
+    /// # Errors
+    /// Any [`RemoteError`]; unavailable while the range's agent is not attached.
+    pub async fn verify_range(
+        &self,
+        name: &RangeName,
+        references: &[Reference],
+        deep: bool,
+    ) -> Result<VerifyEvents, RemoteError> {
+        let error = self.error("verifying the range");
+        let wanted = || async {
+            self.client().verify_range(ranges::verify_range_wanted(name, references, deep)).await
+        };
+        let messages = until_answered(BRIEFLY, wanted).await.map_err(&error)?;
+        Ok(events(messages, ranges::verified, error))
     }
 
     /// What moves at the moment, sorted by id.

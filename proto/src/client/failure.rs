@@ -113,12 +113,22 @@ impl RemoteError {
                 | Code::ResourceExhausted
                 | Code::OutOfRange
                 | Code::Unimplemented
+                | Code::Aborted
         );
         if refused && failure.was_answered() {
             let reason = reason(&failure.status);
             Self::Refused { action, reason, source: Box::new(failure) }
         } else {
             Self::unavailable(action, failure)
+        }
+    }
+
+    /// The reason of a refusal as a program reads it; empty for anything else.
+    #[must_use]
+    pub fn reason(&self) -> &str {
+        match self {
+            Self::Refused { reason, .. } => reason,
+            Self::Unavailable { .. } => "",
         }
     }
 

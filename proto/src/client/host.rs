@@ -21,10 +21,10 @@ use super::retry::{BRIEFLY, until_answered};
 use super::stream::events;
 use crate::channel::Endpoint;
 use crate::convert::{inventory, status, wanted};
-use crate::library::Loan;
 use crate::speed::Speed;
-use crate::wanted::WantedSet;
 use crate::wire::{BlobClient, InventoryClient, MAX_RESPONSE, PROGRESS_TIMEOUT, UNARY_DEADLINE};
+use control::lending::Loan;
+use control::wanted::WantedSet;
 
 /// Most doubts that wait for the next read of their blob; more are forgotten.
 const MAX_DOUBTS: usize = 1024;

@@ -4,15 +4,17 @@ mod admin;
 mod failure;
 mod health;
 mod host;
+mod link;
 pub(crate) mod pieces;
 mod range;
 mod reading;
 mod retry;
 mod stream;
 
-pub use self::admin::AdminClient;
+pub use self::admin::{AdminClient, RangeChanges};
 pub use self::failure::{Failure, RemoteError};
 pub use self::health::is_serving;
 pub use self::host::{Manners, RemoteHost, WantedSets};
+pub use self::link::LinkClient;
 pub use self::range::{RangeClient, SyncEvents, VerifyEvents};
 pub use crate::convert::Malformed;

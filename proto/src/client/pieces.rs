@@ -19,10 +19,10 @@ use tower::{Service as _, ServiceExt as _};
 use transfer::MAX_FRAME;
 use transfer::verify::BadFrame;
 
+use crate::compress::expanded;
 use crate::convert::Malformed;
 use crate::raw::{CONTENT_TYPE, Part, READ_BLOB, Slices};
 use crate::speed::Speed;
-use crate::squeeze::expanded;
 use crate::wire::{Encoding, MAX_MESSAGE};
 
 /// A blob's stream under way.

@@ -1,7 +1,5 @@
 //! A range's agent, from outside.
 
-use std::time::Duration;
-
 use futures::stream::BoxStream;
 use tonic::transport::Channel;
 use tonic::{Request, Status};
@@ -11,12 +9,9 @@ use super::failure::{Failure, RemoteError};
 use super::retry::{BRIEFLY, until_answered};
 use super::stream::events;
 use crate::channel::Endpoint;
-use crate::control::{ImagePlan, RangeImage, RangeStatus, SyncEvent, VerifyEvent};
 use crate::convert::{check, range};
-use crate::wire::{MAX_RESPONSE, RangeServiceClient, UNARY_DEADLINE};
-
-/// How long a plan may take: the host may have to export every image of it first.
-const PLAN_DEADLINE: Duration = Duration::from_secs(30 * 60);
+use crate::wire::{MAX_RESPONSE, PLAN_DEADLINE, RangeServiceClient, UNARY_DEADLINE};
+use control::range::{ImagePlan, RangeImage, RangeStatus, SyncEvent, VerifyEvent};
 
 /// What happens in a sync. Ends after [`SyncEvent::Finished`], or with the error that took its place.
 pub type SyncEvents = BoxStream<'static, Result<SyncEvent, RemoteError>>;

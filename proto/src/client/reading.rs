@@ -31,12 +31,12 @@ use transfer::{
 use super::host::{Connection, Inner};
 use super::pieces::{Pieces, malformed, read_blob};
 use super::retry::{BRIEFLY, pauses, until_answered};
+use crate::compress::USUAL_SPEED;
 use crate::convert::blob::Wanted;
 use crate::convert::{blob, status};
-use crate::library::Loan;
 use crate::speed::is_worth_compressing;
-use crate::squeeze::USUAL_SPEED;
 use crate::wire::UNARY_DEADLINE;
+use control::lending::Loan;
 
 /// Less than this is not worth asking for once more, in bytes.
 const WORTH_ASKING: u64 = 32 << 20;

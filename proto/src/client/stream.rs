@@ -4,19 +4,19 @@ use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
 use tonic::{Status, Streaming};
 
-use super::failure::RemoteError;
 use crate::convert::Malformed;
 
 /// The messages as `read` understands them; those of a kind that this version does not know are
 /// passed over, and an error is the last thing that is told.
-pub(super) fn events<M, T>(
+pub(super) fn events<M, T, E>(
     messages: Streaming<M>,
     read: fn(M) -> Result<Option<T>, Malformed>,
-    error: impl Fn(Status) -> RemoteError + Send + 'static,
-) -> BoxStream<'static, Result<T, RemoteError>>
+    error: impl Fn(Status) -> E + Send + 'static,
+) -> BoxStream<'static, Result<T, E>>
 where
     M: Send + 'static,
     T: Send + 'static,
+    E: Send + 'static,
 {
     let state = Some((messages, error));
     let events = stream::unfold(state, move |state| async move {

@@ -5,9 +5,9 @@ use tonic::Status;
 use transfer::{ConfigDigest, Digest};
 
 use super::{Malformed, parse, status};
-use crate::library::Loan;
 use crate::wire::MAX_DIGESTS;
 use crate::wire::generated as pb;
+use control::lending::Loan;
 
 /// Longest lease ID that is looked up; ours are shorter.
 const MAX_LEASE_ID: usize = 64;

@@ -4,13 +4,11 @@ use tonic::Status;
 use transfer::Reference;
 
 use super::range::some_references;
+use super::said::{MAX_TEXT, some_text, text};
 use super::wanted::wanted_references;
 use super::{Malformed, duration, elapsed, parse, parse_some, texts};
-use crate::control::{ImageCheck, ImagePlan, MAX_PROBLEMS, VerifyEvent, VerifySummary};
 use crate::wire::generated as pb;
-
-/// Longest text of a problem in characters.
-const MAX_PROBLEM: usize = 1024;
+use control::range::{ImageCheck, ImagePlan, MAX_PROBLEMS, VerifyEvent, VerifySummary};
 
 pub(crate) fn plan_request(request: &pb::PlanRequest) -> Result<Vec<Reference>, Status> {
     some_references(&request.references)
@@ -51,7 +49,7 @@ impl TryFrom<pb::ImagePlan> for ImagePlan {
             bytes_to_move: plan.bytes_to_move,
             bytes_saved: plan.bytes_saved,
             already_there: plan.already_there,
-            error: Some(plan.error).filter(|error| !error.is_empty()),
+            error: some_text(&plan.error),
         })
     }
 }
@@ -96,8 +94,8 @@ impl From<ImageCheck> for pb::ImageCheck {
             proven: check.proven,
             files: check.files,
             bytes_read: check.bytes_read,
-            problems: problems.map(|text| text.chars().take(MAX_PROBLEM).collect()).collect(),
-            more_problems: check.more_problems + left_out,
+            problems: problems.map(|problem| problem.chars().take(MAX_TEXT).collect()).collect(),
+            more_problems: check.more_problems.saturating_add(left_out),
         }
     }
 }
@@ -106,14 +104,15 @@ impl TryFrom<pb::ImageCheck> for ImageCheck {
     type Error = Malformed;
 
     fn try_from(check: pb::ImageCheck) -> Result<Self, Malformed> {
+        let left_out = check.problems.len().saturating_sub(MAX_PROBLEMS) as u64;
         Ok(Self {
             reference: parse_some("reference", &check.reference)?,
             engine_image_id: parse_some("engine_image_id", &check.engine_image_id)?,
             proven: check.proven,
             files: check.files,
             bytes_read: check.bytes_read,
-            problems: check.problems,
-            more_problems: check.more_problems,
+            problems: check.problems.iter().take(MAX_PROBLEMS).map(|it| text(it)).collect(),
+            more_problems: check.more_problems.saturating_add(left_out),
         })
     }
 }

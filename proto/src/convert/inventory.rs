@@ -13,9 +13,9 @@ use transfer::{
 use super::page::Page;
 use super::{Malformed, duration, elapsed, status};
 use crate::client::Failure;
-use crate::library::{ImageName, LeaseGrant};
 use crate::wire::generated as pb;
 use crate::wire::{MAX_DIGESTS, MAX_PAGE, MAX_REFERENCES};
+use control::lending::{ImageName, LeaseGrant};
 
 /// An image's place in a list, as a page token tells it: `CONFIG`, or `CONFIG@TARGET`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -7,11 +7,12 @@ use transfer::event::{EventKind, ImageReport};
 use transfer::{EngineImageId, Event, Outcome, Reference, Stage};
 
 use super::page::Page;
+use super::said::{some_text, text};
 use super::wanted::wanted_references;
 use super::{Malformed, duration, elapsed, parse, parse_all, parse_some, status, texts};
-use crate::control::{LastSync, RangeImage, RangeStatus, Reach, SyncEvent, SyncSummary};
 use crate::wire::MAX_PAGE;
 use crate::wire::generated as pb;
+use control::range::{LastSync, RangeImage, RangeStatus, Reach, SyncEvent, SyncSummary};
 
 pub(crate) fn sync_request(request: &pb::SyncRequest) -> Result<Vec<Reference>, Status> {
     some_references(&request.references)
@@ -85,12 +86,15 @@ impl TryFrom<pb::Outcome> for Outcome {
     }
 }
 
+pub(crate) fn stage_time((stage, seconds): (Stage, f64)) -> pb::StageTime {
+    pb::StageTime {
+        stage: pb::Stage::from(stage).into(),
+        duration: Some(duration(Duration::try_from_secs_f64(seconds).unwrap_or_default())),
+    }
+}
+
 impl From<ImageReport> for pb::ImageReport {
     fn from(report: ImageReport) -> Self {
-        let stage_time = |(stage, seconds): (Stage, f64)| pb::StageTime {
-            stage: pb::Stage::from(stage).into(),
-            duration: Some(duration(Duration::try_from_secs_f64(seconds).unwrap_or_default())),
-        };
         Self {
             reference: report.reference.to_string(),
             config_digest: report.config_digest.map(|it| it.to_string()).unwrap_or_default(),
@@ -121,7 +125,7 @@ impl TryFrom<pb::ImageReport> for ImageReport {
             bytes_moved: report.bytes_moved,
             bytes_saved: report.bytes_saved,
             stages: report.stages.iter().map(stage_time).collect::<Result<_, Malformed>>()?,
-            error: Some(report.error).filter(|error| !error.is_empty()),
+            error: some_text(&report.error),
         })
     }
 }
@@ -295,24 +299,24 @@ impl TryFrom<pb::GetStatusResponse> for RangeStatus {
     fn try_from(status: pb::GetStatusResponse) -> Result<Self, Malformed> {
         let host = match status.host() {
             pb::HostConnection::Up => Reach::Up(()),
-            pb::HostConnection::Down => Reach::Down(status.host_error),
+            pb::HostConnection::Down => Reach::Down(text(&status.host_error)),
             pb::HostConnection::Unspecified => Reach::Unknown,
         };
         let engine = match status.engine {
             Some(engine) => Reach::Up(engine.try_into()?),
             None if status.engine_error.is_empty() => Reach::Unknown,
-            None => Reach::Down(status.engine_error),
+            None => Reach::Down(text(&status.engine_error)),
         };
         let last_sync = match status.last_sync_time {
             None => None,
             Some(time) => Some(LastSync {
                 finished: SystemTime::try_from(time)
                     .map_err(|error| Malformed::new("last_sync_time", error))?,
-                error: Some(status.last_sync_error).filter(|error| !error.is_empty()),
+                error: some_text(&status.last_sync_error),
             }),
         };
         Ok(Self {
-            agent_version: status.agent_version,
+            agent_version: text(&status.agent_version),
             uptime: elapsed(status.uptime),
             engine,
             host,

@@ -8,8 +8,9 @@
 //! | `SIZE_MISMATCH`, `DIGEST_MISMATCH` | `DATA_LOSS` | |
 //! | `STORAGE`, `NO_SPACE`, `LISTEN` | `INTERNAL` | |
 //! | `REMOTE_NOT_ALLOWED` | `FAILED_PRECONDITION` | `ResourceInfo` |
+//! | `REVISION`, `REPLACED` | `ABORTED` | `ResourceInfo` |
 //! | `BUSY`, `TOO_MANY_RANGES` | `RESOURCE_EXHAUSTED` | `RetryInfo` for `BUSY` |
-//! | `UNAVAILABLE` | `UNAVAILABLE` | `RetryInfo` |
+//! | `UNAVAILABLE`, `NOT_ATTACHED` | `UNAVAILABLE` | `RetryInfo` |
 //! | `INVALID_ARGUMENT` | `INVALID_ARGUMENT` | `BadRequest` |
 //! | `NOT_ALLOWED` | `PERMISSION_DENIED` | |
 
@@ -23,10 +24,11 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 use transfer::{BlobError, Digest, SourceError};
 
-use crate::admin::AdminError;
 use crate::client::Failure;
-use crate::control::ControlError;
-use crate::library::ReadError;
+use control::admin::AdminError;
+use control::lending::ReadError;
+use control::link::{LinkEnd, LinkError};
+use control::range::ControlError;
 
 /// Whose reasons these are.
 const DOMAIN: &str = "longshore.dev";
@@ -192,6 +194,19 @@ pub(crate) fn from_admin_error(error: &AdminError) -> Status {
         AdminError::UnknownRange { name } => {
             Answer::new(Code::NotFound, "RANGE_NOT_FOUND").about("range", name)
         }
+        AdminError::Revision { name, revision } => {
+            let answer = Answer::new(Code::Aborted, "REVISION").about("range", name);
+            answer.with("revision", revision)
+        }
+        AdminError::NotAttached { name, .. } => {
+            Answer::new(Code::Unavailable, "NOT_ATTACHED").about("range", name).retry()
+        }
+        AdminError::Busy { name } => {
+            Answer::new(Code::ResourceExhausted, "BUSY").about("range", name).retry()
+        }
+        AdminError::RangeFailed { name, .. } => {
+            Answer::new(Code::Unavailable, "UNAVAILABLE").about("range", name).retry()
+        }
         AdminError::TooManyRanges { limit } => {
             Answer::new(Code::ResourceExhausted, "TOO_MANY_RANGES").with("limit", limit)
         }
@@ -209,6 +224,38 @@ pub(crate) fn from_admin_error(error: &AdminError) -> Status {
         AdminError::Store(_) => Answer::new(Code::Internal, "STORAGE"),
     };
     answer.status(error)
+}
+
+/// The end of a stream that has none of its own.
+pub(crate) fn host_ending() -> Status {
+    from_link_end(&LinkEnd::HostEnding)
+}
+
+pub(crate) fn from_link_end(end: &LinkEnd) -> Status {
+    let answer = match end {
+        LinkEnd::Replaced { name } => Answer::new(Code::Aborted, "REPLACED").about("range", name),
+        LinkEnd::UnknownRange { name } => {
+            Answer::new(Code::NotFound, "RANGE_NOT_FOUND").about("range", name)
+        }
+        LinkEnd::Unfit { name, .. } => {
+            Answer::new(Code::InvalidArgument, "INVALID_ARGUMENT").about("range", name)
+        }
+        LinkEnd::HostEnding => Answer::new(Code::Unavailable, "UNAVAILABLE").retry(),
+    };
+    answer.status(end)
+}
+
+/// Why a range has no link.
+pub(crate) fn to_link_error(failure: Failure) -> LinkError {
+    match failure.status().code() {
+        Code::Unimplemented => LinkError::Unsupported(failure.into()),
+        Code::NotFound | Code::PermissionDenied | Code::InvalidArgument | Code::Aborted
+            if failure.was_answered() =>
+        {
+            LinkError::Refused(failure.into())
+        }
+        _ => LinkError::Broken(failure.into()),
+    }
 }
 
 fn digest_of(error: &BlobError) -> Digest {

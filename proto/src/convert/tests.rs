@@ -5,10 +5,10 @@ use std::io;
 use tonic::{Code, Status};
 use transfer::{BlobError, ConfigDigest, Digest, ImageKey, ImageSummary, LayerForm, SourceError};
 
-use super::{admin, blob, check, inventory, range, status};
+use super::{blob, check, inventory, link, range, ranges, status};
 use crate::client::Failure;
-use crate::library::{ImageName, ReadError};
 use crate::wire::generated as pb;
+use control::lending::{ImageName, ReadError};
 
 fn digest() -> Digest {
     Digest::of(b"blob")
@@ -232,12 +232,25 @@ fn hostile_names_are_refused() {
         }
         refuses(bad, range::sync_request(&pb::SyncRequest { references: vec![bad.into()] }));
         refuses(bad, inventory::reference(bad));
-        refuses(bad, admin::remove_request(&pb::RemoveRangeRequest { name: bad.into() }));
-        let add = pb::AddRangeRequest { name: bad.into(), tcp_address: String::new() };
-        refuses(bad, admin::add_request(&add));
+        refuses(bad, ranges::remove_request(&pb::RemoveRangeRequest { name: bad.into() }));
+        let named = || pb::AddRangeRequest { name: "a".into(), ..Default::default() };
+        refuses(bad, ranges::add_request(&pb::AddRangeRequest { name: bad.into(), ..named() }));
+        let wanted = vec![bad.to_owned()];
+        refuses(bad, ranges::add_request(&pb::AddRangeRequest { wanted, ..named() }));
+        let report = pb::RangeReport {
+            engine_error: "down".into(),
+            removed: vec![bad.into()],
+            ..Default::default()
+        };
+        let message = Some(pb::attach_request::Message::Report(report));
+        assert!(link::said(pb::AttachRequest { message }).is_err(), "{bad:?} was accepted");
         let set = |name: &str, reference: &str| {
             let references = vec![reference.to_owned()];
-            admin::set_wanted_request(&pb::SetWantedRequest { name: name.into(), references })
+            ranges::set_wanted_request(&pb::SetWantedRequest {
+                name: name.into(),
+                references,
+                expected_revision: None,
+            })
         };
         refuses(bad, set(bad, "python:3"));
         refuses(bad, set("lab-1", bad));
@@ -246,11 +259,22 @@ fn hostile_names_are_refused() {
         refuses(bad, check::verify_request(&verify));
     }
     for bad in ["127.0.0.1", "localhost:1", ":1", "127.0.0.1:65536", "unix:///a", "\0"] {
-        let add = pb::AddRangeRequest { name: "a".into(), tcp_address: bad.into() };
-        refuses(bad, admin::add_request(&add));
+        let (name, tcp_address) = ("a".into(), bad.into());
+        let add = pb::AddRangeRequest { name, tcp_address, ..Default::default() };
+        refuses(bad, ranges::add_request(&add));
     }
-    let many = pb::SetWantedRequest { name: "a".into(), references: vec!["a".into(); 1001] };
-    refuses("a large set", admin::set_wanted_request(&many));
+    let many = vec!["a".to_owned(); 1001];
+    let named = || pb::AddRangeRequest { name: "a".into(), ..Default::default() };
+    for request in [
+        pb::AddRangeRequest { wanted: many.clone(), ..named() },
+        pb::AddRangeRequest { grants: many.clone(), ..named() },
+        pb::AddRangeRequest { grants: vec!["a b".into()], ..named() },
+    ] {
+        refuses("wants and grants", ranges::add_request(&request));
+    }
+    let (name, references) = ("a".into(), many);
+    let many = pb::SetWantedRequest { name, references, expected_revision: None };
+    refuses("a large set", ranges::set_wanted_request(&many));
     for count in [0, 1001] {
         let references = vec!["a".to_owned(); count];
         let request = pb::ResolveImagesRequest { references: references.clone() };
@@ -265,7 +289,7 @@ fn hostile_names_are_refused() {
 #[test]
 fn a_link_counts_only_for_who_takes_what_it_is_good_for() {
     let config_digest = transfer::ConfigDigest(digest());
-    let loan = crate::library::Loan { config_digest, lease_id: "lease".into() };
+    let loan = control::lending::Loan { config_digest, lease_id: "lease".into() };
     for link in [None, Some(0), Some(u64::MAX)] {
         let wanted = blob::Wanted { loan: loan.clone(), digest: digest(), offset: 7, link };
         let request = blob::read_wanted(&wanted);

@@ -6,9 +6,9 @@ use tonic::Status;
 
 use super::page::Page;
 use super::{Malformed, parse, parse_some};
-use crate::transfers::{Transfer, TransferId, TransferKind};
 use crate::wire::MAX_PAGE;
 use crate::wire::generated as pb;
+use control::transfers::{Transfer, TransferId, TransferKind};
 
 pub(crate) fn request(request: &pb::ListTransfersRequest) -> Result<Page<TransferId>, Status> {
     Page::parse(request.page_size, &request.page_token)

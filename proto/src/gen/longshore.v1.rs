@@ -121,6 +121,10 @@ pub struct WantedSet {
     /// Grows with each change of this range's set. 0 for a set that was never set.
     #[prost(uint64, tag = "2")]
     pub revision: u64,
+    /// Grows with each change of this range's set and with each SyncRange, also across restarts of the
+    /// host agent. ImageStatus.looked_round says which round an image has seen. At least 1.
+    #[prost(uint64, tag = "3")]
+    pub round: u64,
 }
 /// How an engine keeps images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
@@ -1429,1284 +1433,6 @@ pub mod blob_service_server {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
-/// Asks what the agent did.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct GetStatsRequest {}
-/// What the agent did since it started.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct GetStatsResponse {
-    /// The agent's version. Never empty.
-    #[prost(string, tag = "1")]
-    pub version: ::prost::alloc::string::String,
-    /// How long it has been running. Never absent.
-    #[prost(message, optional, tag = "2")]
-    pub uptime: ::core::option::Option<::prost_types::Duration>,
-    /// The engine that images come from. Absent when it does not answer.
-    #[prost(message, optional, tag = "3")]
-    pub engine: ::core::option::Option<Engine>,
-    /// Blobs taken into the store.
-    #[prost(uint64, tag = "4")]
-    pub ingests: u64,
-    /// Distinct digests among them.
-    #[prost(uint64, tag = "5")]
-    pub ingested_digests: u64,
-    /// How often the digest that was taken in most often was taken in: 1 means that none was twice;
-    /// 0 that there was none.
-    #[prost(uint64, tag = "6")]
-    pub max_ingests_per_digest: u64,
-    /// Bytes read from the engine in exports.
-    #[prost(uint64, tag = "7")]
-    pub engine_bytes_read: u64,
-    /// Exports asked of the engine.
-    #[prost(uint64, tag = "8")]
-    pub saves: u64,
-    /// Streams of blobs opened by callers.
-    #[prost(uint64, tag = "9")]
-    pub reads: u64,
-    /// Bytes of blobs sent to callers.
-    #[prost(uint64, tag = "10")]
-    pub bytes_served: u64,
-    /// Blobs found corrupt and put aside.
-    #[prost(uint64, tag = "11")]
-    pub quarantined: u64,
-    /// The most memory that the agent held at any time (VmHWM), in bytes. 0 where the system does not
-    /// say.
-    #[prost(uint64, tag = "12")]
-    pub peak_rss_bytes: u64,
-    /// How layers are taken from the engine: "files", "content-service", "containerd-socket",
-    /// "content-files", "save", "layout" or "archive". Empty while the engine did not answer yet.
-    #[prost(string, tag = "13")]
-    pub export_way: ::prost::alloc::string::String,
-    /// Blobs in the store.
-    #[prost(uint64, tag = "14")]
-    pub blobs_stored: u64,
-    /// Bytes of the blobs in the store.
-    #[prost(uint64, tag = "15")]
-    pub bytes_stored: u64,
-    /// Bytes of blobs above which the store is collected. 0 when it is not.
-    #[prost(uint64, tag = "16")]
-    pub high_water_bytes: u64,
-    /// Bytes of blobs down to which it is collected. 0 when it is not.
-    #[prost(uint64, tag = "17")]
-    pub low_water_bytes: u64,
-    /// Blobs removed by collection and by Prune.
-    #[prost(uint64, tag = "18")]
-    pub collected_blobs: u64,
-    /// Bytes of those blobs.
-    #[prost(uint64, tag = "19")]
-    pub collected_bytes: u64,
-    /// Free bytes on the store's file system. 0 when the system does not say.
-    #[prost(uint64, tag = "20")]
-    pub free_bytes: u64,
-}
-/// Asks for the ranges.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct ListRangesRequest {
-    /// Ranges in the page, at most. 0 means 50; more than 200 counts as 200.
-    #[prost(int32, tag = "1")]
-    pub page_size: i32,
-    /// next_page_token of the page before. Empty for the first page.
-    #[prost(string, tag = "2")]
-    pub page_token: ::prost::alloc::string::String,
-}
-/// A page of ranges.
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct ListRangesResponse {
-    /// The ranges. Empty only when there are none after the page token.
-    #[prost(message, repeated, tag = "1")]
-    pub ranges: ::prost::alloc::vec::Vec<Range>,
-    /// What to send for the next page. Empty when this was the last.
-    #[prost(string, tag = "2")]
-    pub next_page_token: ::prost::alloc::string::String,
-}
-/// A range that the agent serves.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Range {
-    /// Its name: 1 to 63 of a-z, 0-9 and -, not beginning with -.
-    #[prost(string, tag = "1")]
-    pub name: ::prost::alloc::string::String,
-    /// The path of its socket, as the host sees it. Never empty.
-    #[prost(string, tag = "2")]
-    pub socket_path: ::prost::alloc::string::String,
-    /// Connections open at the moment, over TCP included.
-    #[prost(uint32, tag = "3")]
-    pub connections: u32,
-    /// Images in its wanted set.
-    #[prost(uint32, tag = "4")]
-    pub wanted: u32,
-    /// Where it is served over TCP: "<http://127.0.0.1:40123",> as its agent takes it. Empty where it is
-    /// not.
-    #[prost(string, tag = "5")]
-    pub tcp_endpoint: ::prost::alloc::string::String,
-}
-/// Makes a range known.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct AddRangeRequest {
-    /// Its name: 1 to 63 of a-z, 0-9 and -, not beginning with -.
-    #[prost(string, tag = "1")]
-    pub name: ::prost::alloc::string::String,
-    /// A TCP address on which the range is served besides, for one that cannot have the socket:
-    /// "127.0.0.1:40123"; port 0 takes a free one, and keeps it. Whoever reaches the address is taken
-    /// for the range. Empty for none; an address that was added before stays then.
-    #[prost(string, tag = "2")]
-    pub tcp_address: ::prost::alloc::string::String,
-}
-/// The range is served.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct AddRangeResponse {
-    /// The range. Never absent.
-    #[prost(message, optional, tag = "1")]
-    pub range: ::core::option::Option<Range>,
-}
-/// Stops serving a range.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct RemoveRangeRequest {
-    /// Its name.
-    #[prost(string, tag = "1")]
-    pub name: ::prost::alloc::string::String,
-}
-/// The range is not served any more.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct RemoveRangeResponse {}
-/// Replaces a wanted set.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct SetWantedRequest {
-    /// The range's name.
-    #[prost(string, tag = "1")]
-    pub name: ::prost::alloc::string::String,
-    /// 0 to 1000 references as one would give them to docker. What is there twice counts once.
-    #[prost(string, repeated, tag = "2")]
-    pub references: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-}
-/// The set is written down.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct SetWantedResponse {
-    /// The set. Never absent.
-    #[prost(message, optional, tag = "1")]
-    pub wanted: ::core::option::Option<WantedSet>,
-}
-/// Asks for a wanted set.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct GetWantedRequest {
-    /// The range's name.
-    #[prost(string, tag = "1")]
-    pub name: ::prost::alloc::string::String,
-}
-/// A wanted set.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct GetWantedResponse {
-    /// The set. Never absent; one that was never set is empty and has revision 0.
-    #[prost(message, optional, tag = "1")]
-    pub wanted: ::core::option::Option<WantedSet>,
-}
-/// Asks for what moves.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct ListTransfersRequest {
-    /// Transfers in the page, at most. 0 means 50; more than 200 counts as 200.
-    #[prost(int32, tag = "1")]
-    pub page_size: i32,
-    /// next_page_token of the page before. Empty for the first page.
-    #[prost(string, tag = "2")]
-    pub page_token: ::prost::alloc::string::String,
-}
-/// A page of transfers.
-#[derive(Clone, PartialEq, ::prost::Message)]
-pub struct ListTransfersResponse {
-    /// The transfers. Empty only when there are none after the page token.
-    #[prost(message, repeated, tag = "1")]
-    pub transfers: ::prost::alloc::vec::Vec<Transfer>,
-    /// What to send for the next page. Empty when this was the last.
-    #[prost(string, tag = "2")]
-    pub next_page_token: ::prost::alloc::string::String,
-}
-/// Something that moves.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Transfer {
-    /// Names it while it is under way: "read-7", "ingest-2". Never empty.
-    #[prost(string, tag = "1")]
-    pub id: ::prost::alloc::string::String,
-    /// When it began, by the host's clock. Never absent.
-    #[prost(message, optional, tag = "2")]
-    pub start_time: ::core::option::Option<::prost_types::Timestamp>,
-    /// Bytes moved since.
-    #[prost(uint64, tag = "3")]
-    pub bytes: u64,
-    /// What it is. Absent for a kind that the reader does not know.
-    #[prost(oneof = "transfer::Kind", tags = "4, 5")]
-    pub kind: ::core::option::Option<transfer::Kind>,
-}
-/// Nested message and enum types in `Transfer`.
-pub mod transfer {
-    /// What it is. Absent for a kind that the reader does not know.
-    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
-    pub enum Kind {
-        /// A blob on its way to a caller.
-        #[prost(message, tag = "4")]
-        Read(super::BlobRead),
-        /// A blob on its way into the store.
-        #[prost(message, tag = "5")]
-        Ingest(super::BlobIngest),
-    }
-}
-/// A blob on its way to a caller.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct BlobRead {
-    /// Who reads: "range/lab-1", "admin". Never empty.
-    #[prost(string, tag = "1")]
-    pub caller: ::prost::alloc::string::String,
-    /// Digest of the config of the image that the blob is read as a part of. Never empty.
-    #[prost(string, tag = "2")]
-    pub config_digest: ::prost::alloc::string::String,
-    /// Digest of the blob. Never empty.
-    #[prost(string, tag = "3")]
-    pub digest: ::prost::alloc::string::String,
-    /// Size of the whole blob in bytes.
-    #[prost(uint64, tag = "4")]
-    pub size: u64,
-    /// Where in the blob the next byte belongs.
-    #[prost(uint64, tag = "5")]
-    pub offset: u64,
-}
-/// A blob on its way into the store.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct BlobIngest {
-    /// Digest of the blob. Empty while it is not known: it is being found out.
-    #[prost(string, tag = "1")]
-    pub digest: ::prost::alloc::string::String,
-    /// Size of the whole blob in bytes. 0 while it is not known.
-    #[prost(uint64, tag = "2")]
-    pub size: u64,
-}
-/// Removes blobs.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct PruneRequest {
-    /// Stops once the store holds no more bytes than this. Absent: removes all that may be removed.
-    #[prost(uint64, optional, tag = "1")]
-    pub target_bytes: ::core::option::Option<u64>,
-    /// Only says what would be removed.
-    #[prost(bool, tag = "2")]
-    pub dry_run: bool,
-}
-/// What was removed.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct PruneResponse {
-    /// Blobs that were removed, or would be.
-    #[prost(uint64, tag = "1")]
-    pub blobs: u64,
-    /// Bytes of those blobs.
-    #[prost(uint64, tag = "2")]
-    pub bytes: u64,
-    /// Blobs that were looked at and stayed, since a lease keeps them or they came in, or were read,
-    /// while an image is being exported.
-    #[prost(uint64, tag = "3")]
-    pub kept_leased: u64,
-}
-/// Verifies the store.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct VerifyStoreRequest {}
-/// What was found.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct VerifyStoreResponse {
-    /// Blobs read.
-    #[prost(uint64, tag = "1")]
-    pub blobs: u64,
-    /// Bytes read.
-    #[prost(uint64, tag = "2")]
-    pub bytes: u64,
-    /// Digests of the blobs that were corrupt and put aside. Empty when all was well.
-    #[prost(string, repeated, tag = "3")]
-    pub quarantined: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-}
-/// Generated client implementations.
-pub mod admin_service_client {
-    #![allow(
-        unused_variables,
-        dead_code,
-        missing_docs,
-        clippy::wildcard_imports,
-        clippy::let_unit_value,
-    )]
-    use tonic::codegen::*;
-    use tonic::codegen::http::Uri;
-    /// Runs the host agent, for the administrator. An inspector, who calls on a TCP address, may only
-    /// call GetStats, ListRanges, GetWanted and ListTransfers; any other caller gets PERMISSION_DENIED.
-    ///
-    /// Any RPC may answer UNAVAILABLE. Every error carries a google.rpc.ErrorInfo of domain
-    /// "longshore.dev".
-    #[derive(Debug, Clone)]
-    pub struct AdminServiceClient<T> {
-        inner: tonic::client::Grpc<T>,
-    }
-    impl AdminServiceClient<tonic::transport::Channel> {
-        /// Attempt to create a new client by connecting to a given endpoint.
-        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
-        where
-            D: TryInto<tonic::transport::Endpoint>,
-            D::Error: Into<StdError>,
-        {
-            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
-            Ok(Self::new(conn))
-        }
-    }
-    impl<T> AdminServiceClient<T>
-    where
-        T: tonic::client::GrpcService<tonic::body::Body>,
-        T::Error: Into<StdError>,
-        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
-        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
-    {
-        pub fn new(inner: T) -> Self {
-            let inner = tonic::client::Grpc::new(inner);
-            Self { inner }
-        }
-        pub fn with_origin(inner: T, origin: Uri) -> Self {
-            let inner = tonic::client::Grpc::with_origin(inner, origin);
-            Self { inner }
-        }
-        pub fn with_interceptor<F>(
-            inner: T,
-            interceptor: F,
-        ) -> AdminServiceClient<InterceptedService<T, F>>
-        where
-            F: tonic::service::Interceptor,
-            T::ResponseBody: Default,
-            T: tonic::codegen::Service<
-                http::Request<tonic::body::Body>,
-                Response = http::Response<
-                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
-                >,
-            >,
-            <T as tonic::codegen::Service<
-                http::Request<tonic::body::Body>,
-            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
-        {
-            AdminServiceClient::new(InterceptedService::new(inner, interceptor))
-        }
-        /// Compress requests with the given encoding.
-        ///
-        /// This requires the server to support it otherwise it might respond with an
-        /// error.
-        #[must_use]
-        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.inner = self.inner.send_compressed(encoding);
-            self
-        }
-        /// Enable decompressing responses.
-        #[must_use]
-        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.inner = self.inner.accept_compressed(encoding);
-            self
-        }
-        /// Limits the maximum size of a decoded message.
-        ///
-        /// Default: `4MB`
-        #[must_use]
-        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
-            self.inner = self.inner.max_decoding_message_size(limit);
-            self
-        }
-        /// Limits the maximum size of an encoded message.
-        ///
-        /// Default: `usize::MAX`
-        #[must_use]
-        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
-            self.inner = self.inner.max_encoding_message_size(limit);
-            self
-        }
-        /// What the agent did since it started.
-        pub async fn get_stats(
-            &mut self,
-            request: impl tonic::IntoRequest<super::GetStatsRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::GetStatsResponse>,
-            tonic::Status,
-        > {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/longshore.v1.AdminService/GetStats",
-            );
-            let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(GrpcMethod::new("longshore.v1.AdminService", "GetStats"));
-            self.inner.unary(req, path, codec).await
-        }
-        /// The ranges that the agent serves, sorted by name.
-        pub async fn list_ranges(
-            &mut self,
-            request: impl tonic::IntoRequest<super::ListRangesRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::ListRangesResponse>,
-            tonic::Status,
-        > {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/longshore.v1.AdminService/ListRanges",
-            );
-            let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(GrpcMethod::new("longshore.v1.AdminService", "ListRanges"));
-            self.inner.unary(req, path, codec).await
-        }
-        /// Makes a range known and serves it on a socket of its own, and on a TCP address of its own where
-        /// one is asked for. Both come back after a restart. Adding a range that is there already answers
-        /// with its socket; a TCP address that it does not have yet is added, another one takes the place
-        /// of the one that it had.
-        ///
-        /// INVALID_ARGUMENT: the name is not one, or tcp_address is no address with a port.
-        /// FAILED_PRECONDITION: other machines can reach tcp_address, and the agent was not started with
-        /// --remote-any.
-        /// RESOURCE_EXHAUSTED: there are as many ranges as the agent will serve.
-        /// INTERNAL: the socket could not be made or the address not be listened on.
-        pub async fn add_range(
-            &mut self,
-            request: impl tonic::IntoRequest<super::AddRangeRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::AddRangeResponse>,
-            tonic::Status,
-        > {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/longshore.v1.AdminService/AddRange",
-            );
-            let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(GrpcMethod::new("longshore.v1.AdminService", "AddRange"));
-            self.inner.unary(req, path, codec).await
-        }
-        /// Stops serving a range, ends its connections, removes its socket and forgets what it wanted.
-        ///
-        /// INVALID_ARGUMENT: the name is not one.
-        /// NOT_FOUND: there is no such range.
-        pub async fn remove_range(
-            &mut self,
-            request: impl tonic::IntoRequest<super::RemoveRangeRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::RemoveRangeResponse>,
-            tonic::Status,
-        > {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/longshore.v1.AdminService/RemoveRange",
-            );
-            let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(GrpcMethod::new("longshore.v1.AdminService", "RemoveRange"));
-            self.inner.unary(req, path, codec).await
-        }
-        /// Replaces the wanted set of a range: the images that it is to have. The agent in the range learns
-        /// of it at once, or when it connects again. The set outlives restarts of either. An empty set
-        /// removes no image from the range.
-        ///
-        /// INVALID_ARGUMENT: the name is not one, there are more than 1000 references, or a text is not a
-        /// reference.
-        /// NOT_FOUND: there is no such range.
-        /// INTERNAL: the set could not be written down; the one before stays.
-        pub async fn set_wanted(
-            &mut self,
-            request: impl tonic::IntoRequest<super::SetWantedRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::SetWantedResponse>,
-            tonic::Status,
-        > {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/longshore.v1.AdminService/SetWanted",
-            );
-            let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(GrpcMethod::new("longshore.v1.AdminService", "SetWanted"));
-            self.inner.unary(req, path, codec).await
-        }
-        /// The wanted set of a range.
-        ///
-        /// INVALID_ARGUMENT: the name is not one.
-        /// NOT_FOUND: there is no such range.
-        pub async fn get_wanted(
-            &mut self,
-            request: impl tonic::IntoRequest<super::GetWantedRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::GetWantedResponse>,
-            tonic::Status,
-        > {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/longshore.v1.AdminService/GetWanted",
-            );
-            let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(GrpcMethod::new("longshore.v1.AdminService", "GetWanted"));
-            self.inner.unary(req, path, codec).await
-        }
-        /// What moves at the moment: streams of blobs to callers, and blobs that are being taken into the
-        /// store. Sorted by id.
-        ///
-        /// INVALID_ARGUMENT: page_token was not made by this RPC, or page_size is negative.
-        pub async fn list_transfers(
-            &mut self,
-            request: impl tonic::IntoRequest<super::ListTransfersRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::ListTransfersResponse>,
-            tonic::Status,
-        > {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/longshore.v1.AdminService/ListTransfers",
-            );
-            let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(GrpcMethod::new("longshore.v1.AdminService", "ListTransfers"));
-            self.inner.unary(req, path, codec).await
-        }
-        /// Removes blobs that no lease keeps from the store, the least recently read first. What is removed
-        /// is taken from the engine again when it is next needed.
-        ///
-        /// INTERNAL: the store could not be read, or a blob not be removed.
-        pub async fn prune(
-            &mut self,
-            request: impl tonic::IntoRequest<super::PruneRequest>,
-        ) -> std::result::Result<tonic::Response<super::PruneResponse>, tonic::Status> {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/longshore.v1.AdminService/Prune",
-            );
-            let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(GrpcMethod::new("longshore.v1.AdminService", "Prune"));
-            self.inner.unary(req, path, codec).await
-        }
-        /// Reads every blob of the store again and puts aside what is corrupt; it is taken in anew when it
-        /// is next needed. Takes as long as reading the store does.
-        ///
-        /// INTERNAL: the store could not be read.
-        pub async fn verify_store(
-            &mut self,
-            request: impl tonic::IntoRequest<super::VerifyStoreRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::VerifyStoreResponse>,
-            tonic::Status,
-        > {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/longshore.v1.AdminService/VerifyStore",
-            );
-            let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(GrpcMethod::new("longshore.v1.AdminService", "VerifyStore"));
-            self.inner.unary(req, path, codec).await
-        }
-    }
-}
-/// Generated server implementations.
-pub mod admin_service_server {
-    #![allow(
-        unused_variables,
-        dead_code,
-        missing_docs,
-        clippy::wildcard_imports,
-        clippy::let_unit_value,
-    )]
-    use tonic::codegen::*;
-    /// Generated trait containing gRPC methods that should be implemented for use with AdminServiceServer.
-    #[async_trait]
-    pub trait AdminService: std::marker::Send + std::marker::Sync + 'static {
-        /// What the agent did since it started.
-        async fn get_stats(
-            &self,
-            request: tonic::Request<super::GetStatsRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::GetStatsResponse>,
-            tonic::Status,
-        >;
-        /// The ranges that the agent serves, sorted by name.
-        async fn list_ranges(
-            &self,
-            request: tonic::Request<super::ListRangesRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::ListRangesResponse>,
-            tonic::Status,
-        >;
-        /// Makes a range known and serves it on a socket of its own, and on a TCP address of its own where
-        /// one is asked for. Both come back after a restart. Adding a range that is there already answers
-        /// with its socket; a TCP address that it does not have yet is added, another one takes the place
-        /// of the one that it had.
-        ///
-        /// INVALID_ARGUMENT: the name is not one, or tcp_address is no address with a port.
-        /// FAILED_PRECONDITION: other machines can reach tcp_address, and the agent was not started with
-        /// --remote-any.
-        /// RESOURCE_EXHAUSTED: there are as many ranges as the agent will serve.
-        /// INTERNAL: the socket could not be made or the address not be listened on.
-        async fn add_range(
-            &self,
-            request: tonic::Request<super::AddRangeRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::AddRangeResponse>,
-            tonic::Status,
-        >;
-        /// Stops serving a range, ends its connections, removes its socket and forgets what it wanted.
-        ///
-        /// INVALID_ARGUMENT: the name is not one.
-        /// NOT_FOUND: there is no such range.
-        async fn remove_range(
-            &self,
-            request: tonic::Request<super::RemoveRangeRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::RemoveRangeResponse>,
-            tonic::Status,
-        >;
-        /// Replaces the wanted set of a range: the images that it is to have. The agent in the range learns
-        /// of it at once, or when it connects again. The set outlives restarts of either. An empty set
-        /// removes no image from the range.
-        ///
-        /// INVALID_ARGUMENT: the name is not one, there are more than 1000 references, or a text is not a
-        /// reference.
-        /// NOT_FOUND: there is no such range.
-        /// INTERNAL: the set could not be written down; the one before stays.
-        async fn set_wanted(
-            &self,
-            request: tonic::Request<super::SetWantedRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::SetWantedResponse>,
-            tonic::Status,
-        >;
-        /// The wanted set of a range.
-        ///
-        /// INVALID_ARGUMENT: the name is not one.
-        /// NOT_FOUND: there is no such range.
-        async fn get_wanted(
-            &self,
-            request: tonic::Request<super::GetWantedRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::GetWantedResponse>,
-            tonic::Status,
-        >;
-        /// What moves at the moment: streams of blobs to callers, and blobs that are being taken into the
-        /// store. Sorted by id.
-        ///
-        /// INVALID_ARGUMENT: page_token was not made by this RPC, or page_size is negative.
-        async fn list_transfers(
-            &self,
-            request: tonic::Request<super::ListTransfersRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::ListTransfersResponse>,
-            tonic::Status,
-        >;
-        /// Removes blobs that no lease keeps from the store, the least recently read first. What is removed
-        /// is taken from the engine again when it is next needed.
-        ///
-        /// INTERNAL: the store could not be read, or a blob not be removed.
-        async fn prune(
-            &self,
-            request: tonic::Request<super::PruneRequest>,
-        ) -> std::result::Result<tonic::Response<super::PruneResponse>, tonic::Status>;
-        /// Reads every blob of the store again and puts aside what is corrupt; it is taken in anew when it
-        /// is next needed. Takes as long as reading the store does.
-        ///
-        /// INTERNAL: the store could not be read.
-        async fn verify_store(
-            &self,
-            request: tonic::Request<super::VerifyStoreRequest>,
-        ) -> std::result::Result<
-            tonic::Response<super::VerifyStoreResponse>,
-            tonic::Status,
-        >;
-    }
-    /// Runs the host agent, for the administrator. An inspector, who calls on a TCP address, may only
-    /// call GetStats, ListRanges, GetWanted and ListTransfers; any other caller gets PERMISSION_DENIED.
-    ///
-    /// Any RPC may answer UNAVAILABLE. Every error carries a google.rpc.ErrorInfo of domain
-    /// "longshore.dev".
-    #[derive(Debug)]
-    pub struct AdminServiceServer<T> {
-        inner: Arc<T>,
-        accept_compression_encodings: EnabledCompressionEncodings,
-        send_compression_encodings: EnabledCompressionEncodings,
-        max_decoding_message_size: Option<usize>,
-        max_encoding_message_size: Option<usize>,
-    }
-    impl<T> AdminServiceServer<T> {
-        pub fn new(inner: T) -> Self {
-            Self::from_arc(Arc::new(inner))
-        }
-        pub fn from_arc(inner: Arc<T>) -> Self {
-            Self {
-                inner,
-                accept_compression_encodings: Default::default(),
-                send_compression_encodings: Default::default(),
-                max_decoding_message_size: None,
-                max_encoding_message_size: None,
-            }
-        }
-        pub fn with_interceptor<F>(
-            inner: T,
-            interceptor: F,
-        ) -> InterceptedService<Self, F>
-        where
-            F: tonic::service::Interceptor,
-        {
-            InterceptedService::new(Self::new(inner), interceptor)
-        }
-        /// Enable decompressing requests with the given encoding.
-        #[must_use]
-        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.accept_compression_encodings.enable(encoding);
-            self
-        }
-        /// Compress responses with the given encoding, if the client supports it.
-        #[must_use]
-        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
-            self.send_compression_encodings.enable(encoding);
-            self
-        }
-        /// Limits the maximum size of a decoded message.
-        ///
-        /// Default: `4MB`
-        #[must_use]
-        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
-            self.max_decoding_message_size = Some(limit);
-            self
-        }
-        /// Limits the maximum size of an encoded message.
-        ///
-        /// Default: `usize::MAX`
-        #[must_use]
-        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
-            self.max_encoding_message_size = Some(limit);
-            self
-        }
-    }
-    impl<T, B> tonic::codegen::Service<http::Request<B>> for AdminServiceServer<T>
-    where
-        T: AdminService,
-        B: Body + std::marker::Send + 'static,
-        B::Error: Into<StdError> + std::marker::Send + 'static,
-    {
-        type Response = http::Response<tonic::body::Body>;
-        type Error = std::convert::Infallible;
-        type Future = BoxFuture<Self::Response, Self::Error>;
-        fn poll_ready(
-            &mut self,
-            _cx: &mut Context<'_>,
-        ) -> Poll<std::result::Result<(), Self::Error>> {
-            Poll::Ready(Ok(()))
-        }
-        fn call(&mut self, req: http::Request<B>) -> Self::Future {
-            match req.uri().path() {
-                "/longshore.v1.AdminService/GetStats" => {
-                    #[allow(non_camel_case_types)]
-                    struct GetStatsSvc<T: AdminService>(pub Arc<T>);
-                    impl<
-                        T: AdminService,
-                    > tonic::server::UnaryService<super::GetStatsRequest>
-                    for GetStatsSvc<T> {
-                        type Response = super::GetStatsResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::GetStatsRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as AdminService>::get_stats(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = GetStatsSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/longshore.v1.AdminService/ListRanges" => {
-                    #[allow(non_camel_case_types)]
-                    struct ListRangesSvc<T: AdminService>(pub Arc<T>);
-                    impl<
-                        T: AdminService,
-                    > tonic::server::UnaryService<super::ListRangesRequest>
-                    for ListRangesSvc<T> {
-                        type Response = super::ListRangesResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::ListRangesRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as AdminService>::list_ranges(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = ListRangesSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/longshore.v1.AdminService/AddRange" => {
-                    #[allow(non_camel_case_types)]
-                    struct AddRangeSvc<T: AdminService>(pub Arc<T>);
-                    impl<
-                        T: AdminService,
-                    > tonic::server::UnaryService<super::AddRangeRequest>
-                    for AddRangeSvc<T> {
-                        type Response = super::AddRangeResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::AddRangeRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as AdminService>::add_range(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = AddRangeSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/longshore.v1.AdminService/RemoveRange" => {
-                    #[allow(non_camel_case_types)]
-                    struct RemoveRangeSvc<T: AdminService>(pub Arc<T>);
-                    impl<
-                        T: AdminService,
-                    > tonic::server::UnaryService<super::RemoveRangeRequest>
-                    for RemoveRangeSvc<T> {
-                        type Response = super::RemoveRangeResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::RemoveRangeRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as AdminService>::remove_range(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = RemoveRangeSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/longshore.v1.AdminService/SetWanted" => {
-                    #[allow(non_camel_case_types)]
-                    struct SetWantedSvc<T: AdminService>(pub Arc<T>);
-                    impl<
-                        T: AdminService,
-                    > tonic::server::UnaryService<super::SetWantedRequest>
-                    for SetWantedSvc<T> {
-                        type Response = super::SetWantedResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::SetWantedRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as AdminService>::set_wanted(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = SetWantedSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/longshore.v1.AdminService/GetWanted" => {
-                    #[allow(non_camel_case_types)]
-                    struct GetWantedSvc<T: AdminService>(pub Arc<T>);
-                    impl<
-                        T: AdminService,
-                    > tonic::server::UnaryService<super::GetWantedRequest>
-                    for GetWantedSvc<T> {
-                        type Response = super::GetWantedResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::GetWantedRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as AdminService>::get_wanted(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = GetWantedSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/longshore.v1.AdminService/ListTransfers" => {
-                    #[allow(non_camel_case_types)]
-                    struct ListTransfersSvc<T: AdminService>(pub Arc<T>);
-                    impl<
-                        T: AdminService,
-                    > tonic::server::UnaryService<super::ListTransfersRequest>
-                    for ListTransfersSvc<T> {
-                        type Response = super::ListTransfersResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::ListTransfersRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as AdminService>::list_transfers(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = ListTransfersSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/longshore.v1.AdminService/Prune" => {
-                    #[allow(non_camel_case_types)]
-                    struct PruneSvc<T: AdminService>(pub Arc<T>);
-                    impl<
-                        T: AdminService,
-                    > tonic::server::UnaryService<super::PruneRequest> for PruneSvc<T> {
-                        type Response = super::PruneResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::PruneRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as AdminService>::prune(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = PruneSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/longshore.v1.AdminService/VerifyStore" => {
-                    #[allow(non_camel_case_types)]
-                    struct VerifyStoreSvc<T: AdminService>(pub Arc<T>);
-                    impl<
-                        T: AdminService,
-                    > tonic::server::UnaryService<super::VerifyStoreRequest>
-                    for VerifyStoreSvc<T> {
-                        type Response = super::VerifyStoreResponse;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::Response>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::VerifyStoreRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as AdminService>::verify_store(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = VerifyStoreSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                _ => {
-                    Box::pin(async move {
-                        let mut response = http::Response::new(
-                            tonic::body::Body::default(),
-                        );
-                        let headers = response.headers_mut();
-                        headers
-                            .insert(
-                                tonic::Status::GRPC_STATUS,
-                                (tonic::Code::Unimplemented as i32).into(),
-                            );
-                        headers
-                            .insert(
-                                http::header::CONTENT_TYPE,
-                                tonic::metadata::GRPC_CONTENT_TYPE,
-                            );
-                        Ok(response)
-                    })
-                }
-            }
-        }
-    }
-    impl<T> Clone for AdminServiceServer<T> {
-        fn clone(&self) -> Self {
-            let inner = self.inner.clone();
-            Self {
-                inner,
-                accept_compression_encodings: self.accept_compression_encodings,
-                send_compression_encodings: self.send_compression_encodings,
-                max_decoding_message_size: self.max_decoding_message_size,
-                max_encoding_message_size: self.max_encoding_message_size,
-            }
-        }
-    }
-    /// Generated gRPC service name
-    pub const SERVICE_NAME: &str = "longshore.v1.AdminService";
-    impl<T> tonic::server::NamedService for AdminServiceServer<T> {
-        const NAME: &'static str = SERVICE_NAME;
-    }
-}
 /// Asks for images to be brought in.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SyncRequest {
@@ -3821,6 +2547,2554 @@ pub mod range_service_server {
     /// Generated gRPC service name
     pub const SERVICE_NAME: &str = "longshore.v1.RangeService";
     impl<T> tonic::server::NamedService for RangeServiceServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
+/// One message of a range.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct AttachRequest {
+    /// The message. A host agent ignores a kind that it does not know, which is absent here.
+    #[prost(oneof = "attach_request::Message", tags = "1, 2")]
+    pub message: ::core::option::Option<attach_request::Message>,
+}
+/// Nested message and enum types in `AttachRequest`.
+pub mod attach_request {
+    /// The message. A host agent ignores a kind that it does not know, which is absent here.
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Message {
+        /// The state of the range, or a part of it that changed.
+        #[prost(message, tag = "1")]
+        Report(super::RangeReport),
+        /// A part of the answer to a task.
+        #[prost(message, tag = "2")]
+        Task(super::TaskEvent),
+    }
+}
+/// One message of the host agent.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AttachResponse {
+    /// The message. A range ignores a kind that it does not know, which is absent here.
+    #[prost(oneof = "attach_response::Message", tags = "1, 2, 3")]
+    pub message: ::core::option::Option<attach_response::Message>,
+}
+/// Nested message and enum types in `AttachResponse`.
+pub mod attach_response {
+    /// The message. A range ignores a kind that it does not know, which is absent here.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Message {
+        /// The images that the range is to have: at once, and again after each change. Of sets that
+        /// follow each other quickly, all but the last may be left out.
+        #[prost(message, tag = "1")]
+        Wanted(super::WantedSet),
+        /// Work for the range.
+        #[prost(message, tag = "2")]
+        Task(super::Task),
+        /// Ends a task that nobody waits for any more.
+        #[prost(message, tag = "3")]
+        Cancel(super::CancelTask),
+    }
+}
+/// The state of a range, or a part of it that changed.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RangeReport {
+    /// Whether this report replaces all earlier ones. Otherwise images holds only the images that
+    /// changed; the other fields are always complete.
+    #[prost(bool, tag = "1")]
+    pub whole: bool,
+    /// The agent's version. Never empty.
+    #[prost(string, tag = "2")]
+    pub agent_version: ::prost::alloc::string::String,
+    /// How long the agent has been running. Never absent.
+    #[prost(message, optional, tag = "3")]
+    pub uptime: ::core::option::Option<::prost_types::Duration>,
+    /// The range's engine. Absent when it does not answer.
+    #[prost(message, optional, tag = "4")]
+    pub engine: ::core::option::Option<Engine>,
+    /// Why the engine does not answer. Empty when it does or was not asked yet.
+    #[prost(string, tag = "5")]
+    pub engine_error: ::prost::alloc::string::String,
+    /// How often the range's supervisor started the engine again. 0 where there is no supervisor.
+    #[prost(uint32, tag = "6")]
+    pub engine_restarts: u32,
+    /// The most memory that the agent held at any time (VmHWM), in bytes. 0 where the system does not
+    /// say.
+    #[prost(uint64, tag = "7")]
+    pub peak_rss_bytes: u64,
+    /// The images: wanted ones, and up to 1000 others that the engine has. At most 200 in a report; a
+    /// range with more sends the rest in further reports.
+    #[prost(message, repeated, tag = "8")]
+    pub images: ::prost::alloc::vec::Vec<ImageStatus>,
+    /// References that are neither wanted nor in the engine any more. At most 1000 in a report.
+    #[prost(string, repeated, tag = "9")]
+    pub removed: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// The state of one image in a range.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ImageStatus {
+    /// The image as it is wanted, or as the range's engine calls it. Never empty.
+    #[prost(string, tag = "1")]
+    pub reference: ::prost::alloc::string::String,
+    /// Who wants it.
+    #[prost(enumeration = "WantedBy", tag = "2")]
+    pub wanted_by: i32,
+    /// The state.
+    #[prost(enumeration = "ImageState", tag = "3")]
+    pub state: i32,
+    /// The stage of an image on its way. Unspecified in any other state.
+    #[prost(enumeration = "Stage", tag = "4")]
+    pub stage: i32,
+    /// Bytes of layers that the engine lacked when the image was last planned.
+    #[prost(uint64, tag = "5")]
+    pub bytes_to_move: u64,
+    /// Layer bytes moved into the range for it so far, failed attempts included.
+    #[prost(uint64, tag = "6")]
+    pub bytes_moved: u64,
+    /// Layer bytes of the image that did not have to move.
+    #[prost(uint64, tag = "7")]
+    pub bytes_saved: u64,
+    /// Digest of its config. Empty when it is not known.
+    #[prost(string, tag = "8")]
+    pub config_digest: ::prost::alloc::string::String,
+    /// Name of the image in a registry: the digest of its index, else of its manifest. Empty when it
+    /// is not known.
+    #[prost(string, tag = "9")]
+    pub target_digest: ::prost::alloc::string::String,
+    /// What the range's engine calls it. Empty unless the engine has it.
+    #[prost(string, tag = "10")]
+    pub engine_image_id: ::prost::alloc::string::String,
+    /// The round in which the range last finished looking at it, whether that succeeded or not. 0 when
+    /// it never did.
+    #[prost(uint64, tag = "11")]
+    pub looked_round: u64,
+    /// The round in which it was last loaded or named. 0 when the engine had it from the beginning.
+    #[prost(uint64, tag = "12")]
+    pub loaded_round: u64,
+    /// Time spent per stage in the last attempt, in the order they were entered.
+    #[prost(message, repeated, tag = "13")]
+    pub stages: ::prost::alloc::vec::Vec<StageTime>,
+    /// What was attempted, on what, why it failed, and what to do; at most 1024 characters. Empty
+    /// unless the state is IMAGE_STATE_FAILED.
+    #[prost(string, tag = "14")]
+    pub error: ::prost::alloc::string::String,
+    /// Whether a failure needs a person, since trying again does not help.
+    #[prost(bool, tag = "15")]
+    pub permanent: bool,
+}
+/// Work for a range.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Task {
+    /// Names the task in its events. Unique within a link.
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
+    /// The work. A kind that the range does not know is absent here: the range refuses the task.
+    #[prost(oneof = "task::Kind", tags = "2, 3")]
+    pub kind: ::core::option::Option<task::Kind>,
+}
+/// Nested message and enum types in `Task`.
+pub mod task {
+    /// The work. A kind that the range does not know is absent here: the range refuses the task.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Kind {
+        /// Says what bringing images in would move.
+        #[prost(message, tag = "2")]
+        Plan(super::PlanTask),
+        /// Verifies images.
+        #[prost(message, tag = "3")]
+        Verify(super::VerifyTask),
+    }
+}
+/// Says what bringing images in would move. The last event is planned.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PlanTask {
+    /// 1 to 1000 references as one would give them to docker.
+    #[prost(string, repeated, tag = "1")]
+    pub references: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// Verifies images. The last event is finished.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct VerifyTask {
+    /// Up to 1000 references as the range's engine knows them. Empty: every image that it has.
+    #[prost(string, repeated, tag = "1")]
+    pub references: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Read every file of each image through the engine besides.
+    #[prost(bool, tag = "2")]
+    pub deep: bool,
+}
+/// Ends a task. Its events stop.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CancelTask {
+    /// The task's id. One that is not under way any more is ignored.
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
+}
+/// A part of the answer to a task.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct TaskEvent {
+    /// The task's id.
+    #[prost(uint64, tag = "1")]
+    pub task_id: u64,
+    /// The event. A kind that the host agent does not know is absent here, and ignored.
+    #[prost(oneof = "task_event::Event", tags = "2, 3, 4, 5")]
+    pub event: ::core::option::Option<task_event::Event>,
+}
+/// Nested message and enum types in `TaskEvent`.
+pub mod task_event {
+    /// The event. A kind that the host agent does not know is absent here, and ignored.
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Event {
+        /// The plans; the last event of a plan.
+        #[prost(message, tag = "2")]
+        Planned(super::ImagePlans),
+        /// One image was verified.
+        #[prost(message, tag = "3")]
+        Verified(super::ImageCheck),
+        /// All images were verified; the last event.
+        #[prost(message, tag = "4")]
+        Finished(super::VerifySummary),
+        /// The range does not do the task; its only event.
+        #[prost(message, tag = "5")]
+        Refused(super::TaskRefused),
+    }
+}
+/// The plans of several images.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ImagePlans {
+    /// One for each reference, in the order asked.
+    #[prost(message, repeated, tag = "1")]
+    pub images: ::prost::alloc::vec::Vec<ImagePlan>,
+}
+/// Why a range does not do a task.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TaskRefused {
+    /// Whether too much is under way; trying again later helps.
+    #[prost(bool, tag = "1")]
+    pub busy: bool,
+    /// The reason for people. Never empty.
+    #[prost(string, tag = "2")]
+    pub error: ::prost::alloc::string::String,
+}
+/// Who wants an image in a range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum WantedBy {
+    /// Not said.
+    Unspecified = 0,
+    /// The wanted set that the host agent keeps.
+    Host = 1,
+    /// The range's own agent, as it was started.
+    Agent = 2,
+    /// Nobody; the engine has it.
+    Nobody = 3,
+}
+impl WantedBy {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "WANTED_BY_UNSPECIFIED",
+            Self::Host => "WANTED_BY_HOST",
+            Self::Agent => "WANTED_BY_AGENT",
+            Self::Nobody => "WANTED_BY_NOBODY",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "WANTED_BY_UNSPECIFIED" => Some(Self::Unspecified),
+            "WANTED_BY_HOST" => Some(Self::Host),
+            "WANTED_BY_AGENT" => Some(Self::Agent),
+            "WANTED_BY_NOBODY" => Some(Self::Nobody),
+            _ => None,
+        }
+    }
+}
+/// The state of an image in a range, as the range's engine last said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum ImageState {
+    /// Not said.
+    Unspecified = 0,
+    /// The range has not looked at it yet.
+    Pending = 1,
+    /// The range is bringing it in.
+    OnItsWay = 2,
+    /// The engine has it under its name and confirmed every layer.
+    Present = 3,
+    /// It was present; the engine does not have it any more.
+    Gone = 4,
+    /// It was present; another image has its name now.
+    Replaced = 5,
+    /// It is not there, or not confirmed. The range tries again by itself.
+    Failed = 6,
+}
+impl ImageState {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "IMAGE_STATE_UNSPECIFIED",
+            Self::Pending => "IMAGE_STATE_PENDING",
+            Self::OnItsWay => "IMAGE_STATE_ON_ITS_WAY",
+            Self::Present => "IMAGE_STATE_PRESENT",
+            Self::Gone => "IMAGE_STATE_GONE",
+            Self::Replaced => "IMAGE_STATE_REPLACED",
+            Self::Failed => "IMAGE_STATE_FAILED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "IMAGE_STATE_UNSPECIFIED" => Some(Self::Unspecified),
+            "IMAGE_STATE_PENDING" => Some(Self::Pending),
+            "IMAGE_STATE_ON_ITS_WAY" => Some(Self::OnItsWay),
+            "IMAGE_STATE_PRESENT" => Some(Self::Present),
+            "IMAGE_STATE_GONE" => Some(Self::Gone),
+            "IMAGE_STATE_REPLACED" => Some(Self::Replaced),
+            "IMAGE_STATE_FAILED" => Some(Self::Failed),
+            _ => None,
+        }
+    }
+}
+/// Generated client implementations.
+pub mod link_service_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// Links the agent of a range to the host agent. The range's agent opens the link, so that a host
+    /// needs no way into a range.
+    ///
+    /// Every error carries a google.rpc.ErrorInfo of domain "longshore.dev".
+    #[derive(Debug, Clone)]
+    pub struct LinkServiceClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl LinkServiceClient<tonic::transport::Channel> {
+        /// Attempt to create a new client by connecting to a given endpoint.
+        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
+        where
+            D: TryInto<tonic::transport::Endpoint>,
+            D::Error: Into<StdError>,
+        {
+            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
+            Ok(Self::new(conn))
+        }
+    }
+    impl<T> LinkServiceClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> LinkServiceClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            LinkServiceClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// Keeps a link open. The range reports its state and answers tasks; the host agent sends the
+        /// wanted set and tasks.
+        ///
+        /// The first message of a range is a report with whole set. A range has one link: a newer one
+        /// replaces the older. The host agent ends the link only with an error:
+        ///
+        /// PERMISSION_DENIED: the caller is not a range.
+        /// NOT_FOUND: the range is being removed.
+        /// ABORTED, reason REPLACED: the range opened another link.
+        /// INVALID_ARGUMENT: a message is not of the protocol, or the first is not a whole report.
+        /// UNAVAILABLE: the host agent is ending. Attach again.
+        pub async fn attach(
+            &mut self,
+            request: impl tonic::IntoStreamingRequest<Message = super::AttachRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::AttachResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/longshore.v1.LinkService/Attach",
+            );
+            let mut req = request.into_streaming_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("longshore.v1.LinkService", "Attach"));
+            self.inner.streaming(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod link_service_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with LinkServiceServer.
+    #[async_trait]
+    pub trait LinkService: std::marker::Send + std::marker::Sync + 'static {
+        /// Server streaming response type for the Attach method.
+        type AttachStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::AttachResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Keeps a link open. The range reports its state and answers tasks; the host agent sends the
+        /// wanted set and tasks.
+        ///
+        /// The first message of a range is a report with whole set. A range has one link: a newer one
+        /// replaces the older. The host agent ends the link only with an error:
+        ///
+        /// PERMISSION_DENIED: the caller is not a range.
+        /// NOT_FOUND: the range is being removed.
+        /// ABORTED, reason REPLACED: the range opened another link.
+        /// INVALID_ARGUMENT: a message is not of the protocol, or the first is not a whole report.
+        /// UNAVAILABLE: the host agent is ending. Attach again.
+        async fn attach(
+            &self,
+            request: tonic::Request<tonic::Streaming<super::AttachRequest>>,
+        ) -> std::result::Result<tonic::Response<Self::AttachStream>, tonic::Status>;
+    }
+    /// Links the agent of a range to the host agent. The range's agent opens the link, so that a host
+    /// needs no way into a range.
+    ///
+    /// Every error carries a google.rpc.ErrorInfo of domain "longshore.dev".
+    #[derive(Debug)]
+    pub struct LinkServiceServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> LinkServiceServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for LinkServiceServer<T>
+    where
+        T: LinkService,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/longshore.v1.LinkService/Attach" => {
+                    #[allow(non_camel_case_types)]
+                    struct AttachSvc<T: LinkService>(pub Arc<T>);
+                    impl<
+                        T: LinkService,
+                    > tonic::server::StreamingService<super::AttachRequest>
+                    for AttachSvc<T> {
+                        type Response = super::AttachResponse;
+                        type ResponseStream = T::AttachStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<
+                                tonic::Streaming<super::AttachRequest>,
+                            >,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as LinkService>::attach(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = AttachSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for LinkServiceServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "longshore.v1.LinkService";
+    impl<T> tonic::server::NamedService for LinkServiceServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
+/// Asks what the agent did.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetStatsRequest {}
+/// What the agent did since it started.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetStatsResponse {
+    /// The agent's version. Never empty.
+    #[prost(string, tag = "1")]
+    pub version: ::prost::alloc::string::String,
+    /// How long it has been running. Never absent.
+    #[prost(message, optional, tag = "2")]
+    pub uptime: ::core::option::Option<::prost_types::Duration>,
+    /// The engine that images come from. Absent when it does not answer.
+    #[prost(message, optional, tag = "3")]
+    pub engine: ::core::option::Option<Engine>,
+    /// Blobs taken into the store.
+    #[prost(uint64, tag = "4")]
+    pub ingests: u64,
+    /// Distinct digests among them.
+    #[prost(uint64, tag = "5")]
+    pub ingested_digests: u64,
+    /// How often the digest that was taken in most often was taken in: 1 means that none was twice;
+    /// 0 that there was none.
+    #[prost(uint64, tag = "6")]
+    pub max_ingests_per_digest: u64,
+    /// Bytes read from the engine in exports.
+    #[prost(uint64, tag = "7")]
+    pub engine_bytes_read: u64,
+    /// Exports asked of the engine.
+    #[prost(uint64, tag = "8")]
+    pub saves: u64,
+    /// Streams of blobs opened by callers.
+    #[prost(uint64, tag = "9")]
+    pub reads: u64,
+    /// Bytes of blobs sent to callers.
+    #[prost(uint64, tag = "10")]
+    pub bytes_served: u64,
+    /// Blobs found corrupt and put aside.
+    #[prost(uint64, tag = "11")]
+    pub quarantined: u64,
+    /// The most memory that the agent held at any time (VmHWM), in bytes. 0 where the system does not
+    /// say.
+    #[prost(uint64, tag = "12")]
+    pub peak_rss_bytes: u64,
+    /// How layers are taken from the engine: "files", "content-service", "containerd-socket",
+    /// "content-files", "save", "layout" or "archive". Empty while the engine did not answer yet.
+    #[prost(string, tag = "13")]
+    pub export_way: ::prost::alloc::string::String,
+    /// Blobs in the store.
+    #[prost(uint64, tag = "14")]
+    pub blobs_stored: u64,
+    /// Bytes of the blobs in the store.
+    #[prost(uint64, tag = "15")]
+    pub bytes_stored: u64,
+    /// Bytes of blobs above which the store is collected. 0 when it is not.
+    #[prost(uint64, tag = "16")]
+    pub high_water_bytes: u64,
+    /// Bytes of blobs down to which it is collected. 0 when it is not.
+    #[prost(uint64, tag = "17")]
+    pub low_water_bytes: u64,
+    /// Blobs removed by collection and by Prune.
+    #[prost(uint64, tag = "18")]
+    pub collected_blobs: u64,
+    /// Bytes of those blobs.
+    #[prost(uint64, tag = "19")]
+    pub collected_bytes: u64,
+    /// Free bytes on the store's file system. 0 when the system does not say.
+    #[prost(uint64, tag = "20")]
+    pub free_bytes: u64,
+}
+/// Asks for the ranges.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListRangesRequest {
+    /// Ranges in the page, at most. 0 means 50; more than 200 counts as 200.
+    #[prost(int32, tag = "1")]
+    pub page_size: i32,
+    /// next_page_token of the page before. Empty for the first page.
+    #[prost(string, tag = "2")]
+    pub page_token: ::prost::alloc::string::String,
+}
+/// A page of ranges.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListRangesResponse {
+    /// The ranges. Empty only when there are none after the page token.
+    #[prost(message, repeated, tag = "1")]
+    pub ranges: ::prost::alloc::vec::Vec<Range>,
+    /// What to send for the next page. Empty when this was the last.
+    #[prost(string, tag = "2")]
+    pub next_page_token: ::prost::alloc::string::String,
+}
+/// Asks for the state of ranges.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WatchRangesRequest {
+    /// The ranges, at most 1000. Empty: all that there are, and all that are added later.
+    #[prost(string, repeated, tag = "1")]
+    pub names: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// The state of one range.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct WatchRangesResponse {
+    /// The state. Never absent.
+    #[prost(oneof = "watch_ranges_response::State", tags = "1, 2")]
+    pub state: ::core::option::Option<watch_ranges_response::State>,
+}
+/// Nested message and enum types in `WatchRangesResponse`.
+pub mod watch_ranges_response {
+    /// The state. Never absent.
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum State {
+        /// The range as it is now.
+        #[prost(message, tag = "1")]
+        Range(super::Range),
+        /// The name of a range that is not there.
+        #[prost(string, tag = "2")]
+        Removed(::prost::alloc::string::String),
+    }
+}
+/// A range that the agent serves.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Range {
+    /// Its name: 1 to 63 of a-z, 0-9 and -, not beginning with -.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// The path of its socket, as the host sees it. Never empty.
+    #[prost(string, tag = "2")]
+    pub socket_path: ::prost::alloc::string::String,
+    /// Connections open at the moment, over TCP included.
+    #[prost(uint32, tag = "3")]
+    pub connections: u32,
+    /// Where it is served over TCP: "<http://127.0.0.1:40123",> as its agent takes it. Empty where it is
+    /// not.
+    #[prost(string, tag = "5")]
+    pub tcp_endpoint: ::prost::alloc::string::String,
+    /// The images that it is to have. Never absent.
+    #[prost(message, optional, tag = "6")]
+    pub wanted: ::core::option::Option<WantedSet>,
+    /// Patterns of the images that it may read besides.
+    #[prost(string, repeated, tag = "7")]
+    pub grants: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// When its agent attached, by the host's clock. Absent while it is not attached.
+    #[prost(message, optional, tag = "8")]
+    pub attached_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// When its agent last sent anything, by the host's clock. Absent when it never did since the host
+    /// agent started.
+    #[prost(message, optional, tag = "9")]
+    pub last_seen_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// Its latest report, whole. Absent when there is none since the host agent started. While the
+    /// range's agent is not attached, it may be out of date.
+    #[prost(message, optional, tag = "10")]
+    pub report: ::core::option::Option<RangeReport>,
+}
+/// Makes a range known.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AddRangeRequest {
+    /// Its name: 1 to 63 of a-z, 0-9 and -, not beginning with -.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// A TCP address on which the range is served besides, for one that cannot have the socket:
+    /// "127.0.0.1:40123"; port 0 takes a free one, and keeps it. Whoever reaches the address is taken
+    /// for the range. Empty for none; an address that was added before stays then.
+    #[prost(string, tag = "2")]
+    pub tcp_address: ::prost::alloc::string::String,
+    /// 0 to 1000 references of the images that the range is to have, as one would give them to docker.
+    /// Ignored for a range that is known.
+    #[prost(string, repeated, tag = "3")]
+    pub wanted: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// 0 to 1000 patterns of images that the range may read besides: a glob over the image's name, as
+    /// docker prints it ("python:3") or spelled out ("docker.io/library/python:3"). In a pattern, "*"
+    /// stands for any characters but "/", ":" and "@", "\*\*" for any characters; a pattern without tag
+    /// and digest means every tag; "*" alone means every image. Ignored for a range that is known.
+    #[prost(string, repeated, tag = "4")]
+    pub grants: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// The range is served.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct AddRangeResponse {
+    /// The range. Never absent.
+    #[prost(message, optional, tag = "1")]
+    pub range: ::core::option::Option<Range>,
+}
+/// Stops serving a range.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RemoveRangeRequest {
+    /// Its name.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+}
+/// The range is not served any more.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RemoveRangeResponse {}
+/// Replaces a wanted set.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SetWantedRequest {
+    /// The range's name.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// 0 to 1000 references as one would give them to docker. What is there twice counts once.
+    #[prost(string, repeated, tag = "2")]
+    pub references: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The revision that the set must still have. Absent: whatever it is.
+    #[prost(uint64, optional, tag = "3")]
+    pub expected_revision: ::core::option::Option<u64>,
+}
+/// The set is written down.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SetWantedResponse {
+    /// The set. Never absent.
+    #[prost(message, optional, tag = "1")]
+    pub wanted: ::core::option::Option<WantedSet>,
+}
+/// Asks for a wanted set.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetWantedRequest {
+    /// The range's name.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+}
+/// A wanted set.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetWantedResponse {
+    /// The set. Never absent; one that was never set is empty and has revision 0.
+    #[prost(message, optional, tag = "1")]
+    pub wanted: ::core::option::Option<WantedSet>,
+    /// Patterns of the images that the range may read besides.
+    #[prost(string, repeated, tag = "2")]
+    pub grants: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// Replaces grants.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SetGrantsRequest {
+    /// The range's name.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// 0 to 1000 patterns, as in AddRangeRequest. What is there twice counts once.
+    #[prost(string, repeated, tag = "2")]
+    pub grants: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// The grants are written down.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SetGrantsResponse {
+    /// The patterns, each once.
+    #[prost(string, repeated, tag = "1")]
+    pub grants: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// Has a range look at its images again.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SyncRangeRequest {
+    /// The range's name.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+}
+/// The round was begun.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SyncRangeResponse {
+    /// The round in which the range looks at its images again.
+    #[prost(uint64, tag = "1")]
+    pub round: u64,
+}
+/// Asks what would move.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PlanRangeRequest {
+    /// The range's name.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// 1 to 1000 references as one would give them to docker, each resolved on the host now.
+    #[prost(string, repeated, tag = "2")]
+    pub references: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// What would move.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct PlanRangeResponse {
+    /// One for each reference, in the order asked.
+    #[prost(message, repeated, tag = "1")]
+    pub images: ::prost::alloc::vec::Vec<ImagePlan>,
+}
+/// Asks for images to be verified.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct VerifyRangeRequest {
+    /// The range's name.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Up to 1000 references as the range's engine knows them. Empty: every image that it has.
+    #[prost(string, repeated, tag = "2")]
+    pub references: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Read every file of each image through the engine besides.
+    #[prost(bool, tag = "3")]
+    pub deep: bool,
+}
+/// One thing that was found.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct VerifyRangeResponse {
+    /// What was found. An event of a kind that the reader does not know is absent here: ignore it.
+    #[prost(oneof = "verify_range_response::Event", tags = "1, 2")]
+    pub event: ::core::option::Option<verify_range_response::Event>,
+}
+/// Nested message and enum types in `VerifyRangeResponse`.
+pub mod verify_range_response {
+    /// What was found. An event of a kind that the reader does not know is absent here: ignore it.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Event {
+        /// An image was checked.
+        #[prost(message, tag = "1")]
+        Checked(super::ImageCheck),
+        /// The result of all; the last message.
+        #[prost(message, tag = "2")]
+        Finished(super::VerifySummary),
+    }
+}
+/// Asks for what moves.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListTransfersRequest {
+    /// Transfers in the page, at most. 0 means 50; more than 200 counts as 200.
+    #[prost(int32, tag = "1")]
+    pub page_size: i32,
+    /// next_page_token of the page before. Empty for the first page.
+    #[prost(string, tag = "2")]
+    pub page_token: ::prost::alloc::string::String,
+}
+/// A page of transfers.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListTransfersResponse {
+    /// The transfers. Empty only when there are none after the page token.
+    #[prost(message, repeated, tag = "1")]
+    pub transfers: ::prost::alloc::vec::Vec<Transfer>,
+    /// What to send for the next page. Empty when this was the last.
+    #[prost(string, tag = "2")]
+    pub next_page_token: ::prost::alloc::string::String,
+}
+/// Something that moves.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Transfer {
+    /// Names it while it is under way: "read-7", "ingest-2". Never empty.
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    /// When it began, by the host's clock. Never absent.
+    #[prost(message, optional, tag = "2")]
+    pub start_time: ::core::option::Option<::prost_types::Timestamp>,
+    /// Bytes moved since.
+    #[prost(uint64, tag = "3")]
+    pub bytes: u64,
+    /// What it is. Absent for a kind that the reader does not know.
+    #[prost(oneof = "transfer::Kind", tags = "4, 5")]
+    pub kind: ::core::option::Option<transfer::Kind>,
+}
+/// Nested message and enum types in `Transfer`.
+pub mod transfer {
+    /// What it is. Absent for a kind that the reader does not know.
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Kind {
+        /// A blob on its way to a caller.
+        #[prost(message, tag = "4")]
+        Read(super::BlobRead),
+        /// A blob on its way into the store.
+        #[prost(message, tag = "5")]
+        Ingest(super::BlobIngest),
+    }
+}
+/// A blob on its way to a caller.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BlobRead {
+    /// Who reads: "range/lab-1", "admin". Never empty.
+    #[prost(string, tag = "1")]
+    pub caller: ::prost::alloc::string::String,
+    /// Digest of the config of the image that the blob is read as a part of. Never empty.
+    #[prost(string, tag = "2")]
+    pub config_digest: ::prost::alloc::string::String,
+    /// Digest of the blob. Never empty.
+    #[prost(string, tag = "3")]
+    pub digest: ::prost::alloc::string::String,
+    /// Size of the whole blob in bytes.
+    #[prost(uint64, tag = "4")]
+    pub size: u64,
+    /// Where in the blob the next byte belongs.
+    #[prost(uint64, tag = "5")]
+    pub offset: u64,
+}
+/// A blob on its way into the store.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BlobIngest {
+    /// Digest of the blob. Empty while it is not known: it is being found out.
+    #[prost(string, tag = "1")]
+    pub digest: ::prost::alloc::string::String,
+    /// Size of the whole blob in bytes. 0 while it is not known.
+    #[prost(uint64, tag = "2")]
+    pub size: u64,
+}
+/// Removes blobs.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PruneRequest {
+    /// Stops once the store holds no more bytes than this. Absent: removes all that may be removed.
+    #[prost(uint64, optional, tag = "1")]
+    pub target_bytes: ::core::option::Option<u64>,
+    /// Only says what would be removed.
+    #[prost(bool, tag = "2")]
+    pub dry_run: bool,
+}
+/// What was removed.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PruneResponse {
+    /// Blobs that were removed, or would be.
+    #[prost(uint64, tag = "1")]
+    pub blobs: u64,
+    /// Bytes of those blobs.
+    #[prost(uint64, tag = "2")]
+    pub bytes: u64,
+    /// Blobs that were looked at and stayed, since a lease keeps them or they came in, or were read,
+    /// while an image is being exported.
+    #[prost(uint64, tag = "3")]
+    pub kept_leased: u64,
+}
+/// Verifies the store.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct VerifyStoreRequest {}
+/// What was found.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct VerifyStoreResponse {
+    /// Blobs read.
+    #[prost(uint64, tag = "1")]
+    pub blobs: u64,
+    /// Bytes read.
+    #[prost(uint64, tag = "2")]
+    pub bytes: u64,
+    /// Digests of the blobs that were corrupt and put aside. Empty when all was well.
+    #[prost(string, repeated, tag = "3")]
+    pub quarantined: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// Generated client implementations.
+pub mod admin_service_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// Runs the host agent, for the administrator. An inspector, who calls on a TCP address, may only
+    /// call GetStats, ListRanges, WatchRanges, GetWanted and ListTransfers; any other caller gets
+    /// PERMISSION_DENIED.
+    ///
+    /// Any RPC may answer UNAVAILABLE. Every error carries a google.rpc.ErrorInfo of domain
+    /// "longshore.dev".
+    #[derive(Debug, Clone)]
+    pub struct AdminServiceClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl AdminServiceClient<tonic::transport::Channel> {
+        /// Attempt to create a new client by connecting to a given endpoint.
+        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
+        where
+            D: TryInto<tonic::transport::Endpoint>,
+            D::Error: Into<StdError>,
+        {
+            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
+            Ok(Self::new(conn))
+        }
+    }
+    impl<T> AdminServiceClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> AdminServiceClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            AdminServiceClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// What the agent did since it started.
+        pub async fn get_stats(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetStatsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetStatsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/longshore.v1.AdminService/GetStats",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("longshore.v1.AdminService", "GetStats"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// The ranges that the agent serves, sorted by name, each with its latest report.
+        ///
+        /// INVALID_ARGUMENT: page_token was not made by this RPC, or page_size is negative.
+        pub async fn list_ranges(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListRangesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListRangesResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/longshore.v1.AdminService/ListRanges",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("longshore.v1.AdminService", "ListRanges"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// The state of ranges: of each at once, then of each that changed, a few times a second at most.
+        /// A range that is not there is reported as removed, and watched all the same: it may be added
+        /// later. Ends only with an error, UNAVAILABLE when the host agent ends. A watcher that begins
+        /// late misses nothing, since each message is a whole state.
+        ///
+        /// INVALID_ARGUMENT: a name is not one, or there are more than 1000.
+        pub async fn watch_ranges(
+            &mut self,
+            request: impl tonic::IntoRequest<super::WatchRangesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::WatchRangesResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/longshore.v1.AdminService/WatchRanges",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("longshore.v1.AdminService", "WatchRanges"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// Makes a range known with its wanted set and its grants, and serves it on a socket of its own,
+        /// and on a TCP address of its own where one is asked for. All of it comes back after a restart.
+        /// Nothing else happens: the range's container need not exist yet.
+        ///
+        /// Adding a range that is known changes neither its wanted set nor its grants, and answers the
+        /// range as it is; a TCP address that it does not have yet is added, another one takes the place
+        /// of the one that it had.
+        ///
+        /// INVALID_ARGUMENT: the name is not one, tcp_address is no address with a port, a text is not a
+        /// reference or not a pattern, or there are more than 1000 of either.
+        /// FAILED_PRECONDITION: other machines can reach tcp_address, and the agent was not started with
+        /// --remote-any.
+        /// RESOURCE_EXHAUSTED: there are as many ranges as the agent will serve.
+        /// INTERNAL: the socket could not be made, the address not be listened on, or the record not be
+        /// written.
+        pub async fn add_range(
+            &mut self,
+            request: impl tonic::IntoRequest<super::AddRangeRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::AddRangeResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/longshore.v1.AdminService/AddRange",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("longshore.v1.AdminService", "AddRange"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Stops serving a range, ends its connections, removes its socket and forgets what it wanted.
+        ///
+        /// INVALID_ARGUMENT: the name is not one.
+        /// NOT_FOUND: there is no such range.
+        pub async fn remove_range(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RemoveRangeRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RemoveRangeResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/longshore.v1.AdminService/RemoveRange",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("longshore.v1.AdminService", "RemoveRange"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Replaces the wanted set of a range: the images that it is to have. The range is granted these
+        /// images. Its agent gets the set at once, or when it attaches again. The set outlives restarts of
+        /// either. An empty set removes no image from the range.
+        ///
+        /// With expected_revision the set is replaced only if it still has that revision, so that two
+        /// clients that change it at once lose nothing: read it with GetWanted, change it, set it, and
+        /// begin again after ABORTED. The same references again change nothing and keep the revision.
+        ///
+        /// INVALID_ARGUMENT: the name is not one, there are more than 1000 references, or a text is not a
+        /// reference.
+        /// NOT_FOUND: there is no such range.
+        /// ABORTED, reason REVISION: the set has another revision, which ErrorInfo names as "revision".
+        /// INTERNAL: the set could not be written down; the one before stays.
+        pub async fn set_wanted(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SetWantedRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::SetWantedResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/longshore.v1.AdminService/SetWanted",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("longshore.v1.AdminService", "SetWanted"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// The wanted set and the grants of a range.
+        ///
+        /// INVALID_ARGUMENT: the name is not one.
+        /// NOT_FOUND: there is no such range.
+        pub async fn get_wanted(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetWantedRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetWantedResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/longshore.v1.AdminService/GetWanted",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("longshore.v1.AdminService", "GetWanted"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Replaces the patterns of the images that a range may read beside its wanted ones. What is not
+        /// granted any more ends: its leases go, and a read under way ends with NOT_FOUND.
+        ///
+        /// INVALID_ARGUMENT: the name is not one, a text is not a pattern, or there are more than 1000.
+        /// NOT_FOUND: there is no such range.
+        /// INTERNAL: the patterns could not be written down; the ones before stay.
+        pub async fn set_grants(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SetGrantsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::SetGrantsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/longshore.v1.AdminService/SetGrants",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("longshore.v1.AdminService", "SetGrants"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Has a range look at all its wanted images again. Answers at once; WatchRanges shows the round
+        /// being reached.
+        ///
+        /// INVALID_ARGUMENT: the name is not one.
+        /// NOT_FOUND: there is no such range.
+        /// INTERNAL: the round could not be written down.
+        pub async fn sync_range(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SyncRangeRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::SyncRangeResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/longshore.v1.AdminService/SyncRange",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("longshore.v1.AdminService", "SyncRange"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// What bringing images into a range would move. Changes nothing in the range; the host may have
+        /// to export an image from its engine to know: give this call minutes rather than seconds. The
+        /// range may read the images that are named here until the call ends.
+        ///
+        /// Every image has its own answer; one that fails does not fail the call.
+        ///
+        /// INVALID_ARGUMENT: the name is not one, no references, more than 1000, or a text that is not a
+        /// reference.
+        /// NOT_FOUND: there is no such range.
+        /// RESOURCE_EXHAUSTED: the range or its link has too much under way.
+        /// UNAVAILABLE: the range's agent is not attached, or went away, or its engine does not answer.
+        pub async fn plan_range(
+            &mut self,
+            request: impl tonic::IntoRequest<super::PlanRangeRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::PlanRangeResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/longshore.v1.AdminService/PlanRange",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("longshore.v1.AdminService", "PlanRange"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Has a range's engine confirm again that it has every layer of its images, and where asked reads
+        /// every file of them. Reports each image as it is done. The last message is finished. A caller
+        /// that goes away ends it.
+        ///
+        /// Errors: as PlanRange.
+        pub async fn verify_range(
+            &mut self,
+            request: impl tonic::IntoRequest<super::VerifyRangeRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::VerifyRangeResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/longshore.v1.AdminService/VerifyRange",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("longshore.v1.AdminService", "VerifyRange"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// What moves at the moment: streams of blobs to callers, and blobs that are being taken into the
+        /// store. Sorted by id.
+        ///
+        /// INVALID_ARGUMENT: page_token was not made by this RPC, or page_size is negative.
+        pub async fn list_transfers(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListTransfersRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListTransfersResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/longshore.v1.AdminService/ListTransfers",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("longshore.v1.AdminService", "ListTransfers"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Removes blobs that no lease keeps from the store, the least recently read first. What is removed
+        /// is taken from the engine again when it is next needed.
+        ///
+        /// INTERNAL: the store could not be read, or a blob not be removed.
+        pub async fn prune(
+            &mut self,
+            request: impl tonic::IntoRequest<super::PruneRequest>,
+        ) -> std::result::Result<tonic::Response<super::PruneResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/longshore.v1.AdminService/Prune",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("longshore.v1.AdminService", "Prune"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Reads every blob of the store again and puts aside what is corrupt; it is taken in anew when it
+        /// is next needed. Takes as long as reading the store does.
+        ///
+        /// INTERNAL: the store could not be read.
+        pub async fn verify_store(
+            &mut self,
+            request: impl tonic::IntoRequest<super::VerifyStoreRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::VerifyStoreResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/longshore.v1.AdminService/VerifyStore",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("longshore.v1.AdminService", "VerifyStore"));
+            self.inner.unary(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod admin_service_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with AdminServiceServer.
+    #[async_trait]
+    pub trait AdminService: std::marker::Send + std::marker::Sync + 'static {
+        /// What the agent did since it started.
+        async fn get_stats(
+            &self,
+            request: tonic::Request<super::GetStatsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetStatsResponse>,
+            tonic::Status,
+        >;
+        /// The ranges that the agent serves, sorted by name, each with its latest report.
+        ///
+        /// INVALID_ARGUMENT: page_token was not made by this RPC, or page_size is negative.
+        async fn list_ranges(
+            &self,
+            request: tonic::Request<super::ListRangesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListRangesResponse>,
+            tonic::Status,
+        >;
+        /// Server streaming response type for the WatchRanges method.
+        type WatchRangesStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::WatchRangesResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// The state of ranges: of each at once, then of each that changed, a few times a second at most.
+        /// A range that is not there is reported as removed, and watched all the same: it may be added
+        /// later. Ends only with an error, UNAVAILABLE when the host agent ends. A watcher that begins
+        /// late misses nothing, since each message is a whole state.
+        ///
+        /// INVALID_ARGUMENT: a name is not one, or there are more than 1000.
+        async fn watch_ranges(
+            &self,
+            request: tonic::Request<super::WatchRangesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<Self::WatchRangesStream>,
+            tonic::Status,
+        >;
+        /// Makes a range known with its wanted set and its grants, and serves it on a socket of its own,
+        /// and on a TCP address of its own where one is asked for. All of it comes back after a restart.
+        /// Nothing else happens: the range's container need not exist yet.
+        ///
+        /// Adding a range that is known changes neither its wanted set nor its grants, and answers the
+        /// range as it is; a TCP address that it does not have yet is added, another one takes the place
+        /// of the one that it had.
+        ///
+        /// INVALID_ARGUMENT: the name is not one, tcp_address is no address with a port, a text is not a
+        /// reference or not a pattern, or there are more than 1000 of either.
+        /// FAILED_PRECONDITION: other machines can reach tcp_address, and the agent was not started with
+        /// --remote-any.
+        /// RESOURCE_EXHAUSTED: there are as many ranges as the agent will serve.
+        /// INTERNAL: the socket could not be made, the address not be listened on, or the record not be
+        /// written.
+        async fn add_range(
+            &self,
+            request: tonic::Request<super::AddRangeRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::AddRangeResponse>,
+            tonic::Status,
+        >;
+        /// Stops serving a range, ends its connections, removes its socket and forgets what it wanted.
+        ///
+        /// INVALID_ARGUMENT: the name is not one.
+        /// NOT_FOUND: there is no such range.
+        async fn remove_range(
+            &self,
+            request: tonic::Request<super::RemoveRangeRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::RemoveRangeResponse>,
+            tonic::Status,
+        >;
+        /// Replaces the wanted set of a range: the images that it is to have. The range is granted these
+        /// images. Its agent gets the set at once, or when it attaches again. The set outlives restarts of
+        /// either. An empty set removes no image from the range.
+        ///
+        /// With expected_revision the set is replaced only if it still has that revision, so that two
+        /// clients that change it at once lose nothing: read it with GetWanted, change it, set it, and
+        /// begin again after ABORTED. The same references again change nothing and keep the revision.
+        ///
+        /// INVALID_ARGUMENT: the name is not one, there are more than 1000 references, or a text is not a
+        /// reference.
+        /// NOT_FOUND: there is no such range.
+        /// ABORTED, reason REVISION: the set has another revision, which ErrorInfo names as "revision".
+        /// INTERNAL: the set could not be written down; the one before stays.
+        async fn set_wanted(
+            &self,
+            request: tonic::Request<super::SetWantedRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::SetWantedResponse>,
+            tonic::Status,
+        >;
+        /// The wanted set and the grants of a range.
+        ///
+        /// INVALID_ARGUMENT: the name is not one.
+        /// NOT_FOUND: there is no such range.
+        async fn get_wanted(
+            &self,
+            request: tonic::Request<super::GetWantedRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetWantedResponse>,
+            tonic::Status,
+        >;
+        /// Replaces the patterns of the images that a range may read beside its wanted ones. What is not
+        /// granted any more ends: its leases go, and a read under way ends with NOT_FOUND.
+        ///
+        /// INVALID_ARGUMENT: the name is not one, a text is not a pattern, or there are more than 1000.
+        /// NOT_FOUND: there is no such range.
+        /// INTERNAL: the patterns could not be written down; the ones before stay.
+        async fn set_grants(
+            &self,
+            request: tonic::Request<super::SetGrantsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::SetGrantsResponse>,
+            tonic::Status,
+        >;
+        /// Has a range look at all its wanted images again. Answers at once; WatchRanges shows the round
+        /// being reached.
+        ///
+        /// INVALID_ARGUMENT: the name is not one.
+        /// NOT_FOUND: there is no such range.
+        /// INTERNAL: the round could not be written down.
+        async fn sync_range(
+            &self,
+            request: tonic::Request<super::SyncRangeRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::SyncRangeResponse>,
+            tonic::Status,
+        >;
+        /// What bringing images into a range would move. Changes nothing in the range; the host may have
+        /// to export an image from its engine to know: give this call minutes rather than seconds. The
+        /// range may read the images that are named here until the call ends.
+        ///
+        /// Every image has its own answer; one that fails does not fail the call.
+        ///
+        /// INVALID_ARGUMENT: the name is not one, no references, more than 1000, or a text that is not a
+        /// reference.
+        /// NOT_FOUND: there is no such range.
+        /// RESOURCE_EXHAUSTED: the range or its link has too much under way.
+        /// UNAVAILABLE: the range's agent is not attached, or went away, or its engine does not answer.
+        async fn plan_range(
+            &self,
+            request: tonic::Request<super::PlanRangeRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::PlanRangeResponse>,
+            tonic::Status,
+        >;
+        /// Server streaming response type for the VerifyRange method.
+        type VerifyRangeStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::VerifyRangeResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Has a range's engine confirm again that it has every layer of its images, and where asked reads
+        /// every file of them. Reports each image as it is done. The last message is finished. A caller
+        /// that goes away ends it.
+        ///
+        /// Errors: as PlanRange.
+        async fn verify_range(
+            &self,
+            request: tonic::Request<super::VerifyRangeRequest>,
+        ) -> std::result::Result<
+            tonic::Response<Self::VerifyRangeStream>,
+            tonic::Status,
+        >;
+        /// What moves at the moment: streams of blobs to callers, and blobs that are being taken into the
+        /// store. Sorted by id.
+        ///
+        /// INVALID_ARGUMENT: page_token was not made by this RPC, or page_size is negative.
+        async fn list_transfers(
+            &self,
+            request: tonic::Request<super::ListTransfersRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListTransfersResponse>,
+            tonic::Status,
+        >;
+        /// Removes blobs that no lease keeps from the store, the least recently read first. What is removed
+        /// is taken from the engine again when it is next needed.
+        ///
+        /// INTERNAL: the store could not be read, or a blob not be removed.
+        async fn prune(
+            &self,
+            request: tonic::Request<super::PruneRequest>,
+        ) -> std::result::Result<tonic::Response<super::PruneResponse>, tonic::Status>;
+        /// Reads every blob of the store again and puts aside what is corrupt; it is taken in anew when it
+        /// is next needed. Takes as long as reading the store does.
+        ///
+        /// INTERNAL: the store could not be read.
+        async fn verify_store(
+            &self,
+            request: tonic::Request<super::VerifyStoreRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::VerifyStoreResponse>,
+            tonic::Status,
+        >;
+    }
+    /// Runs the host agent, for the administrator. An inspector, who calls on a TCP address, may only
+    /// call GetStats, ListRanges, WatchRanges, GetWanted and ListTransfers; any other caller gets
+    /// PERMISSION_DENIED.
+    ///
+    /// Any RPC may answer UNAVAILABLE. Every error carries a google.rpc.ErrorInfo of domain
+    /// "longshore.dev".
+    #[derive(Debug)]
+    pub struct AdminServiceServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> AdminServiceServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for AdminServiceServer<T>
+    where
+        T: AdminService,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/longshore.v1.AdminService/GetStats" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetStatsSvc<T: AdminService>(pub Arc<T>);
+                    impl<
+                        T: AdminService,
+                    > tonic::server::UnaryService<super::GetStatsRequest>
+                    for GetStatsSvc<T> {
+                        type Response = super::GetStatsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetStatsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AdminService>::get_stats(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetStatsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/longshore.v1.AdminService/ListRanges" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListRangesSvc<T: AdminService>(pub Arc<T>);
+                    impl<
+                        T: AdminService,
+                    > tonic::server::UnaryService<super::ListRangesRequest>
+                    for ListRangesSvc<T> {
+                        type Response = super::ListRangesResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListRangesRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AdminService>::list_ranges(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListRangesSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/longshore.v1.AdminService/WatchRanges" => {
+                    #[allow(non_camel_case_types)]
+                    struct WatchRangesSvc<T: AdminService>(pub Arc<T>);
+                    impl<
+                        T: AdminService,
+                    > tonic::server::ServerStreamingService<super::WatchRangesRequest>
+                    for WatchRangesSvc<T> {
+                        type Response = super::WatchRangesResponse;
+                        type ResponseStream = T::WatchRangesStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::WatchRangesRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AdminService>::watch_ranges(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = WatchRangesSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/longshore.v1.AdminService/AddRange" => {
+                    #[allow(non_camel_case_types)]
+                    struct AddRangeSvc<T: AdminService>(pub Arc<T>);
+                    impl<
+                        T: AdminService,
+                    > tonic::server::UnaryService<super::AddRangeRequest>
+                    for AddRangeSvc<T> {
+                        type Response = super::AddRangeResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::AddRangeRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AdminService>::add_range(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = AddRangeSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/longshore.v1.AdminService/RemoveRange" => {
+                    #[allow(non_camel_case_types)]
+                    struct RemoveRangeSvc<T: AdminService>(pub Arc<T>);
+                    impl<
+                        T: AdminService,
+                    > tonic::server::UnaryService<super::RemoveRangeRequest>
+                    for RemoveRangeSvc<T> {
+                        type Response = super::RemoveRangeResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RemoveRangeRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AdminService>::remove_range(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RemoveRangeSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/longshore.v1.AdminService/SetWanted" => {
+                    #[allow(non_camel_case_types)]
+                    struct SetWantedSvc<T: AdminService>(pub Arc<T>);
+                    impl<
+                        T: AdminService,
+                    > tonic::server::UnaryService<super::SetWantedRequest>
+                    for SetWantedSvc<T> {
+                        type Response = super::SetWantedResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::SetWantedRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AdminService>::set_wanted(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = SetWantedSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/longshore.v1.AdminService/GetWanted" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetWantedSvc<T: AdminService>(pub Arc<T>);
+                    impl<
+                        T: AdminService,
+                    > tonic::server::UnaryService<super::GetWantedRequest>
+                    for GetWantedSvc<T> {
+                        type Response = super::GetWantedResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetWantedRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AdminService>::get_wanted(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetWantedSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/longshore.v1.AdminService/SetGrants" => {
+                    #[allow(non_camel_case_types)]
+                    struct SetGrantsSvc<T: AdminService>(pub Arc<T>);
+                    impl<
+                        T: AdminService,
+                    > tonic::server::UnaryService<super::SetGrantsRequest>
+                    for SetGrantsSvc<T> {
+                        type Response = super::SetGrantsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::SetGrantsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AdminService>::set_grants(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = SetGrantsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/longshore.v1.AdminService/SyncRange" => {
+                    #[allow(non_camel_case_types)]
+                    struct SyncRangeSvc<T: AdminService>(pub Arc<T>);
+                    impl<
+                        T: AdminService,
+                    > tonic::server::UnaryService<super::SyncRangeRequest>
+                    for SyncRangeSvc<T> {
+                        type Response = super::SyncRangeResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::SyncRangeRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AdminService>::sync_range(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = SyncRangeSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/longshore.v1.AdminService/PlanRange" => {
+                    #[allow(non_camel_case_types)]
+                    struct PlanRangeSvc<T: AdminService>(pub Arc<T>);
+                    impl<
+                        T: AdminService,
+                    > tonic::server::UnaryService<super::PlanRangeRequest>
+                    for PlanRangeSvc<T> {
+                        type Response = super::PlanRangeResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::PlanRangeRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AdminService>::plan_range(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = PlanRangeSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/longshore.v1.AdminService/VerifyRange" => {
+                    #[allow(non_camel_case_types)]
+                    struct VerifyRangeSvc<T: AdminService>(pub Arc<T>);
+                    impl<
+                        T: AdminService,
+                    > tonic::server::ServerStreamingService<super::VerifyRangeRequest>
+                    for VerifyRangeSvc<T> {
+                        type Response = super::VerifyRangeResponse;
+                        type ResponseStream = T::VerifyRangeStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::VerifyRangeRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AdminService>::verify_range(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = VerifyRangeSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/longshore.v1.AdminService/ListTransfers" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListTransfersSvc<T: AdminService>(pub Arc<T>);
+                    impl<
+                        T: AdminService,
+                    > tonic::server::UnaryService<super::ListTransfersRequest>
+                    for ListTransfersSvc<T> {
+                        type Response = super::ListTransfersResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListTransfersRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AdminService>::list_transfers(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListTransfersSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/longshore.v1.AdminService/Prune" => {
+                    #[allow(non_camel_case_types)]
+                    struct PruneSvc<T: AdminService>(pub Arc<T>);
+                    impl<
+                        T: AdminService,
+                    > tonic::server::UnaryService<super::PruneRequest> for PruneSvc<T> {
+                        type Response = super::PruneResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::PruneRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AdminService>::prune(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = PruneSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/longshore.v1.AdminService/VerifyStore" => {
+                    #[allow(non_camel_case_types)]
+                    struct VerifyStoreSvc<T: AdminService>(pub Arc<T>);
+                    impl<
+                        T: AdminService,
+                    > tonic::server::UnaryService<super::VerifyStoreRequest>
+                    for VerifyStoreSvc<T> {
+                        type Response = super::VerifyStoreResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::VerifyStoreRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as AdminService>::verify_store(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = VerifyStoreSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for AdminServiceServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "longshore.v1.AdminService";
+    impl<T> tonic::server::NamedService for AdminServiceServer<T> {
         const NAME: &'static str = SERVICE_NAME;
     }
 }

@@ -1,15 +1,17 @@
-//! `AdminService` over a host's administration.
+//! `AdminService` over [`HostAdmin`].
 
 use std::sync::Arc;
 
+use futures::StreamExt as _;
+use futures::stream::{self, BoxStream};
 use tonic::{Request, Response, Status};
 
-use crate::admin::HostAdmin;
-use crate::convert::status::from_admin_error;
-use crate::convert::{admin, transfers, wanted};
-use crate::identity::Caller;
+use crate::convert::status::{from_admin_error, host_ending};
+use crate::convert::{admin, ranges, transfers, wanted};
 use crate::wire::generated as pb;
 use crate::wire::generated::admin_service_server::AdminService;
+use control::admin::HostAdmin;
+use control::identity::Caller;
 
 pub(super) struct Admin {
     pub(super) caller: Caller,
@@ -18,6 +20,9 @@ pub(super) struct Admin {
 
 #[tonic::async_trait]
 impl AdminService for Admin {
+    type WatchRangesStream = BoxStream<'static, Result<pb::WatchRangesResponse, Status>>;
+    type VerifyRangeStream = BoxStream<'static, Result<pb::VerifyRangeResponse, Status>>;
+
     async fn get_stats(
         &self,
         _request: Request<pb::GetStatsRequest>,
@@ -29,36 +34,46 @@ impl AdminService for Admin {
         &self,
         request: Request<pb::ListRangesRequest>,
     ) -> Result<Response<pb::ListRangesResponse>, Status> {
-        let page = admin::ranges_request(&request.into_inner())?;
-        let ranges = self.admin.ranges(&self.caller).await;
-        Ok(Response::new(admin::ranges_response(&page, ranges)))
+        let page = ranges::ranges_request(&request.into_inner())?;
+        let listed = self.admin.ranges(&self.caller).await;
+        Ok(Response::new(ranges::ranges_response(&page, listed)))
+    }
+
+    async fn watch_ranges(
+        &self,
+        request: Request<pb::WatchRangesRequest>,
+    ) -> Result<Response<Self::WatchRangesStream>, Status> {
+        let names = ranges::watch_request(&request.into_inner())?;
+        let changes = self.admin.watch_ranges(&self.caller, names).await;
+        let messages = changes.map(|change| Ok(ranges::watch_response(change)));
+        Ok(Response::new(messages.chain(stream::once(async { Err(host_ending()) })).boxed()))
     }
 
     async fn add_range(
         &self,
         request: Request<pb::AddRangeRequest>,
     ) -> Result<Response<pb::AddRangeResponse>, Status> {
-        let (name, tcp) = admin::add_request(&request.into_inner())?;
-        let range = self.admin.add_range(&self.caller, name, tcp).await;
-        Ok(Response::new(admin::add_response(range.map_err(|e| from_admin_error(&e))?)))
+        let range = ranges::add_request(&request.into_inner())?;
+        let range = self.admin.add_range(&self.caller, range).await;
+        Ok(Response::new(ranges::add_response(range.map_err(|e| from_admin_error(&e))?)))
     }
 
     async fn remove_range(
         &self,
         request: Request<pb::RemoveRangeRequest>,
     ) -> Result<Response<pb::RemoveRangeResponse>, Status> {
-        let name = admin::remove_request(&request.into_inner())?;
+        let name = ranges::remove_request(&request.into_inner())?;
         let removed = self.admin.remove_range(&self.caller, &name).await;
         removed.map_err(|error| from_admin_error(&error))?;
-        Ok(Response::new(admin::remove_response()))
+        Ok(Response::new(ranges::remove_response()))
     }
 
     async fn set_wanted(
         &self,
         request: Request<pb::SetWantedRequest>,
     ) -> Result<Response<pb::SetWantedResponse>, Status> {
-        let (name, references) = admin::set_wanted_request(&request.into_inner())?;
-        let set = self.admin.set_wanted(&self.caller, &name, references).await;
+        let (name, references, expected) = ranges::set_wanted_request(&request.into_inner())?;
+        let set = self.admin.set_wanted(&self.caller, &name, references, expected).await;
         Ok(Response::new(wanted::set_response(set.map_err(|e| from_admin_error(&e))?)))
     }
 
@@ -66,9 +81,51 @@ impl AdminService for Admin {
         &self,
         request: Request<pb::GetWantedRequest>,
     ) -> Result<Response<pb::GetWantedResponse>, Status> {
-        let name = admin::get_wanted_request(&request.into_inner())?;
-        let set = self.admin.wanted(&self.caller, &name).await;
-        Ok(Response::new(wanted::get_response(set.map_err(|e| from_admin_error(&e))?)))
+        let name = ranges::get_wanted_request(&request.into_inner())?;
+        let wants = self.admin.wanted(&self.caller, &name).await;
+        Ok(Response::new(wanted::get_response(wants.map_err(|e| from_admin_error(&e))?)))
+    }
+
+    async fn set_grants(
+        &self,
+        request: Request<pb::SetGrantsRequest>,
+    ) -> Result<Response<pb::SetGrantsResponse>, Status> {
+        let (name, grants) = ranges::set_grants_request(&request.into_inner())?;
+        let grants = self.admin.set_grants(&self.caller, &name, grants).await;
+        let grants = grants.map_err(|error| from_admin_error(&error))?;
+        Ok(Response::new(ranges::set_grants_response(&grants)))
+    }
+
+    async fn sync_range(
+        &self,
+        request: Request<pb::SyncRangeRequest>,
+    ) -> Result<Response<pb::SyncRangeResponse>, Status> {
+        let name = ranges::sync_request(&request.into_inner())?;
+        let round = self.admin.sync_range(&self.caller, &name).await;
+        Ok(Response::new(ranges::sync_response(round.map_err(|e| from_admin_error(&e))?)))
+    }
+
+    async fn plan_range(
+        &self,
+        request: Request<pb::PlanRangeRequest>,
+    ) -> Result<Response<pb::PlanRangeResponse>, Status> {
+        let (name, references) = ranges::plan_request(&request.into_inner())?;
+        let plans = self.admin.plan_range(&self.caller, &name, references).await;
+        Ok(Response::new(ranges::plan_response(plans.map_err(|e| from_admin_error(&e))?)))
+    }
+
+    async fn verify_range(
+        &self,
+        request: Request<pb::VerifyRangeRequest>,
+    ) -> Result<Response<Self::VerifyRangeStream>, Status> {
+        let (name, references, deep) = ranges::verify_range_request(&request.into_inner())?;
+        let events = self.admin.verify_range(&self.caller, &name, references, deep).await;
+        let events = events.map_err(|error| from_admin_error(&error))?;
+        let messages = events.map(|event| match event {
+            Ok(event) => Ok(ranges::verify_range_response(event)),
+            Err(error) => Err(from_admin_error(&error)),
+        });
+        Ok(Response::new(messages.boxed()))
     }
 
     async fn list_transfers(

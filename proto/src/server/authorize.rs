@@ -8,7 +8,7 @@ use tonic::body::Body;
 use tower::{Layer, Service};
 
 use crate::convert::status::not_allowed;
-use crate::identity::Caller;
+use control::identity::Caller;
 
 /// Who may call an RPC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,13 +35,19 @@ pub const RPCS: &[(&str, Who)] = &[
     ("/longshore.v1.BlobService/ReadBlob", Who::Holder),
     ("/longshore.v1.AdminService/GetStats", Who::Looker),
     ("/longshore.v1.AdminService/ListRanges", Who::Looker),
+    ("/longshore.v1.AdminService/WatchRanges", Who::Looker),
     ("/longshore.v1.AdminService/AddRange", Who::Admin),
     ("/longshore.v1.AdminService/RemoveRange", Who::Admin),
     ("/longshore.v1.AdminService/SetWanted", Who::Admin),
     ("/longshore.v1.AdminService/GetWanted", Who::Looker),
+    ("/longshore.v1.AdminService/SetGrants", Who::Admin),
+    ("/longshore.v1.AdminService/SyncRange", Who::Admin),
+    ("/longshore.v1.AdminService/PlanRange", Who::Admin),
+    ("/longshore.v1.AdminService/VerifyRange", Who::Admin),
     ("/longshore.v1.AdminService/ListTransfers", Who::Looker),
     ("/longshore.v1.AdminService/Prune", Who::Admin),
     ("/longshore.v1.AdminService/VerifyStore", Who::Admin),
+    ("/longshore.v1.LinkService/Attach", Who::Range),
     // Served by a range's own agent, to whoever may open its socket.
     ("/longshore.v1.RangeService/Sync", Who::Holder),
     ("/longshore.v1.RangeService/ListImages", Who::Anyone),
@@ -170,8 +176,13 @@ mod tests {
             "AdminService/AddRange",
             "AdminService/RemoveRange",
             "AdminService/SetWanted",
+            "AdminService/SetGrants",
+            "AdminService/SyncRange",
+            "AdminService/PlanRange",
+            "AdminService/VerifyRange",
             "AdminService/Prune",
             "AdminService/VerifyStore",
+            "LinkService/Attach",
             "RangeService/Sync",
             "RangeService/Plan",
             "RangeService/Verify",

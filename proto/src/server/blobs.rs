@@ -17,15 +17,15 @@ use tonic::{Request, Response, Status};
 
 use super::connection::{Origin, Reach};
 use super::watched::{Watch, watched};
+use crate::compress::{compressing_speed, squeezed};
 use crate::convert::blob::{self, Wanted};
 use crate::convert::status::{from_blob_error, from_read_error};
-use crate::identity::Caller;
-use crate::library::{Known, Library, Opened, Turn};
 use crate::speed::{Speed, is_worth_compressing};
-use crate::squeeze::{compressing_speed, squeezed};
 use crate::wire::Encoding;
 use crate::wire::generated as pb;
 use crate::wire::generated::blob_service_server::BlobService;
+use control::identity::Caller;
+use control::lending::{Known, Library, Opened, Turn};
 
 /// The blobs of a library, for one caller.
 pub(super) struct Blobs {
@@ -161,7 +161,7 @@ mod tests {
     use transfer::store::Leases;
 
     use super::*;
-    use crate::library::{AllImages, Loan, Terms};
+    use control::lending::{AllImages, Loan, Terms};
 
     /// What is chosen where one second moves `ours` MB from here, and the caller says `theirs`.
     fn chosen(theirs: Option<u64>, ours: u32, compresses: bool, reach: Reach) -> Encoding {

@@ -6,13 +6,15 @@ use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use tonic::{Request, Response, Status};
 
-use crate::admin::HostAdmin;
-use crate::convert::status::{from_admin_error, from_blob_error, from_source_error, not_allowed};
+use crate::convert::status::{
+    from_admin_error, from_blob_error, from_source_error, host_ending, not_allowed,
+};
 use crate::convert::{inventory, wanted};
-use crate::identity::Caller;
-use crate::library::{Library, Loan};
 use crate::wire::generated as pb;
 use crate::wire::generated::inventory_service_server::InventoryService;
+use control::admin::HostAdmin;
+use control::identity::Caller;
+use control::lending::{Library, Loan};
 
 /// Questions to the engine at once, of one request.
 const QUESTIONS: usize = 4;
@@ -37,9 +39,7 @@ impl InventoryService for Inventory {
         };
         let sets = self.admin.watch_wanted(range).await;
         let sets = sets.map_err(|error| from_admin_error(&error))?;
-        let ending = futures::stream::once(async {
-            Err(Status::unavailable("the host agent is ending; ask again"))
-        });
+        let ending = futures::stream::once(async { Err(host_ending()) });
         let messages = sets.map(|set| Ok(wanted::watch_response(set))).chain(ending);
         Ok(Response::new(messages.boxed()))
     }

@@ -15,8 +15,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::connection::Reach;
 use crate::channel::Io;
-use crate::identity::Caller;
 use crate::wire::{SEND_BUFFER, WIDE_CONNECTIONS};
+use control::identity::Caller;
 
 /// A bound socket. A Unix socket's file is removed with it, unless another took its place.
 #[derive(Debug)]

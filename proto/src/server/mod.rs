@@ -11,6 +11,7 @@ mod blobs;
 mod connection;
 mod health;
 mod inventory;
+mod link;
 mod listen;
 mod range;
 mod raw;
@@ -29,15 +30,23 @@ pub use self::authorize::{RPCS, Who, may_call};
 pub use self::health::Health;
 pub use self::listen::Listener;
 pub use self::serve::{Caps, Connections, ServeError, Server};
-use crate::admin::HostAdmin;
-use crate::control::RangeControl;
-use crate::identity::Caller;
-use crate::library::Library;
-use crate::wire::{AdminServer, DESCRIPTORS, InventoryServer, MAX_REQUEST, RangeServer};
+use crate::wire::{
+    AdminServer, DESCRIPTORS, InventoryServer, LinkServer, MAX_LINK_MESSAGE, MAX_REQUEST,
+    RangeServer,
+};
+use control::admin::HostAdmin;
+use control::identity::Caller;
+use control::lending::Library;
+use control::link::LinkHost;
+use control::range::RangeControl;
 
 /// The services of the host agent, as health and reflection name them.
-pub const HOST_SERVICES: [&str; 3] =
-    ["longshore.v1.InventoryService", "longshore.v1.BlobService", "longshore.v1.AdminService"];
+pub const HOST_SERVICES: [&str; 4] = [
+    "longshore.v1.InventoryService",
+    "longshore.v1.BlobService",
+    "longshore.v1.AdminService",
+    "longshore.v1.LinkService",
+];
 
 /// The services of the dind agent, as health and reflection name them.
 pub const RANGE_SERVICES: [&str; 1] = ["longshore.v1.RangeService"];
@@ -56,6 +65,7 @@ impl Services {
         caller: Caller,
         library: Arc<Library>,
         admin: Arc<dyn HostAdmin>,
+        links: Arc<dyn LinkHost>,
         health: &Health,
     ) -> Self {
         let inventory = inventory::Inventory {
@@ -65,10 +75,12 @@ impl Services {
         };
         let blobs = blobs::Blobs::new(caller.clone(), library);
         let admin = admin::Admin { caller: caller.clone(), admin };
+        let link = link::Link { caller: caller.clone(), host: links };
         let routes = common(health, &HOST_SERVICES)
             .add_service(InventoryServer::new(inventory).max_decoding_message_size(MAX_REQUEST))
             .add_service(raw::RawBlobs::new(blobs))
-            .add_service(AdminServer::new(admin).max_decoding_message_size(MAX_REQUEST));
+            .add_service(AdminServer::new(admin).max_decoding_message_size(MAX_REQUEST))
+            .add_service(LinkServer::new(link).max_decoding_message_size(MAX_LINK_MESSAGE));
         Self { caller, routes }
     }
 

@@ -6,12 +6,12 @@ use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use tonic::{Request, Response, Status};
 
-use crate::control::RangeControl;
 use crate::convert::status::from_control_error;
 use crate::convert::{check, range};
-use crate::identity::Caller;
 use crate::wire::generated as pb;
 use crate::wire::generated::range_service_server::RangeService;
+use control::identity::Caller;
+use control::range::RangeControl;
 
 pub(super) struct Range {
     pub(super) caller: Caller,

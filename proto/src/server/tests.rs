@@ -44,25 +44,25 @@ impl RangeControl for NoRange {
         _: &Caller,
         _: Vec<transfer::Reference>,
     ) -> Result<
-        futures::stream::BoxStream<'static, crate::control::SyncEvent>,
-        crate::control::ControlError,
+        futures::stream::BoxStream<'static, control::range::SyncEvent>,
+        control::range::ControlError,
     > {
-        Err(crate::control::ControlError::Busy { limit: 0 })
+        Err(control::range::ControlError::Busy { limit: 0 })
     }
 
     async fn images(
         &self,
         _: &Caller,
-    ) -> Result<Vec<crate::control::RangeImage>, crate::control::ControlError> {
-        Err(crate::control::ControlError::Busy { limit: 0 })
+    ) -> Result<Vec<control::range::RangeImage>, control::range::ControlError> {
+        Err(control::range::ControlError::Busy { limit: 0 })
     }
 
     async fn plan(
         &self,
         _: &Caller,
         _: Vec<transfer::Reference>,
-    ) -> Result<Vec<crate::control::ImagePlan>, crate::control::ControlError> {
-        Err(crate::control::ControlError::Busy { limit: 0 })
+    ) -> Result<Vec<control::range::ImagePlan>, control::range::ControlError> {
+        Err(control::range::ControlError::Busy { limit: 0 })
     }
 
     async fn verify(
@@ -71,13 +71,13 @@ impl RangeControl for NoRange {
         _: Vec<transfer::Reference>,
         _: bool,
     ) -> Result<
-        futures::stream::BoxStream<'static, crate::control::VerifyEvent>,
-        crate::control::ControlError,
+        futures::stream::BoxStream<'static, control::range::VerifyEvent>,
+        control::range::ControlError,
     > {
-        Err(crate::control::ControlError::Busy { limit: 0 })
+        Err(control::range::ControlError::Busy { limit: 0 })
     }
 
-    async fn status(&self, _: &Caller) -> crate::control::RangeStatus {
+    async fn status(&self, _: &Caller) -> control::range::RangeStatus {
         unreachable!("reflection asks for no status")
     }
 }

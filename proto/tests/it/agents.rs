@@ -4,26 +4,26 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, UNIX_EPOCH};
 
 use async_trait::async_trait;
-use futures::stream::{self, BoxStream};
-use futures::{StreamExt as _, TryStreamExt as _};
-use proto::admin::Pruning;
-use proto::control::{
+use control::admin::{NewRange, Pruning, RangeChange, RangeWants};
+use control::lending::AllImages;
+use control::range::{
     ControlError, ImageCheck, ImagePlan, LastSync, RangeImage, RangeStatus, Reach, SyncEvent,
     SyncSummary, VerifyEvent, VerifySummary,
 };
-use proto::library::AllImages;
+use control::{Caller, HostAdmin as _, RangeControl, RangeName, WantedSet};
+use futures::stream::{self, BoxStream};
+use futures::{StreamExt as _, TryStreamExt as _};
 use proto::server::{Health, RANGE_SERVICES, Services};
-use proto::{
-    AdminClient, Caller, HostAdmin as _, RangeClient, RangeControl, RemoteError, RemoteHost,
-    WantedSet,
-};
+use proto::{AdminClient, RangeClient, RemoteError, RemoteHost};
 use transfer::event::{EventKind, ImageReport};
 use transfer::fixture::MemorySource;
 use transfer::{
     ConfigDigest, Digest, EngineImageId, EngineInfo, Event, Outcome, Reference, Stage, StoreKind,
 };
 
-use crate::pipe::{Idle, NARROW, Served, library, manners, moving, range, services, wanted};
+use crate::pipe::{
+    Idle, NARROW, Served, busy_range, library, manners, moving, range, services, wanted,
+};
 
 /// A range that tells what it was told to tell.
 #[derive(Default)]
@@ -276,17 +276,23 @@ async fn an_operator_adds_and_removes_ranges() {
     let library = library(Arc::new(MemorySource::default()), Arc::new(AllImages));
     let served = Served::new(services(Caller::Admin, library).await, NARROW);
     let admin = AdminClient::new(served.endpoint());
-    let range = admin.add_range(&"lab-1".parse().unwrap()).await.unwrap();
+    let new = NewRange {
+        wanted: wanted(),
+        grants: vec!["team/*".parse().unwrap()],
+        ..NewRange::named("lab-1".parse().unwrap())
+    };
+    let range = admin.add_range(&new).await.unwrap();
     assert_eq!(range.socket_path.to_str(), Some("/run/ranges/lab-1/host.sock"));
-    assert_eq!((range.wanted, range.tcp_endpoint), (3, None));
-    let (near, far) = ("[::1]:40123".parse().unwrap(), "10.0.0.1:0".parse().unwrap());
-    let remote = admin.add_remote_range(&"lab-1".parse().unwrap(), near).await.unwrap();
-    assert_eq!(remote.tcp_endpoint, Some(near));
-    match admin.add_remote_range(&"lab-1".parse().unwrap(), far).await {
+    assert_eq!((range.wanted.references, range.tcp_endpoint), (new.wanted.clone(), None));
+    assert_eq!(range.grants, new.grants);
+    let at = |address: &str| NewRange { tcp: Some(address.parse().unwrap()), ..new.clone() };
+    let remote = admin.add_range(&at("[::1]:40123")).await.unwrap();
+    assert_eq!(remote.tcp_endpoint, Some("[::1]:40123".parse().unwrap()));
+    match admin.add_range(&at("10.0.0.1:0")).await {
         Err(RemoteError::Refused { reason, .. }) => assert_eq!(reason, "REMOTE_NOT_ALLOWED"),
         other => panic!("{other:?}"),
     }
-    assert_eq!(admin.ranges().await.unwrap(), []);
+    assert_eq!(admin.ranges().await.unwrap(), [0, 1, 2].map(busy_range));
     assert_eq!(admin.verify_store().await.unwrap().quarantined, [Digest::of(b"bad")]);
     match admin.remove_range(&"lab-2".parse().unwrap()).await {
         Err(RemoteError::Refused { reason, source, .. }) => {
@@ -302,18 +308,55 @@ async fn an_operator_says_what_a_range_is_to_have() {
     let library = library(Arc::new(MemorySource::default()), Arc::new(AllImages));
     let served = Served::new(services(Caller::Admin, library).await, NARROW);
     let admin = AdminClient::new(served.endpoint());
-    let set = admin.set_wanted(&"lab-1".parse().unwrap(), &wanted()).await.unwrap();
-    assert_eq!(set, WantedSet { references: wanted(), revision: 7 });
-    assert_eq!(admin.wanted(&"lab-1".parse().unwrap()).await.unwrap(), set);
+    let known: RangeName = "lab-1".parse().unwrap();
+    let set = admin.set_wanted(&known, &wanted(), None).await.unwrap();
+    assert_eq!(set, WantedSet { references: wanted(), revision: 7, round: 70 });
+    let wants = admin.wanted(&known).await.unwrap();
+    assert_eq!(wants, RangeWants { wanted: set, grants: vec!["team/*".parse().unwrap()] });
+    let changed = admin.update_wanted(&known, Vec::clear).await.unwrap();
+    assert_eq!((changed.references, changed.revision), (vec![], 7));
+    assert_eq!(admin.set_grants(&known, &wants.grants).await.unwrap(), wants.grants);
+    assert_eq!(admin.sync_range(&known).await.unwrap(), 71);
     let unknown = "lab-2".parse().unwrap();
-    let refused =
-        [admin.set_wanted(&unknown, &[]).await.map(drop), admin.wanted(&unknown).await.map(drop)];
-    for answer in refused {
-        match answer {
-            Err(RemoteError::Refused { reason, .. }) => assert_eq!(reason, "RANGE_NOT_FOUND"),
-            other => panic!("{other:?}"),
-        }
+    for (answer, reason) in [
+        (admin.set_wanted(&unknown, &[], None).await.map(drop), "RANGE_NOT_FOUND"),
+        (admin.wanted(&unknown).await.map(drop), "RANGE_NOT_FOUND"),
+        (admin.set_wanted(&known, &[], Some(6)).await.map(drop), "REVISION"),
+    ] {
+        assert_eq!(answer.unwrap_err().reason(), reason);
     }
+}
+
+#[tokio::test]
+async fn an_operator_watches_plans_and_verifies_ranges() {
+    let library = library(Arc::new(MemorySource::default()), Arc::new(AllImages));
+    let served = Served::new(services(Caller::Admin, library).await, NARROW);
+    let admin = AdminClient::new(served.endpoint());
+    let (known, unknown): (RangeName, RangeName) =
+        ("lab-1".parse().unwrap(), "lab-2".parse().unwrap());
+    let changes = admin.watch_ranges(std::slice::from_ref(&unknown)).await.unwrap();
+    let changes: Vec<_> = changes.collect().await;
+    let [Ok(RangeChange::Now(range)), Ok(RangeChange::Removed(removed)), Err(ending)] =
+        changes.as_slice()
+    else {
+        panic!("{changes:?}")
+    };
+    assert_eq!((&**range, removed), (&busy_range(1), &unknown));
+    assert!(matches!(ending, RemoteError::Unavailable { .. }), "{ending:?}");
+
+    let plans = admin.plan_range(&known, &wanted()).await.unwrap();
+    let planned: Vec<_> = plans.into_iter().map(|plan| plan.reference).collect();
+    assert_eq!(planned, wanted());
+    let away = admin.plan_range(&unknown, &wanted()).await.unwrap_err();
+    assert!(transfer::explain(&away).contains("the agent of range lab-2 is not attached"));
+
+    let events = admin.verify_range(&known, &[], true).await.unwrap();
+    let events: Vec<_> = events.collect().await;
+    let [Ok(VerifyEvent::Checked(check)), Err(broken)] = events.as_slice() else {
+        panic!("{events:?}")
+    };
+    assert!(check.proven);
+    assert!(transfer::explain(broken).contains("it went away"), "{broken:?}");
 }
 
 #[tokio::test]
@@ -328,8 +371,8 @@ async fn a_range_watches_what_it_is_to_have_until_the_host_ends() {
     let [Ok(first), Ok(second), Err(RemoteError::Unavailable { .. })] = told.as_slice() else {
         panic!("{told:?}")
     };
-    assert_eq!(*first, WantedSet { references: wanted(), revision: 7 });
-    assert_eq!(*second, WantedSet { references: vec![], revision: 8 });
+    assert_eq!(*first, WantedSet { references: wanted(), revision: 7, round: 70 });
+    assert_eq!(*second, WantedSet { references: vec![], revision: 8, round: 71 });
     assert!(matches!(watch("lab-2").await, Err(RemoteError::Refused { .. })));
     for caller in [Caller::Admin, Caller::Inspector] {
         let served = Served::new(services(caller, library.clone()).await, NARROW);

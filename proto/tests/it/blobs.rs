@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use control::lending::AllImages;
 use futures::TryStreamExt as _;
 use proto::RemoteHost;
-use proto::library::AllImages;
 use transfer::fixture::{Faulty, MemorySource, bytes, contract, descriptor_of, drain, keep};
 use transfer::store::FsStore;
 use transfer::{BlobError, BlobSource as _, Digest, MAX_FRAME};

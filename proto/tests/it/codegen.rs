@@ -9,12 +9,13 @@ use prost_types::FileDescriptorSet;
 use prost_types::field_descriptor_proto::Type;
 
 /// Every file of the package; what they import comes along.
-const FILES: [&str; 5] = [
+const FILES: [&str; 6] = [
     "longshore/v1/image.proto",
     "longshore/v1/inventory_service.proto",
     "longshore/v1/blob_service.proto",
     "longshore/v1/admin_service.proto",
     "longshore/v1/range_service.proto",
+    "longshore/v1/link_service.proto",
 ];
 
 /// Where what is generated lies, beneath the crate.

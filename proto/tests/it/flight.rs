@@ -6,10 +6,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use control::Library;
+use control::lending::{AllImages, Terms};
 use futures::{StreamExt as _, stream};
-use proto::library::{AllImages, Terms};
+use proto::RemoteHost;
 use proto::server::{HOST_SERVICES, Health, Services};
-use proto::{Library, RemoteHost};
 use tokio::task::JoinSet;
 use transfer::fixture::bytes;
 use transfer::frame::{HEADROOM, Pool};
@@ -84,7 +85,13 @@ async fn readers_that_stand_still_hold_no_more_than_allowed() {
     let mut served = Vec::new();
     let mut reads = JoinSet::new();
     for (callers, name) in ["a", "b", "c"].into_iter().enumerate() {
-        let services = Services::of_host(range(name), library.clone(), Arc::new(Idle), &health);
+        let services = Services::of_host(
+            range(name),
+            library.clone(),
+            Arc::new(Idle),
+            Arc::new(Idle),
+            &health,
+        );
         let server = Served::new(services, LARGE);
         let host = RemoteHost::new(server.endpoint(), manners());
         served.push(server);

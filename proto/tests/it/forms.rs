@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use proto::library::{AllImages, ImageName, Loan};
+use control::lending::{AllImages, ImageName, Loan};
 use transfer::fixture::descriptor_of;
 use transfer::store::MemoryStore;
 use transfer::{

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
-use proto::library::{ImageName, Loan, ReadError};
-use proto::{Access, AdminClient, Caller, RemoteError, RemoteHost};
+use control::admin::{NewRange, Pruning};
+use control::lending::{ImageName, Loan, ReadError};
+use control::{Access, Caller};
+use proto::{AdminClient, RemoteError, RemoteHost};
 use transfer::fixture::{MemorySource, image};
 use transfer::{
     BlobError, BlobSource as _, ConfigDigest, ImageSource as _, LayerForm, SourceError,
@@ -54,7 +56,7 @@ async fn nothing_is_read_without_a_living_lease_of_ones_own() {
     let source = MemorySource::default();
     let (image, blobs) = image(1, &[10]);
     source.insert("image", (image.clone(), blobs));
-    let library = library(Arc::new(source), Arc::new(proto::library::AllImages));
+    let library = library(Arc::new(source), Arc::new(control::lending::AllImages));
     let (a, b) = (range("a"), range("b"));
     let name = ImageName::Key(image.config_digest.into());
     let (_, lease) = library.image(&a, &name, LayerForm::AsStored).await.unwrap();
@@ -89,21 +91,25 @@ async fn nothing_is_read_without_a_living_lease_of_ones_own() {
 
 #[tokio::test]
 async fn a_range_does_not_administer() {
-    let library = library(Arc::new(MemorySource::default()), Arc::new(proto::library::AllImages));
+    let library = library(Arc::new(MemorySource::default()), Arc::new(control::lending::AllImages));
     let served = Served::new(services(range("a"), library.clone()).await, LARGE);
     let admin = AdminClient::new(served.endpoint());
-    let name = "b".parse().unwrap();
+    let name: control::RangeName = "b".parse().unwrap();
     let refused = [
         admin.stats().await.map(drop),
         admin.ranges().await.map(drop),
-        admin.add_range(&name).await.map(drop),
+        admin.add_range(&NewRange::named(name.clone())).await.map(drop),
         admin.remove_range(&name).await,
         admin.verify_store().await.map(drop),
-        admin.add_remote_range(&name, "127.0.0.1:0".parse().unwrap()).await.map(drop),
-        admin.set_wanted(&name, &[]).await.map(drop),
+        admin.set_wanted(&name, &[], None).await.map(drop),
+        admin.set_grants(&name, &[]).await.map(drop),
+        admin.sync_range(&name).await.map(drop),
+        admin.plan_range(&name, &[]).await.map(drop),
+        admin.verify_range(&name, &[], true).await.map(drop),
+        admin.watch_ranges(&[]).await.map(drop),
         admin.wanted(&name).await.map(drop),
         admin.transfers().await.map(drop),
-        admin.prune(proto::admin::Pruning::default()).await.map(drop),
+        admin.prune(Pruning::default()).await.map(drop),
     ];
     for answer in refused {
         match answer {
@@ -120,7 +126,7 @@ async fn one_range_cannot_take_every_place() {
     let source = MemorySource::default();
     let (image, blobs) = image(1, &[10]);
     source.insert("image", (image.clone(), blobs));
-    let library = library(Arc::new(source), Arc::new(proto::library::AllImages));
+    let library = library(Arc::new(source), Arc::new(control::lending::AllImages));
     let name = ImageName::Key(image.config_digest.into());
     let digest = image.layers[0].blob.digest;
     let mut held = Vec::new();

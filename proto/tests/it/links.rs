@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use control::lending::AllImages;
 use proto::RemoteHost;
-use proto::library::AllImages;
 use transfer::fixture::{MemorySource, bytes, drain};
 use transfer::{
     BlobSource as _, Digest, Image, ImageKey, ImageSource, ImageSummary, LayerForm, MAX_FRAME,

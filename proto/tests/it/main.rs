@@ -11,6 +11,7 @@ mod flight;
 mod forms;
 mod identity;
 mod inventory;
+mod link;
 mod links;
 mod pipe;
 mod sockets;

@@ -1,7 +1,6 @@
 //! A server and its client in one process: pipes of any size, which can be cut at any byte.
 
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -10,15 +9,24 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use control::admin::{
+    AdminError, HostStats, NewRange, Pruned, Pruning, RangeChange, RangeWants, ServedRange,
+    StoreCheck, StoreStats,
+};
+use control::lending::{AllImages, Terms};
+use control::link::{
+    AgentStatus, Attachment, FromRange, FromRangeStream, ImageState, ImageStatus, LinkEnd,
+    LinkHost, RangeState, Task, TaskEvent, ToRange, ToRangeStream, WantedBy,
+};
+use control::range::{ImageCheck, ImagePlan, Reach, VerifyEvent};
+use control::transfers::{Transfer, TransferId, TransferKind};
+use control::{Access, Caller, HostAdmin, Library, Pattern, RangeName, WantedSet};
 use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
-use proto::admin::{AdminError, HostStats, Pruned, Pruning, ServedRange, StoreCheck, StoreStats};
 use proto::channel::Io;
 use proto::client::Manners;
-use proto::library::{AllImages, Terms};
 use proto::server::{Caps, HOST_SERVICES, Health, Server, Services};
-use proto::transfers::{Transfer, TransferId, TransferKind};
-use proto::{Access, Caller, Endpoint, HostAdmin, Library, RangeName, RemoteHost, WantedSet};
+use proto::{Endpoint, RemoteHost};
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf, duplex};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep, sleep};
@@ -27,8 +35,9 @@ use tokio_util::task::AbortOnDropHandle;
 use transfer::fixture::{MemorySource, descriptor_of};
 use transfer::store::Leases;
 use transfer::{
-    BlobError, BlobSource, BlobStream, ConfigDigest, DiffId, Digest, Image, ImageKey, ImageSource,
-    ImageSummary, LayerForm, OpenImage, Reference, SourceError,
+    BlobError, BlobSource, BlobStream, ConfigDigest, DiffId, Digest, EngineImageId, EngineInfo,
+    Image, ImageKey, ImageSource, ImageSummary, LayerForm, OpenImage, Reference, SourceError,
+    Stage, StoreKind,
 };
 
 /// A pipe that splits even the headers of frames.
@@ -257,6 +266,104 @@ pub(crate) fn moving() -> Vec<Transfer> {
     reads.chain(ingests).collect()
 }
 
+/// A range whose report has an image in every state.
+pub(crate) fn busy_range(number: u32) -> ServedRange {
+    let failed = ImageState::Failed { error: "the engine refused it".into(), is_permanent: true };
+    let states = [
+        ImageState::Pending,
+        ImageState::OnItsWay(Stage::Load),
+        ImageState::Present,
+        ImageState::Gone,
+        ImageState::Replaced,
+        failed,
+    ];
+    let wanted_by = [WantedBy::Host, WantedBy::Agent, WantedBy::Nobody].into_iter().cycle();
+    let images = states.into_iter().zip(wanted_by).enumerate().map(|(n, (state, wanted_by))| {
+        let reference: Reference = format!("team/app:{n}").parse().unwrap();
+        let image = ImageStatus {
+            state,
+            bytes_to_move: 1,
+            bytes_moved: 2,
+            bytes_saved: 3,
+            config_digest: Some(ConfigDigest(Digest::of(b"config"))),
+            target_digest: Some(Digest::of(b"index")),
+            engine_image_id: Some(EngineImageId(Digest::of(b"image"))),
+            looked_round: Some(70),
+            loaded_round: (n % 2 == 0).then_some(70),
+            stages: vec![(Stage::Resolve, 0.25), (Stage::Load, 1.5)],
+            ..ImageStatus::pending(reference.clone(), wanted_by)
+        };
+        (reference, image)
+    });
+    let last_seen = UNIX_EPOCH + Duration::from_millis(2_500);
+    ServedRange {
+        name: format!("lab-{number}").parse().unwrap(),
+        socket_path: "/run/host.sock".into(),
+        connections: number,
+        tcp_endpoint: None,
+        wanted: WantedSet { references: wanted(), revision: 7, round: 70 },
+        grants: vec!["team/*".parse().unwrap()],
+        attachment: match number {
+            0 => Attachment::Never,
+            1 => Attachment::Attached { since: UNIX_EPOCH, last_seen },
+            _ => Attachment::Detached { last_seen },
+        },
+        state: (number != 0).then(|| RangeState { agent: agent(), images: images.collect() }),
+    }
+}
+
+/// An agent whose engine answers.
+pub(crate) fn agent() -> AgentStatus {
+    AgentStatus {
+        version: "1.2.3".into(),
+        uptime: Duration::from_secs(9),
+        engine: Reach::Up(EngineInfo {
+            engine: "docker 28.5.2".into(),
+            store: StoreKind::Containerd,
+            driver: "overlayfs".into(),
+            id: "abc".into(),
+        }),
+        engine_restarts: 4,
+        peak_rss_bytes: 5,
+    }
+}
+
+/// A host that answers each message of a range with one of its own, and then ends the link.
+#[async_trait]
+impl LinkHost for Idle {
+    async fn attach(
+        &self,
+        range: &RangeName,
+        messages: FromRangeStream,
+    ) -> Result<ToRangeStream, LinkEnd> {
+        let name = range.clone();
+        if name.as_str() == "gone" {
+            return Err(LinkEnd::UnknownRange { name });
+        }
+        let answers = messages.enumerate().map(move |(n, message)| match message {
+            Ok(FromRange::Report(report)) => {
+                let references = report.images.into_iter().map(|image| image.reference).collect();
+                let (revision, round) = (n as u64, u64::from(report.is_whole));
+                Ok(ToRange::Wanted(WantedSet { references, revision, round }))
+            }
+            Ok(FromRange::Task { id, event: TaskEvent::Planned(plans) }) => {
+                let references = plans.into_iter().map(|plan| plan.reference).collect();
+                Ok(ToRange::Task { id, task: Task::Plan { references } })
+            }
+            Ok(FromRange::Task { id, event: TaskEvent::Verified(check) }) => {
+                let references = check.reference.into_iter().collect();
+                Ok(ToRange::Task { id, task: Task::Verify { references, deep: check.proven } })
+            }
+            Ok(FromRange::Task { id, event: TaskEvent::Finished(_) }) => Ok(ToRange::Cancel { id }),
+            Ok(FromRange::Task { event: TaskEvent::Refused { .. }, .. }) => {
+                Err(LinkEnd::Replaced { name: name.clone() })
+            }
+            Err(reason) => Err(LinkEnd::Unfit { name: name.clone(), reason }),
+        });
+        Ok(answers.boxed())
+    }
+}
+
 /// An operator's view in which nothing happens.
 pub(crate) struct Idle;
 
@@ -277,20 +384,33 @@ impl HostAdmin for Idle {
     }
 
     async fn ranges(&self, _caller: &Caller) -> Vec<ServedRange> {
-        Vec::new()
+        (0..3).map(busy_range).collect()
     }
 
-    async fn add_range(
+    async fn watch_ranges(
         &self,
         _: &Caller,
-        name: RangeName,
-        tcp: Option<SocketAddr>,
-    ) -> Result<ServedRange, AdminError> {
+        names: Vec<RangeName>,
+    ) -> BoxStream<'static, RangeChange> {
+        let now = RangeChange::Now(Box::new(busy_range(1)));
+        stream::iter([now].into_iter().chain(names.into_iter().map(RangeChange::Removed))).boxed()
+    }
+
+    async fn add_range(&self, _: &Caller, range: NewRange) -> Result<ServedRange, AdminError> {
+        let NewRange { name, tcp, wanted, grants } = range;
         if let Some(address) = tcp.filter(|address| !address.ip().is_loopback()) {
             return Err(AdminError::RemoteNotAllowed { name, address });
         }
-        let socket_path = format!("/run/ranges/{name}/host.sock").into();
-        Ok(ServedRange { name, socket_path, connections: 0, wanted: 3, tcp_endpoint: tcp })
+        Ok(ServedRange {
+            socket_path: format!("/run/ranges/{name}/host.sock").into(),
+            name,
+            connections: 0,
+            tcp_endpoint: tcp,
+            wanted: WantedSet::default().replaced(wanted, 0),
+            grants,
+            attachment: Attachment::Never,
+            state: None,
+        })
     }
 
     async fn remove_range(&self, _: &Caller, name: &RangeName) -> Result<(), AdminError> {
@@ -302,23 +422,66 @@ impl HostAdmin for Idle {
         _: &Caller,
         name: &RangeName,
         references: Vec<Reference>,
+        expected_revision: Option<u64>,
     ) -> Result<WantedSet, AdminError> {
-        match name.as_str() {
-            "lab-1" => Ok(WantedSet { references, revision: 7 }),
+        match (name.as_str(), expected_revision) {
+            ("lab-1", None | Some(7)) => Ok(WantedSet { references, revision: 7, round: 70 }),
+            ("lab-1", _) => Err(AdminError::Revision { name: name.clone(), revision: 7 }),
             _ => Err(AdminError::UnknownRange { name: name.clone() }),
         }
     }
 
-    async fn wanted(&self, _: &Caller, name: &RangeName) -> Result<WantedSet, AdminError> {
-        self.set_wanted(&Caller::Admin, name, wanted()).await
+    async fn wanted(&self, _: &Caller, name: &RangeName) -> Result<RangeWants, AdminError> {
+        let wanted = self.set_wanted(&Caller::Admin, name, wanted(), None).await?;
+        Ok(RangeWants { wanted, grants: vec!["team/*".parse().unwrap()] })
+    }
+
+    async fn set_grants(
+        &self,
+        _: &Caller,
+        _: &RangeName,
+        grants: Vec<Pattern>,
+    ) -> Result<Vec<Pattern>, AdminError> {
+        Ok(grants)
+    }
+
+    async fn sync_range(&self, _: &Caller, _: &RangeName) -> Result<u64, AdminError> {
+        Ok(71)
+    }
+
+    async fn plan_range(
+        &self,
+        _: &Caller,
+        name: &RangeName,
+        references: Vec<Reference>,
+    ) -> Result<Vec<ImagePlan>, AdminError> {
+        match name.as_str() {
+            "lab-1" => Ok(references
+                .into_iter()
+                .map(|reference| ImagePlan::failed(reference, "not on the host".into()))
+                .collect()),
+            _ => Err(AdminError::NotAttached { name: name.clone(), last_seen: None }),
+        }
+    }
+
+    async fn verify_range(
+        &self,
+        _: &Caller,
+        name: &RangeName,
+        _: Vec<Reference>,
+        deep: bool,
+    ) -> Result<BoxStream<'static, Result<VerifyEvent, AdminError>>, AdminError> {
+        let check = ImageCheck { proven: deep, ..ImageCheck::default() };
+        let broken = AdminError::RangeFailed { name: name.clone(), reason: "it went away".into() };
+        Ok(stream::iter([Ok(VerifyEvent::Checked(check)), Err(broken)]).boxed())
     }
 
     async fn watch_wanted(
         &self,
         range: &RangeName,
     ) -> Result<BoxStream<'static, WantedSet>, AdminError> {
-        let first = self.wanted(&Caller::Admin, range).await?;
-        let second = first.replaced(Vec::new());
+        let first = self.wanted(&Caller::Admin, range).await?.wanted;
+        let second = first.replaced(Vec::new(), 0);
         Ok(stream::iter([first, second]).boxed())
     }
 
@@ -342,7 +505,7 @@ pub(crate) fn library(images: Arc<dyn ImageSource>, access: Arc<dyn Access>) -> 
 
 pub(crate) async fn services(caller: Caller, library: Arc<Library>) -> Services {
     let health = Health::not_serving(&HOST_SERVICES).await;
-    Services::of_host(caller, library, Arc::new(Idle), &health)
+    Services::of_host(caller, library, Arc::new(Idle), Arc::new(Idle), &health)
 }
 
 /// A host that shows `images` to a range, and the range's view of it.

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
+use control::lending::AllImages;
 use futures::TryStreamExt as _;
 use proto::client::is_serving;
-use proto::library::AllImages;
 use proto::server::{Caps, HOST_SERVICES, Health, Listener, Server, Services};
 use proto::{Endpoint, RemoteHost};
 use tokio::io::AsyncReadExt as _;
@@ -22,7 +22,7 @@ fn serve(
 ) -> (Server, Endpoint) {
     let endpoint = listener.to_string().parse().unwrap();
     let library = library(Arc::new(images), Arc::new(AllImages));
-    let services = Services::of_host(range("a"), library, Arc::new(Idle), health);
+    let services = Services::of_host(range("a"), library, Arc::new(Idle), Arc::new(Idle), health);
     (Server::new(listener, services, caps), endpoint)
 }
 

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use proto::library::{AllImages, Terms};
-use proto::{Library, RemoteHost};
+use control::Library;
+use control::lending::{AllImages, Terms};
+use proto::RemoteHost;
 use tokio::time::{sleep, timeout};
 use transfer::fixture::{bytes, drain};
 use transfer::limited::WINDOW;

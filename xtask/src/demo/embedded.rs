@@ -19,9 +19,11 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use control::Pattern;
+use control::admin::NewRange;
+use control::range::{Reach, SyncEvent};
 use futures::TryStreamExt as _;
 use futures::future::try_join_all;
-use proto::control::{Reach, SyncEvent};
 use proto::{AdminClient, Endpoint, RangeClient};
 use range::{EventKind, ImageReport, Outcome, RangeName, RangeReport, Reference, Report};
 
@@ -224,6 +226,7 @@ impl Range {
         name: &str,
     ) -> Result<Self> {
         let range: RangeName = name.parse().context("parsing a range's name")?;
+        let range = NewRange { grants: vec![Pattern::all()], ..NewRange::named(range) };
         let served = host.add_range(&range).await.context("adding a range to the host agent")?;
         let images = root.join(name).join("images");
         let own = root.join(name).join("state");
@@ -248,7 +251,7 @@ impl Range {
         )?;
         agent.wait_for(&socket)?;
         let client = RangeClient::new(Endpoint::unix(&socket));
-        let range = Self { name: range, images, client, agent };
+        let range = Self { name: range.name, images, client, agent };
         range.until_ready().await?;
         Ok(range)
     }

@@ -8,15 +8,16 @@ use cargo_metadata::{DependencyKind, Metadata, MetadataCommand};
 const ALLOWED: &[(&str, &[&str])] = &[
     ("transfer", &[]),
     ("layer", &["transfer"]),
+    ("control", &["transfer"]),
     ("engine", &["transfer", "layer"]),
-    ("proto", &["transfer"]),
-    ("range", &["transfer", "engine", "proto"]),
+    ("proto", &["transfer", "control"]),
+    ("range", &["transfer", "engine", "control", "proto"]),
     ("stack", &["transfer"]),
     ("process", &["transfer", "proto"]),
-    ("host-agent", &["transfer", "engine", "proto", "process"]),
-    ("dind-agent", &["transfer", "engine", "proto", "process"]),
-    ("xtask", &["transfer", "proto", "range", "stack"]),
-    ("benches", &["transfer", "engine", "proto", "process", "host-agent", "dind-agent"]),
+    ("host-agent", &["transfer", "engine", "control", "proto", "process"]),
+    ("dind-agent", &["transfer", "engine", "control", "proto", "process"]),
+    ("xtask", &["transfer", "control", "proto", "range", "stack"]),
+    ("benches", &["transfer", "engine", "control", "proto", "process", "host-agent", "dind-agent"]),
 ];
 
 /// Libraries that only the named crates may depend on, and why.
@@ -104,5 +105,14 @@ fn the_core_knows_nobody() {
     ];
     for dependency in &crates["transfer"] {
         assert!(known.contains(&dependency.as_str()), "transfer learned of {dependency}");
+    }
+}
+
+#[test]
+fn control_knows_nothing_of_the_wire() {
+    let crates = dependencies(&workspace());
+    let known = ["transfer", "async-trait", "futures", "serde", "thiserror", "tokio"];
+    for dependency in &crates["control"] {
+        assert!(known.contains(&dependency.as_str()), "control learned of {dependency}");
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use proto::identity::RangeName;
+use control::identity::RangeName;
 
 use super::register::{IMAGES, now, short, write_card};
 use super::removal::discard;

@@ -10,8 +10,8 @@
 use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use control::identity::RangeName;
 use engine::docker::VolumeSummary;
-use proto::identity::RangeName;
 
 use crate::container::{IMAGE, PROJECT, RANGE, SEED, labels};
 use crate::error::RangeError;

@@ -1,6 +1,6 @@
 //! Removes seeds: beyond their limit, with all ranges, unusable ones and those cut off in the making.
 
-use proto::identity::RangeName;
+use control::identity::RangeName;
 
 use super::register::{SeedStatus, beyond, cards, list};
 use super::using::{Unfinished, hold, unfinished};

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use proto::identity::RangeName;
+use control::identity::RangeName;
 use tokio::sync::Mutex;
 use transfer::{Digest, ImageSource as _};
 

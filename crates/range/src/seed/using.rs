@@ -11,7 +11,7 @@
 
 use std::time::Duration;
 
-use proto::identity::RangeName;
+use control::identity::RangeName;
 
 use super::register::{cards, short};
 use crate::error::RangeError;

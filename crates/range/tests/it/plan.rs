@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use control::admin::NewRange;
 use proto::client::RangeClient;
 use range::{RangeName, Selection, StoreKind};
 
@@ -31,8 +32,8 @@ async fn dind_a_plan_tells_what_would_move_and_changes_nothing() {
         assert_eq!(after.engine_bytes_read, before.engine_bytes_read, "{store}: layers were read");
         assert_eq!(after.bytes_served, before.bytes_served, "{store}: layers were moved");
         assert_eq!(site.inside(name).must("image ls --all --no-trunc"), held, "{store}");
-        let wanted = site.admin().wanted(&range).await.unwrap();
-        assert_eq!(wanted.references, references(&[&there]), "{store}");
+        let wants = site.admin().wanted(&range).await.unwrap();
+        assert_eq!(wants.wanted.references, references(&[&there]), "{store}");
 
         let planned = lacks.bytes_to_move;
         let report = site.sync(&[name], &[&lacking]).await;
@@ -65,7 +66,8 @@ async fn dind_a_remote_range_follows_what_is_wanted_over_loopback_tcp() {
 
     let far: RangeName = "far".parse().unwrap();
     let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let served = site.admin().add_remote_range(&far, any_port).await.unwrap();
+    let remote = NewRange { tcp: Some(any_port), ..NewRange::named(far.clone()) };
+    let served = site.admin().add_range(&remote).await.unwrap();
     let address = served.tcp_endpoint.expect("it is served on an address");
     let socket = site.path("far.sock");
     let _agent = Agent(
@@ -82,7 +84,7 @@ async fn dind_a_remote_range_follows_what_is_wanted_over_loopback_tcp() {
             .spawn()
             .unwrap(),
     );
-    site.admin().set_wanted(&far, &references(&[&image])).await.unwrap();
+    site.admin().set_wanted(&far, &references(&[&image]), None).await.unwrap();
 
     let agent = RangeClient::new(format!("unix://{}", socket.display()).parse().unwrap());
     let started = Instant::now();
@@ -94,5 +96,5 @@ async fn dind_a_remote_range_follows_what_is_wanted_over_loopback_tcp() {
     assert_eq!(site.inside("engine").image(&image).expect("it is in step").1, here.1);
     // An address is an identity for reading, and for nothing else.
     let intruder = proto::AdminClient::new(format!("http://{address}").parse().unwrap());
-    intruder.set_wanted(&far, &[]).await.unwrap_err();
+    intruder.set_wanted(&far, &[], None).await.unwrap_err();
 }

@@ -178,7 +178,7 @@ impl Site {
     /// Has a range want nothing more; what it has stays.
     pub(crate) async fn want_nothing(&self, range: &str) {
         let range: RangeName = range.parse().unwrap();
-        self.admin().set_wanted(&range, &[]).await.unwrap();
+        self.admin().set_wanted(&range, &[], None).await.unwrap();
     }
 
     /// The container of a range.

@@ -18,9 +18,9 @@ use crate::client::pieces::read_blob;
 use crate::convert::blob::{Wanted, read_wanted};
 use crate::convert::status::{from_blob_error, reason};
 use crate::fixture;
-use crate::identity::Caller;
-use crate::library::{AllImages, ImageName, Library, Loan, Terms};
 use crate::server::{Caps, Server, Services};
+use control::identity::Caller;
+use control::lending::{AllImages, ImageName, Library, Loan, Terms};
 
 /// A server of one kind or the other on pipes of `size` bytes, and how to reach it.
 struct Served {

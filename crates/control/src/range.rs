@@ -1,4 +1,4 @@
-//! What the agent of a range offers, in the core's words: `RangeService`'s other side.
+//! The service that a range's agent offers inside the range, and what it reports.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};

@@ -26,6 +26,10 @@ use lease::{Granted, Leases};
 pub use reading::Turn;
 use reading::{Read, Reads, Turnstile};
 
+/// How long a stream of a blob waits for its turn before the caller gets [`ReadError::Busy`]: sooner
+/// than a caller gives up a host that says nothing.
+const TURN_TIMEOUT: Duration = Duration::from_secs(20);
+
 /// Which images a caller may read; asked at every read, so that taking a grant away works at once.
 pub trait Access: Send + Sync {
     /// Whether `caller` may know of the image and read all of it.

@@ -10,11 +10,11 @@ use tokio::time::{Instant, timeout_at};
 use transfer::limited::{Limits, Reserved};
 use transfer::{BlobStream, ConfigDigest, Digest};
 
+use super::TURN_TIMEOUT;
 use super::lease::Granted;
 use super::{Meter, ReadError, Terms};
 use crate::identity::Caller;
 use crate::transfers::{Transfer, TransferId, TransferKind};
-use crate::wire::TURN_TIMEOUT;
 
 /// Lets so many streams in at once with so many bytes in flight, and no more of one caller than its
 /// share.

@@ -1,0 +1,93 @@
+//! Watching ranges: their state at once, and again after each change.
+//!
+//! A watcher is behind by at most [`PAUSE`], and gets no state twice: many changes in quick
+//! succession are one.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use control::RangeName;
+use control::admin::RangeChange;
+use futures::stream::{self, BoxStream};
+use futures::{FutureExt as _, StreamExt as _};
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+use crate::ranges::Ranges;
+
+/// Between two looks at the ranges; a few a second.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// What a watcher has seen.
+struct Watcher {
+    ranges: Arc<Ranges>,
+    /// The ranges it asked for; empty for all.
+    names: Vec<RangeName>,
+    changes: watch::Receiver<u64>,
+    /// The number of the last change that was seen of each range; absent for one that was not there.
+    seen: BTreeMap<RangeName, Option<u64>>,
+    /// Ranges that changed, and whose state is still to be given.
+    changed: VecDeque<RangeName>,
+    is_new: bool,
+}
+
+/// The state of ranges: of each at once, then of each that changed, until draining begins. No names:
+/// all that there are, and all that are added later.
+pub fn watch(ranges: Arc<Ranges>, names: Vec<RangeName>) -> BoxStream<'static, RangeChange> {
+    let draining = ranges.draining().cancelled_owned();
+    let watcher = Watcher {
+        changes: ranges.changes(),
+        ranges,
+        names,
+        seen: BTreeMap::new(),
+        changed: VecDeque::new(),
+        is_new: true,
+    };
+    let changes = stream::unfold(watcher, |mut watcher| async {
+        let change = watcher.next().await?;
+        Some((change, watcher))
+    });
+    changes.take_until(draining.boxed()).boxed()
+}
+
+impl Watcher {
+    async fn next(&mut self) -> Option<RangeChange> {
+        loop {
+            if let Some(name) = self.changed.pop_front() {
+                // As it is now, which may be later than the change that was seen.
+                let now = self.ranges.get(&name).await;
+                return Some(match now {
+                    Some(range) => RangeChange::Now(Box::new(range)),
+                    None => RangeChange::Removed(name),
+                });
+            }
+            if !std::mem::take(&mut self.is_new) {
+                self.changes.changed().await.ok()?;
+                sleep(PAUSE).await;
+            }
+            self.look().await;
+        }
+    }
+
+    /// Notes which ranges changed since the last look.
+    async fn look(&mut self) {
+        self.changes.borrow_and_update();
+        let there = self.ranges.changed().await;
+        let known: Vec<RangeName> = self.seen.keys().cloned().collect();
+        let watched: Vec<&RangeName> = match self.names.as_slice() {
+            [] => known.iter().chain(there.keys()).collect(),
+            names => names.iter().collect(),
+        };
+        for name in watched {
+            let now = there.get(name).copied();
+            if self.seen.insert(name.clone(), now) != Some(now) {
+                self.changed.push_back(name.clone());
+            }
+        }
+        if self.names.is_empty() {
+            // What is gone was reported once, and is no memory of ours.
+            self.seen.retain(|_, seen| seen.is_some());
+        }
+    }
+}
