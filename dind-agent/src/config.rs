@@ -10,6 +10,7 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use engine::docker::LoadWay;
 use process::completions::Completions;
 use process::inspect::{Inspect, InspectError, InspectFlags};
+use process::manual::Manual;
 use process::telemetry::Telemetry;
 use process::units;
 use proto::channel::Endpoint;
@@ -68,6 +69,9 @@ pub enum Command {
     Seed(Seed),
     /// Print the script with which a shell completes this command line.
     Completions(Completions),
+    /// Write the manual pages.
+    #[command(hide = true)]
+    Manual(Manual),
 }
 
 /// Where images come from and where they go.
@@ -303,7 +307,8 @@ impl Config {
             Command::Sync(_)
             | Command::Healthcheck(_)
             | Command::Seed(_)
-            | Command::Completions(_) => Ok(()),
+            | Command::Completions(_)
+            | Command::Manual(_) => Ok(()),
         }
     }
 }

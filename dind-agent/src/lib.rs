@@ -63,7 +63,8 @@ fn threads(command: &Command) -> Threads {
         Command::Run(Run { supervised: false, .. })
         | Command::Healthcheck(_)
         | Command::Seed(_)
-        | Command::Completions(_) => Threads::One,
+        | Command::Completions(_)
+        | Command::Manual(_) => Threads::One,
         _ => Threads::Cores,
     }
 }
@@ -88,6 +89,7 @@ pub async fn run(command: Command, shutdown: Shutdown) -> anyhow::Result<Exit> {
         }
         Command::Seed(seed) => seed::run(seed).await,
         Command::Completions(completions) => completions.print::<Config>(),
+        Command::Manual(manual) => manual.write::<Config>(),
     }
 }
 

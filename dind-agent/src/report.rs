@@ -59,14 +59,9 @@ pub(crate) fn table(lines: &[Line<'_>]) -> String {
 }
 
 fn row(line: &Line<'_>) -> [String; 6] {
-    let outcome = match line.outcome {
-        Outcome::Synced => "synced",
-        Outcome::Skipped => "skipped",
-        Outcome::Failed => "failed",
-    };
     [
         line.image.clone(),
-        outcome.into(),
+        line.outcome.to_string(),
         yes_no(line.proven).into(),
         size(line.bytes_moved),
         size(line.bytes_saved),
@@ -113,7 +108,7 @@ mod tests {
         assert_eq!(
             json(&lines("lab-1", &engine, &reports)).unwrap(),
             "{\"range\":\"lab-1\",\"engine\":\"docker 28.5.2\",\"store\":\"containerd\",\
-             \"image\":\"postgres:16\",\"outcome\":\"synced\",\"proven\":true,\
+             \"image\":\"postgres:16\",\"outcome\":\"loaded\",\"proven\":true,\
              \"bytes_moved\":5242880,\"bytes_saved\":1500,\"seconds\":1.25,\"error\":null}\n"
         );
     }
@@ -125,7 +120,7 @@ mod tests {
         assert_eq!(
             table(&lines("lab-1", &engine, &reports)),
             "IMAGE        OUTCOME  PROVEN    MOVED  NOT MOVED   TIME\n\
-             postgres:16  synced   yes     5.0 MiB    1.4 KiB  1.3 s\n\
+             postgres:16  loaded   yes     5.0 MiB    1.4 KiB  1.3 s\n\
              postgres:16  failed   no      5.0 MiB    1.4 KiB  1.3 s\n\
              postgres:16: no host\n"
         );

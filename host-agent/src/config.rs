@@ -11,6 +11,7 @@ use clap::error::ErrorKind;
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use process::completions::Completions;
 use process::inspect::{Inspect, InspectError, InspectFlags};
+use process::manual::Manual;
 use process::telemetry::Telemetry;
 use process::units::{self, ByteSize};
 
@@ -58,6 +59,9 @@ pub enum Command {
     Status(Status),
     /// Print the script with which a shell completes this command line.
     Completions(Completions),
+    /// Write the manual pages.
+    #[command(hide = true)]
+    Manual(Manual),
 }
 
 /// A served agent.
@@ -246,7 +250,10 @@ impl Config {
                 serve.inspect_address().map_err(|error| error.to_string())?;
                 serve.store.check().map_err(|error| error.to_string())
             }
-            Command::Healthcheck(_) | Command::Status(_) | Command::Completions(_) => Ok(()),
+            Command::Healthcheck(_)
+            | Command::Status(_)
+            | Command::Completions(_)
+            | Command::Manual(_) => Ok(()),
         }
     }
 }

@@ -82,6 +82,7 @@ async fn run(command: Command, shutdown: Shutdown) -> anyhow::Result<Exit> {
         }
         Command::Status(config) => status::status(config).await,
         Command::Completions(completions) => completions.print::<Config>(),
+        Command::Manual(manual) => manual.write::<Config>(),
     }
 }
 
@@ -91,7 +92,8 @@ fn threads(command: &Command) -> Threads {
         Command::Run(Run { supervised: false, .. })
         | Command::Healthcheck(_)
         | Command::Status(_)
-        | Command::Completions(_) => Threads::One,
+        | Command::Completions(_)
+        | Command::Manual(_) => Threads::One,
         _ => Threads::Cores,
     }
 }

@@ -179,22 +179,44 @@ impl Drop for Build {
     }
 }
 
+/// Builds the programs of these packages as the agents are built, with this profile and cargo's own
+/// output, and says in which folder they are.
+///
+/// # Errors
+/// When cargo cannot be started or the build fails.
+pub(crate) fn programs(profile: &str, packages: &[&str]) -> Result<PathBuf> {
+    let root = crate::root();
+    let target = target_folder(root).join("static");
+    let status = static_build(root, &target, profile, packages).status();
+    if !status.context("starting cargo, which builds the programs")?.success() {
+        bail!("building {} with the profile {profile} failed", packages.join(", "));
+    }
+    Ok(target.join(TARGET).join(profile))
+}
+
 /// Starts cargo, whose output goes to `log`: nobody has to read it for cargo to go on.
 fn cargo(root: &Path, target: &Path, log: &Path) -> Result<Child> {
     let file = fs::File::create(log).with_context(|| format!("creating {}", log.display()))?;
     let errors = file.try_clone().with_context(|| format!("opening {}", log.display()))?;
-    Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-        .current_dir(root)
-        .args(["build", "--locked", "--profile", PROFILE, "--target", TARGET, "--target-dir"])
-        .arg(target)
-        .args(["--package", "host-agent", "--package", "dind-agent"])
-        .env_remove("CARGO_ENCODED_RUSTFLAGS")
-        .env("RUSTFLAGS", "-C target-feature=+crt-static")
+    static_build(root, target, PROFILE, &["host-agent", "dind-agent"])
         .stdin(Stdio::null())
         .stdout(file)
         .stderr(errors)
         .spawn()
         .context("starting cargo, which builds the agents")
+}
+
+/// Cargo, asked for static programs.
+fn static_build(root: &Path, target: &Path, profile: &str, packages: &[&str]) -> Command {
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo
+        .current_dir(root)
+        .args(["build", "--locked", "--profile", profile, "--target", TARGET, "--target-dir"])
+        .arg(target)
+        .args(packages.iter().flat_map(|package| ["--package", package]))
+        .env_remove("CARGO_ENCODED_RUSTFLAGS")
+        .env("RUSTFLAGS", "-C target-feature=+crt-static");
+    cargo
 }
 
 /// The last lines of a log.

@@ -9,13 +9,15 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 use clap::Args;
 use futures::future::{join_all, try_join_all};
+use longshore::interrupt::until_interrupted;
+use longshore::range::{Progress, reports};
+use process::exit::Exit;
+use process::output::{count, time};
 use range::{ExecOutput, RangeName, Ranges, Reference, Report, UpRequest};
 
 use crate::build;
-use crate::exit::Exit;
-use crate::range::{Place, Shown, reports, settings, told, until_interrupted};
+use crate::range::{Place, told};
 use crate::setup::{self, Machine, Needs, Ranges as Kinds, State};
-use crate::text::count;
 
 /// The demo's ranges, one for each range image that set-up makes.
 const RANGES: [(&str, usize); 3] = [("demo-1", 0), ("demo-2", 1), ("demo-3", 2)];
@@ -63,7 +65,7 @@ fn with_engines() -> Result<Exit> {
     let place = Place::on(&machine, &build.finish()?)?;
     let shown = until_interrupted(show(&machine, &place))?;
     let Some(whole) = shown else { return Ok(Exit::Interrupted) };
-    println!("\n{:.1} s in total", started.elapsed().as_secs_f64());
+    println!("\n{} in total", time(started.elapsed()));
     if whole {
         println!("{}", next_steps(&machine, &place));
     }
@@ -74,14 +76,13 @@ fn with_engines() -> Result<Exit> {
 async fn show(machine: &Machine, place: &Place) -> Result<bool> {
     let images: Vec<Reference> =
         machine.stack.iter().map(|image| image.parse()).collect::<Result<_, _>>()?;
-    let settings = settings(place, Some(RANGES.len()));
+    let settings = place.site().settings(Some(RANGES.len()));
     let ranges = Ranges::connect(settings).await.map_err(|error| told(&error))?;
     eprintln!("{}", ranges.isolation().map_err(|error| told(&error))?.sentence());
 
     let started = Instant::now();
     let report = up(machine, &ranges, &images).await?;
-    println!();
-    reports(&report, started.elapsed());
+    print!("\n{}", reports(&report, started.elapsed()));
     if !report.is_whole() {
         return Ok(false);
     }
@@ -94,7 +95,7 @@ async fn up(machine: &Machine, ranges: &Ranges, images: &[Reference]) -> Result<
     if machine.range_images.is_empty() {
         bail!("set-up made no range image");
     }
-    let progress = Arc::new(Shown::start(RANGES.len()));
+    let progress = Arc::new(Progress::start(RANGES.len()));
     let requests = machine.range_images.iter().enumerate().map(|(position, image)| {
         let names =
             RANGES.iter().filter(|(_, wanted)| wanted % machine.range_images.len() == position);

@@ -6,26 +6,24 @@
     reason = "a command-line program: results go to stdout, progress to stderr"
 )]
 
-mod exit;
-mod text;
-
 mod bench;
 mod build;
 mod codegen;
 mod demo;
+mod dist;
 mod host_agent;
 mod range;
 mod setup;
 mod test;
 
-use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::Context as _;
 use clap::{CommandFactory as _, Parser, Subcommand};
+use process::completions::Completions;
+use process::exit::{self, Exit};
+use process::output;
 
-use crate::exit::{Exit, Usage};
 use crate::setup::Ranges;
 
 #[derive(Debug, Parser)]
@@ -49,8 +47,8 @@ enum Task {
     /// folders instead of engines.
     Demo(demo::Options),
     /// Provision ranges: up, ls, status, sync, verify, exec, down.
-    #[command(subcommand, after_help = range::EXAMPLES)]
-    Range(range::Command),
+    #[command(subcommand, after_help = range::ABOUT)]
+    Range(longshore::range::Command),
     /// Set up what is missing, run all checks and tests, and count them.
     Test(test::Options),
     /// Measure provisioning, compared with `docker save | docker load`, a registry and skopeo.
@@ -59,11 +57,11 @@ enum Task {
     Codegen,
     /// Build both agents as static binaries, and an image with them for compose files and pods.
     Image,
+    /// Build the command and both agents as static binaries, and pack them with completions, manual
+    /// pages and a systemd unit as .tar.zst and .deb. Needs no engine and no root.
+    Dist(dist::Options),
     /// Print a completion script for `xtask`, an alias of `cargo xtask`.
-    Completions {
-        /// The shell.
-        shell: clap_complete::Shell,
-    },
+    Completions(Completions),
     /// Set up an engine, range images and the demo stack, as far as they are missing.
     Setup {
         /// Include the range image with the oldest supported engine, 20.10.
@@ -77,19 +75,20 @@ enum Task {
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Task::Demo(options) => demo::run(&options).map(ExitCode::from),
-        Task::Range(command) => range::run(&command).map(ExitCode::from),
+        Task::Range(command) => range::run(command).map(ExitCode::from),
         Task::Test(options) => test::run(options),
         Task::Bench(options) => bench::run(&options).map(ExitCode::from),
         Task::Codegen => codegen::run().map(|()| Exit::Ok.into()),
+        Task::Dist(options) => dist::run(&options).map(|()| Exit::Ok.into()),
         Task::Image => image().map(|()| Exit::Ok.into()),
-        Task::Completions { shell } => completions(shell).map(|()| Exit::Ok.into()),
+        Task::Completions(shell) => completions(shell).map(|()| Exit::Ok.into()),
         Task::Setup { all: false } => setup::show(Ranges::Usual).map(|()| Exit::Ok.into()),
         Task::Setup { all: true } => setup::show(Ranges::All).map(|()| Exit::Ok.into()),
         Task::Teardown => setup::teardown().map(|()| Exit::Ok.into()),
     };
     done.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
-        if error.is::<Usage>() { ExitCode::from(2) } else { ExitCode::FAILURE }
+        exit::of(&error)
     })
 }
 
@@ -106,10 +105,8 @@ fn image() -> anyhow::Result<()> {
 }
 
 /// Prints completions for the alias `xtask`, since a shell cannot complete `cargo xtask`.
-fn completions(shell: clap_complete::Shell) -> anyhow::Result<()> {
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command().bin_name("xtask"), "xtask", &mut script);
-    std::io::stdout().lock().write_all(&script).context("writing the completions")
+fn completions(completions: Completions) -> anyhow::Result<()> {
+    output::print(&completions.script(Cli::command().name("xtask").bin_name("xtask")))
 }
 
 /// The root of the workspace that this program was built from.

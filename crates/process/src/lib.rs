@@ -6,6 +6,7 @@
 pub mod completions;
 pub mod exit;
 pub mod inspect;
+pub mod manual;
 pub mod output;
 pub mod units;
 

@@ -1,5 +1,7 @@
 //! What happened to an image on its way, as data: for progress, reports and the protocol alike.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::digest::{ConfigDigest, EngineImageId};
@@ -28,16 +30,29 @@ pub enum Stage {
     Tag,
 }
 
-/// How it ended for an image.
+/// How it ended for an image: `loaded`, `present` or `failed` for programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
     /// It was loaded or named, and proven.
+    #[serde(rename = "loaded")]
     Synced,
     /// It was already there under its name, proven again; nothing was moved.
+    #[serde(rename = "present")]
     Skipped,
     /// It is not there, or not proven; `error` says why.
     Failed,
+}
+
+/// The outcome for people.
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Synced => "loaded",
+            Self::Skipped => "already there",
+            Self::Failed => "failed",
+        })
+    }
 }
 
 /// One thing that happened to one image.

@@ -29,8 +29,10 @@ mod xfs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use ::process::exit::Exit;
 use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum};
+use longshore::interrupt::interruptible;
 use tokio::sync::OnceCell;
 
 use self::docker::Docker;
@@ -38,8 +40,6 @@ use self::registry::Registry;
 use self::row::Row;
 use self::testbed::{PROJECT, Testbed};
 use crate::build::{self, Agents};
-use crate::exit::Exit;
-use crate::range::interruptible;
 use crate::setup::{self, Machine, Needs, Ranges, State, Store};
 
 /// The images of the demo stack that are moved, by part of their names. The small one would not show

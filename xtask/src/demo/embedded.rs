@@ -18,22 +18,23 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use ::process::exit::Exit;
+use ::process::output::{count, size, time};
 use anyhow::{Context as _, Result, bail};
 use control::Pattern;
 use control::admin::NewRange;
 use control::range::{Reach, SyncEvent};
 use futures::TryStreamExt as _;
 use futures::future::try_join_all;
+use longshore::interrupt::until_interrupted;
+use longshore::range::reports;
 use proto::{AdminClient, Endpoint, RangeClient};
 use range::{EventKind, ImageReport, Outcome, RangeName, RangeReport, Reference, Report};
 
 use self::images::{Edition, Layout};
 use self::process::Agent;
 use crate::build::{self, Agents};
-use crate::exit::Exit;
-use crate::range::{reports, until_interrupted};
 use crate::setup::State;
-use crate::text::{count, size};
 
 /// Names of the ranges.
 const RANGES: [&str; 3] = ["embedded-1", "embedded-2", "embedded-3"];
@@ -62,7 +63,7 @@ pub(crate) fn run() -> Result<Exit> {
     }
     let shown = until_interrupted(show(&state, &root, &agents))?;
     let Some(whole) = shown else { return Ok(Exit::Interrupted) };
-    println!("\n{:.1} s in total; the agents have ended", started.elapsed().as_secs_f64());
+    println!("\n{} in total; the agents have ended", time(started.elapsed()));
     if whole {
         println!("{}", next_steps(&root));
     }
@@ -171,9 +172,9 @@ impl Fleet {
         let ranges = RANGES.map(|name| Range::start(state, root, agents, &client, name));
         let ranges = try_join_all(ranges).await?;
         println!(
-            "agents: one host agent and {}, started in {:.1} s, connected by Unix sockets only",
+            "agents: one host agent and {}, started in {}, connected by Unix sockets only",
             count(ranges.len(), "dind agent"),
-            started.elapsed().as_secs_f64()
+            time(started.elapsed())
         );
         Ok(Self { ranges, host })
     }
@@ -184,7 +185,7 @@ impl Fleet {
         let started = Instant::now();
         let synced = try_join_all(self.ranges.iter().map(|range| range.sync(&made.references)));
         let report = Report { ranges: synced.await? };
-        reports(&report, started.elapsed());
+        print!("{}", reports(&report, started.elapsed()));
         let mut whole = report.is_whole();
         for range in &report.ranges {
             let moved: u64 = range.images.iter().map(|image| image.bytes_moved).sum();

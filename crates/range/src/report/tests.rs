@@ -44,7 +44,7 @@ fn a_line_has_the_keys_that_scripts_rely_on_in_their_order() {
     assert_eq!(
         lines,
         [
-            r#"{"range":"a","engine":"docker 28.5.2","store":"containerd","image":"python:3","outcome":"synced","proven":true,"bytes_moved":10,"bytes_saved":20,"seconds":0.251,"error":null}"#
+            r#"{"range":"a","engine":"docker 28.5.2","store":"containerd","image":"python:3","outcome":"loaded","proven":true,"bytes_moved":10,"bytes_saved":20,"seconds":0.251,"error":null}"#
         ]
     );
 }

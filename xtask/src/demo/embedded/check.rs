@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use range::RangeName;
 use serde_json::Value;
 
-use crate::text::{count, size};
+use process::output::{count, size};
 
 /// Checks a range's folder with `sha256sum` and against the source's `index.json`; prints the result and
 /// returns whether all is correct.

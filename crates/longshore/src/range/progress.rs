@@ -6,12 +6,13 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use process::output::count;
 use range::{
-    EventKind, Outcome, Provision, RangeEvent, RangeEventKind, RangeName, RangeObserver,
-    RangeReport, RangeStage, Reference,
+    EventKind, RangeEvent, RangeEventKind, RangeName, RangeObserver, RangeReport, RangeStage,
+    Reference,
 };
 
-use crate::text::{count, size};
+use super::print::summary;
 
 /// Most lines of images that move at once: more would not fit on a screen.
 const MAX_BARS: usize = 30;
@@ -24,7 +25,7 @@ const TICK: Duration = Duration::from_millis(120);
 
 /// Shows what happens to ranges.
 #[derive(Debug)]
-pub(crate) struct Progress {
+pub struct Progress {
     /// Absent where stderr is no terminal.
     screen: Option<MultiProgress>,
     lines: Mutex<Lines>,
@@ -50,7 +51,7 @@ struct Lines {
 
 impl Progress {
     /// Begins with the ranges of these names.
-    pub(crate) fn of(asked: &[RangeName]) -> Self {
+    pub fn of(asked: &[RangeName]) -> Self {
         let mut progress = Self::start(asked.len());
         let lines = progress.lines.get_mut().unwrap_or_else(PoisonError::into_inner);
         lines.asked = asked.to_vec();
@@ -58,7 +59,7 @@ impl Progress {
     }
 
     /// Begins with `ranges` of them, 0 when it is not known how many.
-    pub(crate) fn start(ranges: usize) -> Self {
+    pub fn start(ranges: usize) -> Self {
         let is_terminal = std::io::stderr().is_terminal();
         if is_terminal && ranges != 0 {
             eprintln!("{}", count(ranges, "range"));
@@ -159,7 +160,9 @@ impl Lines {
             };
             let bar = ProgressBar::new(0).with_prefix(event.reference.to_string());
             let bar = screen.insert_after(above, bar);
-            bar.set_style(style("    {prefix:40} {msg:8} {bar:20} {bytes:>11}/{total_bytes}"));
+            bar.set_style(style(
+                "    {prefix:40} {msg:8} {bar:20} {binary_bytes:>11}/{binary_total_bytes}",
+            ));
             self.images.insert(key.clone(), bar);
         }
         let Some(bar) = self.images.get(&key) else { return };
@@ -198,52 +201,20 @@ fn style(template: &str) -> ProgressStyle {
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_spinner())
 }
 
-/// What became of a range, on one line.
-fn summary(report: &RangeReport) -> String {
-    if let Some(error) = &report.error {
-        return format!("{}: failed: {error}", report.range);
-    }
-    let provision = match report.provision {
-        Some(Provision::Kept) => "kept, ",
-        Some(Provision::Started) => "started, ",
-        Some(Provision::Remade) => "made again, ",
-        Some(Provision::Made) => "made, ",
-        Some(Provision::Cloned) => "cloned, ",
-        None => "",
-    };
-    let engine = report.engine.as_ref().map_or("engine unknown", |engine| engine.engine.as_str());
-    let of = |outcome| report.images.iter().filter(|image| image.outcome == outcome).count();
-    let sum = |bytes: fn(&range::ImageReport) -> u64| report.images.iter().map(bytes).sum::<u64>();
-    let seconds = report.stages.iter().fold(0.0, |sum, (_, seconds)| sum + seconds);
-    format!(
-        "{}: {provision}{engine}; {} synced, {} skipped, {} failed; {} moved, {} not; {seconds:.1} s",
-        report.range,
-        of(Outcome::Synced),
-        of(Outcome::Skipped),
-        of(Outcome::Failed),
-        size(sum(|image| image.bytes_moved)),
-        size(sum(|image| image.bytes_saved)),
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_range_is_summed_up_on_one_line() {
+    fn ranges_that_were_asked_for_are_counted_and_no_others() {
         let report = RangeReport {
             range: "a".parse().unwrap(),
             engine: None,
-            provision: Some(Provision::Made),
-            stages: vec![(RangeStage::Create, 0.5), (RangeStage::Sync, 1.0)],
+            provision: None,
+            stages: Vec::new(),
             images: Vec::new(),
             error: None,
         };
-        assert_eq!(
-            summary(&report),
-            "a: made, engine unknown; 0 synced, 0 skipped, 0 failed; 0 B moved, 0 B not; 1.5 s"
-        );
         let mut lines = Lines { all: 50, ..Lines::default() };
         let event = |kind| RangeEvent { range: report.range.clone(), kind };
         lines.count(&event(RangeEventKind::Entered(RangeStage::Clone)));
@@ -253,7 +224,5 @@ mod tests {
         lines.asked = vec!["b".parse().unwrap()];
         lines.count(&event(RangeEventKind::Done(report.clone())));
         assert_eq!(lines.so_far(), "[1/50] ", "a seed is none of those that were asked for");
-        let failed = RangeReport { error: Some("no space".to_owned()), ..report };
-        assert_eq!(summary(&failed), "a: failed: no space");
     }
 }

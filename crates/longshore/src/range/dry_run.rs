@@ -8,16 +8,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
+use process::exit::Exit;
+use process::output::{Format, Table, count, print, print_json_lines, size, yes_no};
 use range::{RangeName, RangePlan, RangeState, Ranges, Reference, Selection};
 use serde::Serialize;
 
-use super::arguments::Format;
-use super::output::{json_lines, right, table};
-use super::place::{Place, settings};
+use super::connect;
 use super::wanted::{Wanted, references};
-use super::{told, until_interrupted};
-use crate::exit::Exit;
-use crate::text::size;
+use crate::interrupt::until_interrupted;
+use crate::site::Site;
 
 /// One line of JSON: an image that a range should have.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -52,26 +51,30 @@ struct Known {
 ///
 /// # Errors
 /// When the ranges cannot be asked; that there are none, and no engine, is no error.
-pub(super) fn up(names: &[RangeName], wanted: &[Wanted], format: Format) -> Result<Exit> {
-    let known = match Place::as_it_is() {
-        Err(error) => {
-            eprintln!("{error:#}");
-            Some(Known { plans: Vec::new(), absent: names.to_vec() })
-        }
-        Ok(place) => until_interrupted(async {
-            let ranges = Ranges::connect(settings(&place, None)).await;
-            let ranges = ranges.map_err(|error| told(&error))?;
-            let there = ranges.list().await.map_err(|error| told(&error))?;
-            let there: BTreeSet<RangeName> = there
-                .into_iter()
-                .filter(|status| status.state != RangeState::Unmade)
-                .map(|status| status.range)
-                .collect();
-            let (there, absent) = names.iter().cloned().partition(|name| there.contains(name));
-            let plans = plan(&ranges, Selection::Names(there), wanted).await?;
-            Ok(Known { plans, absent })
-        })?,
-    };
+pub(super) fn up(
+    names: &[RangeName],
+    wanted: &[Wanted],
+    format: Format,
+    site: &Site,
+) -> Result<Exit> {
+    let known = until_interrupted(async {
+        let ranges = match connect(site, None).await {
+            Ok(ranges) => ranges,
+            Err(error) => {
+                eprintln!("{error:#}");
+                return Ok(Known { plans: Vec::new(), absent: names.to_vec() });
+            }
+        };
+        let there = ranges.list().await.map_err(|error| site.explain(&error))?;
+        let there: BTreeSet<RangeName> = there
+            .into_iter()
+            .filter(|status| status.state != RangeState::Unmade)
+            .map(|status| status.range)
+            .collect();
+        let (there, absent) = names.iter().cloned().partition(|name| there.contains(name));
+        let plans = plan(&ranges, Selection::Names(there), wanted, site).await?;
+        Ok(Known { plans, absent })
+    })?;
     show(known, wanted, format)
 }
 
@@ -79,22 +82,30 @@ pub(super) fn up(names: &[RangeName], wanted: &[Wanted], format: Format) -> Resu
 ///
 /// # Errors
 /// When no engine runs, or the ranges cannot be asked.
-pub(super) fn sync(selection: Selection, wanted: &[Wanted], format: Format) -> Result<Exit> {
-    let place = Place::as_it_is()?;
+pub(super) fn sync(
+    selection: Selection,
+    wanted: &[Wanted],
+    format: Format,
+    site: &Site,
+) -> Result<Exit> {
     let known = until_interrupted(async {
-        let ranges = Ranges::connect(settings(&place, None)).await;
-        let ranges = ranges.map_err(|error| told(&error))?;
-        let plans = plan(&ranges, selection, wanted).await?;
+        let ranges = connect(site, None).await?;
+        let plans = plan(&ranges, selection, wanted, site).await?;
         Ok(Known { plans, absent: Vec::new() })
     })?;
     show(known, wanted, format)
 }
 
-async fn plan(ranges: &Ranges, selection: Selection, wanted: &[Wanted]) -> Result<Vec<RangePlan>> {
+async fn plan(
+    ranges: &Ranges,
+    selection: Selection,
+    wanted: &[Wanted],
+    site: &Site,
+) -> Result<Vec<RangePlan>> {
     if matches!(&selection, Selection::Names(names) if names.is_empty()) {
         return Ok(Vec::new());
     }
-    ranges.plan(&selection, &references(wanted)).await.map_err(|error| told(&error))
+    ranges.plan(&selection, &references(wanted)).await.map_err(|error| site.explain(&error))
 }
 
 fn show(known: Option<Known>, wanted: &[Wanted], format: Format) -> Result<Exit> {
@@ -102,14 +113,14 @@ fn show(known: Option<Known>, wanted: &[Wanted], format: Format) -> Result<Exit>
     let lines = lines(&known, wanted);
     match format {
         Format::Json => {
-            json_lines(lines.iter())?;
+            print_json_lines(&lines)?;
             for plan in &known.plans {
                 if let Some(error) = &plan.error {
                     eprintln!("{}: {error}", plan.range);
                 }
             }
         }
-        Format::Table => print_table(&known, &lines, wanted),
+        Format::Table => print(&text(&known, &lines, wanted))?,
     }
     let is_whole = known.plans.iter().all(|plan| plan.error.is_none())
         && lines.iter().all(|line| line.error.is_none());
@@ -160,46 +171,47 @@ fn lines(known: &Known, wanted: &[Wanted]) -> Vec<Line> {
     lines
 }
 
-fn print_table(known: &Known, lines: &[Line], wanted: &[Wanted]) {
+/// All of it for people.
+fn text(known: &Known, lines: &[Line], wanted: &[Wanted]) -> String {
+    let mut text = String::new();
     if !wanted.is_empty() {
-        let mut table = table(&["WANTED", "BY"]);
+        let mut table = Table::new(["WANTED", "BY"]);
         for image in wanted {
-            table.add_row([image.reference.to_string(), image.reasons.join(", ")]);
+            table.row([image.reference.to_string(), image.reasons.join(", ")]);
         }
-        println!("{table}\n");
+        text += &format!("{table}\n");
     }
-    println!("{}", moves(lines));
+    text += &moves(lines).to_string();
     for plan in &known.plans {
         if let Some(error) = &plan.error {
-            println!("{}: {error}", plan.range);
+            text += &format!("{}: {error}\n", plan.range);
         }
     }
     for line in lines {
         if let (Some(range), Some(error)) = (&line.range, &line.error) {
-            println!("{range} {}: {error}", line.image);
+            text += &format!("{range} {}: {error}\n", line.image);
         }
     }
     for range in &known.absent {
-        println!("{range}: not there yet: it would be made");
+        text += &format!("{range}: not there yet: it would be made\n");
     }
     let moved: u64 = lines.iter().filter_map(|line| line.bytes_to_move).sum();
     let unknown = lines.iter().filter(|line| line.bytes_to_move.is_none()).count();
     let more = match unknown {
         0 => String::new(),
-        count => format!(", and {} of unknown size", crate::text::count(count, "image")),
+        unknown => format!(", and {} of unknown size", count(unknown, "image")),
     };
-    println!("at most {} would move{more}; nothing was changed", size(moved));
+    text + &format!("at most {} would move{more}; nothing was changed\n", size(moved))
 }
 
-fn moves(lines: &[Line]) -> comfy_table::Table {
-    let mut table = table(&["RANGE", "IMAGE", "THERE", "WOULD MOVE", "WOULD NOT"]);
-    right(&mut table, 3..5);
+fn moves(lines: &[Line]) -> Table<5> {
+    let mut table = Table::new(["RANGE", "IMAGE", "THERE", "WOULD MOVE>", "WOULD NOT>"]);
     let bytes = |bytes: Option<u64>| bytes.map_or_else(|| "unknown".to_owned(), size);
     for line in lines {
-        table.add_row([
+        table.row([
             line.range.clone().unwrap_or_else(|| "-".to_owned()),
             line.image.clone(),
-            if line.already_there { "yes" } else { "no" }.to_owned(),
+            yes_no(line.already_there).to_owned(),
             bytes(line.bytes_to_move),
             bytes(line.bytes_saved),
         ]);

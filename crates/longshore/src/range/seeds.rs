@@ -1,16 +1,14 @@
-//! `cargo xtask range seeds`: what new ranges begin with.
+//! `longshore range seeds`: what new ranges begin with.
 
 use anyhow::Result;
 use clap::Args;
-use range::Ranges;
+use process::exit::Exit;
+use process::output::{Format, Table, print, print_json_lines, size};
 use serde::Serialize;
 
-use super::arguments::Format;
-use super::output::{json_lines, right, table};
-use super::place::{Place, settings};
-use super::{told, until_interrupted};
-use crate::exit::Exit;
-use crate::text::size;
+use super::connect;
+use crate::interrupt::until_interrupted;
+use crate::site::Site;
 
 /// What is to be done with seeds.
 #[derive(Debug, Args)]
@@ -19,7 +17,7 @@ use crate::text::size;
                   for two or more new ranges, used again by later calls for the same images and range \
                   image, and removed with all ranges."
 )]
-pub(crate) struct Seeds {
+pub struct Seeds {
     /// Remove seeds until the others take at most this; those used longest ago go first, and one that
     /// is being made or copied stays. 0 removes all.
     #[arg(long, value_name = "GIB", num_args = 0..=1, default_missing_value = "0")]
@@ -45,16 +43,15 @@ struct Line {
 ///
 /// # Errors
 /// When no engine runs, or it cannot be asked.
-pub(super) fn run(seeds: &Seeds) -> Result<Exit> {
-    let place = if seeds.prune.is_some() { Place::for_down()? } else { Place::as_it_is()? };
+pub(super) fn run(seeds: &Seeds, site: &Site) -> Result<Exit> {
     let done = until_interrupted(async {
-        let ranges = Ranges::connect(settings(&place, None)).await.map_err(|error| told(&error))?;
+        let ranges = connect(site, None).await?;
         let removals = match seeds.prune {
             Some(gibibytes) => ranges.prune_seeds(gibibytes.saturating_mul(1 << 30)).await,
             None => Ok(Vec::new()),
         };
-        let removals = removals.map_err(|error| told(&error))?;
-        Ok((removals, ranges.seeds().await.map_err(|error| told(&error))?))
+        let removals = removals.map_err(|error| site.explain(&error))?;
+        Ok((removals, ranges.seeds().await.map_err(|error| site.explain(&error))?))
     })?;
     let Some((removals, left)) = done else { return Ok(Exit::Interrupted) };
     for removal in &removals {
@@ -71,25 +68,30 @@ pub(super) fn run(seeds: &Seeds) -> Result<Exit> {
         used: seed.card.map(|card| card.used / 1000),
     });
     match seeds.format {
-        Format::Json => json_lines(lines)?,
-        Format::Table => show(lines),
+        Format::Json => print_json_lines(lines)?,
+        Format::Table => print(&show(lines, site.program))?,
     }
     Ok(Exit::whole(removals.iter().all(|removal| removal.error.is_none())))
 }
 
-fn show(lines: impl Iterator<Item = Line>) {
-    let mut all = table(&["SEED", "RANGE IMAGE", "SIZE", "IMAGES"]);
-    right(&mut all, 2..3);
-    let mut count = 0;
+fn show(lines: impl Iterator<Item = Line>, program: &str) -> String {
+    let mut table = Table::new(["SEED", "RANGE IMAGE", "SIZE>", "IMAGES"]);
     for line in lines {
         let bytes = line.bytes.map_or("not whole".to_owned(), size);
-        all.add_row([line.name, line.range_image, bytes, line.images.join(", ")]);
-        count += 1;
+        table.row([line.name, line.range_image, bytes, line.images.join(", ")]);
     }
-    match count {
-        0 => println!(
-            "there are no seeds; `cargo xtask range up` makes one for two or more new ranges"
-        ),
-        _ => println!("{all}"),
+    if table.is_empty() {
+        return format!(
+            "there are no seeds; `{program} range up` makes one for two or more new ranges\n"
+        );
+    }
+    table.to_string()
+}
+
+impl Seeds {
+    /// Whether seeds are to be removed.
+    #[must_use]
+    pub fn removes(&self) -> bool {
+        self.prune.is_some()
     }
 }

@@ -1,14 +1,9 @@
 //! What the command line says about ranges, parsed into types.
 
-use std::convert::Infallible;
-use std::str::FromStr;
-
 use anyhow::Result;
 use clap::{Args, ValueEnum};
+use process::exit::Usage;
 use range::{Label, Mode, RangeName, SeedUse, Selection, Settings, numbered};
-
-use crate::exit::Usage;
-use crate::setup::{Ranges, Store};
 
 /// What ranges are called when nobody says.
 const DEFAULT_PREFIX: &str = "range";
@@ -16,18 +11,9 @@ const DEFAULT_PREFIX: &str = "range";
 /// The most that one command makes; more is a slip of the hand.
 const MAX_COUNT: usize = 1000;
 
-/// How results are printed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Format {
-    /// For people.
-    Table,
-    /// One JSON object a line.
-    Json,
-}
-
 /// How ranges are allowed to run an engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum RangeMode {
+pub(super) enum RangeMode {
     /// --privileged where this host can give it, else capabilities.
     Auto,
     /// --privileged.
@@ -46,35 +32,9 @@ impl From<RangeMode> for Mode {
     }
 }
 
-/// The image that ranges are made from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum RangeImage {
-    /// The usual one of those that set-up makes, with this image store.
-    Made(Store),
-    /// The one that set-up makes under this name, and what that needs.
-    Recipe(String, Ranges),
-    /// One that the engine has.
-    Named(String),
-}
-
-impl FromStr for RangeImage {
-    type Err = Infallible;
-
-    fn from_str(text: &str) -> Result<Self, Infallible> {
-        Ok(match text {
-            "overlay2" => Self::Made(Store::Overlay2),
-            "containerd" => Self::Made(Store::Containerd),
-            name => match Ranges::needed_for(name) {
-                Some(ranges) => Self::Recipe(name.to_owned(), ranges),
-                None => Self::Named(name.to_owned()),
-            },
-        })
-    }
-}
-
 /// Which ranges are to be up.
 #[derive(Debug, Args)]
-pub(crate) struct Names {
+pub(super) struct Names {
     /// How many ranges: NAME-1, NAME-2, …; without --name range-1, range-2, …
     #[arg(long, value_name = "N", value_parser = count)]
     count: Option<usize>,
@@ -88,7 +48,7 @@ impl Names {
     ///
     /// # Errors
     /// [`Usage`] when count and names contradict each other.
-    pub(crate) fn list(&self) -> Result<Vec<RangeName>> {
+    pub(super) fn list(&self) -> Result<Vec<RangeName>> {
         let prefix = match (self.names.as_slice(), self.count) {
             ([], _) => DEFAULT_PREFIX,
             (names, None) => return Ok(names.to_vec()),
@@ -107,7 +67,7 @@ impl Names {
 
 /// How new ranges come by their images, and how many of them are made at once.
 #[derive(Debug, Args)]
-pub(crate) struct Making {
+pub(super) struct Making {
     /// Make a seed even for one new range: the sealed data of a range with the same images, of which
     /// new ranges begin with a copy. Without, one is made for two or more, and used where it is there.
     #[arg(long, conflicts_with = "no_seed")]
@@ -126,7 +86,7 @@ pub(crate) struct Making {
 
 impl Making {
     /// These settings on top of others; `at_once` is the number of ranges that a person asked for.
-    pub(crate) fn on(&self, settings: Settings, at_once: Option<usize>) -> Settings {
+    pub(super) fn on(&self, settings: Settings, at_once: Option<usize>) -> Settings {
         let seeds = match (self.seed, self.no_seed) {
             (true, _) => SeedUse::Always,
             (_, true) => SeedUse::Never,
@@ -139,7 +99,7 @@ impl Making {
 
 /// Which of the ranges that are there a command is about.
 #[derive(Debug, Args)]
-pub(crate) struct Which {
+pub(super) struct Which {
     /// A range; may be given several times. Without any, all.
     #[arg(long = "name", value_name = "NAME")]
     names: Vec<RangeName>,
@@ -153,7 +113,7 @@ pub(crate) struct Which {
 
 impl Which {
     /// The ranges that are meant.
-    pub(crate) fn selection(&self) -> Selection {
+    pub(super) fn selection(&self) -> Selection {
         match (self.names.as_slice(), self.labels.as_slice()) {
             ([], []) => Selection::All,
             ([], labels) => Selection::Labelled(labels.iter().cloned().collect()),
@@ -162,13 +122,13 @@ impl Which {
     }
 
     /// How many were named; 0 when that is not known yet.
-    pub(crate) fn count(&self) -> usize {
+    pub(super) fn count(&self) -> usize {
         self.names.len()
     }
 }
 
 /// Parses a number of things worked on at once.
-pub(crate) fn concurrency(text: &str) -> Result<usize, String> {
+pub(super) fn concurrency(text: &str) -> Result<usize, String> {
     within(text, 256)
 }
 
@@ -237,16 +197,6 @@ mod tests {
             panic!("labels were given");
         };
         assert_eq!(labels.as_map().len(), 2);
-    }
-
-    #[test]
-    fn a_range_image_is_a_store_or_a_name() {
-        let parse = |text: &str| text.parse::<RangeImage>().unwrap();
-        assert_eq!(parse("overlay2"), RangeImage::Made(Store::Overlay2));
-        assert_eq!(parse("containerd"), RangeImage::Made(Store::Containerd));
-        let old = RangeImage::Recipe("20.10-overlay2".to_owned(), Ranges::All);
-        assert_eq!(parse("20.10-overlay2"), old);
-        assert_eq!(parse("docker:28-dind"), RangeImage::Named("docker:28-dind".to_owned()));
     }
 
     #[test]

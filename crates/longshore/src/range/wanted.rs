@@ -5,16 +5,15 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
+use process::exit::Usage;
 use range::Reference;
-
-use crate::exit::Usage;
 
 /// What is said of an image that was named on the command line.
 const NAMED: &str = "--image";
 
 /// The images that ranges should have.
 #[derive(Clone, Debug, Default, Args)]
-pub(crate) struct Images {
+pub(super) struct Images {
     /// An image that each range should have, as one would give it to `docker run`; may be given
     /// several times. What is given here replaces, on `up`, and adds to, on `sync`, what a range was
     /// told before; without any image or compose file it keeps that.
