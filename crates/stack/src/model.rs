@@ -141,10 +141,10 @@ impl<'a> Reader<'a> {
             }
         }
         let location = service.position.in_file(self.file);
-        match self.model.services.iter_mut().find(|there| there.name == *name) {
-            Some(there) => {
-                there.image = image.or(there.image.take());
-                there.build = build.or(there.build.take());
+        match self.model.services.iter_mut().find(|known| known.name == *name) {
+            Some(known) => {
+                known.image = image.or(known.image.take());
+                known.build = build.or(known.build.take());
             }
             None => {
                 self.model.services.push(Service { name: name.clone(), location, image, build });

@@ -34,19 +34,23 @@ pub(super) async fn run(bench: &Bench) -> Result<Vec<Row>> {
     }
     let mut failures = Vec::new();
     for round in 0..bench.rounds {
-        let mut whose = vec!["ours"];
+        let mut contenders = vec!["ours"];
         if four {
-            whose.extend([SAVE_LOAD, LOAD]);
+            contenders.extend([SAVE_LOAD, LOAD]);
         }
         if bench.wants(Measure::HostCost) {
-            whose.push(ONE);
+            contenders.push(ONE);
         }
-        let turn = round % whose.len();
-        whose.rotate_left(turn);
-        for who in whose {
-            bench.say(&format!("round {} of {}, {RANGES} ranges: {who}", round + 1, bench.rounds));
-            if let Err(error) = once(bench, who, &archive, &mut samples).await {
-                failures.push(bench.report_failure(who, &error));
+        let turn = round % contenders.len();
+        contenders.rotate_left(turn);
+        for contender in contenders {
+            bench.say(&format!(
+                "round {} of {}, {RANGES} ranges: {contender}",
+                round + 1,
+                bench.rounds
+            ));
+            if let Err(error) = once(bench, contender, &archive, &mut samples).await {
+                failures.push(bench.report_failure(contender, &error));
             }
         }
     }
@@ -56,13 +60,13 @@ pub(super) async fn run(bench: &Bench) -> Result<Vec<Row>> {
     Ok(rows(bench, &samples).into_iter().map(|row| row.with_failures(&failures)).collect())
 }
 
-async fn once(bench: &Bench, who: &str, archive: &Path, samples: &mut Samples) -> Result<()> {
-    let count = if who == ONE { 1 } else { RANGES };
+async fn once(bench: &Bench, contender: &str, archive: &Path, samples: &mut Samples) -> Result<()> {
+    let count = if contender == ONE { 1 } else { RANGES };
     let testbed = Testbed::start(bench, count).await?;
     let image = bench.range_image(Store::Overlay2)?;
     let ranges = testbed.up(image, &names("four", count)?).await?;
     let images = &bench.images;
-    let sample = match who {
+    let sample = match contender {
         SAVE_LOAD => {
             let each = ranges.iter().map(|range| save_load(&testbed.host, &range.engine, images));
             testbed.timed(&ranges, async { try_join_all(each).await.map(drop) }).await?
@@ -76,7 +80,7 @@ async fn once(bench: &Bench, who: &str, archive: &Path, samples: &mut Samples) -
         _ => testbed.timed(&ranges, testbed.sync(&ranges, images)).await?,
     };
     all_have(&ranges, images).await?;
-    samples.add(who, sample);
+    samples.add(contender, sample);
     testbed.end().await
 }
 

@@ -58,9 +58,9 @@ pub(super) async fn flat(bench: &Bench) -> Result<Vec<Row>> {
     };
     let peer = layer(bench, SMALL << shift).await?;
     let ours = layer(bench, large << shift).await?;
-    let row = |measure: &str, whose: &str| {
-        Row::of(measure, Some(&Store::Overlay2.to_string()), "MiB", &mebibytes(&ours, whose))
-            .goal_against("the smaller layer", &mebibytes(&peer, whose), Bound::Most, FLAT)
+    let row = |measure: &str, agent: &str| {
+        Row::of(measure, Some(&Store::Overlay2.to_string()), "MiB", &mebibytes(&ours, agent))
+            .goal_against("the smaller layer", &mebibytes(&peer, agent), Bound::Most, FLAT)
             .with_note(format!("a layer of {large} {unit}, compared with one of {SMALL} {unit}"))
     };
     Ok(vec![row("peak-rss-flat-host", "host_agent"), row("peak-rss-flat-dind", "dind_agent")])
@@ -93,13 +93,13 @@ async fn sample(bench: &Bench, ranges: usize, images: &[String]) -> Result<Sampl
     Ok(sample)
 }
 
-fn mebibytes(samples: &[Sample], whose: &str) -> Vec<Sample> {
-    let peaks = counted(samples, &format!("{whose}_peak_rss_bytes"));
+fn mebibytes(samples: &[Sample], agent: &str) -> Vec<Sample> {
+    let peaks = counted(samples, &format!("{agent}_peak_rss_bytes"));
     peaks.iter().map(|peak| Sample::of(peak.value / float(1 << 20))).collect()
 }
 
-fn peak(measure: &str, sample: &Sample, whose: &str, goal: f64) -> Row {
-    let peaks = mebibytes(std::slice::from_ref(sample), whose);
+fn peak(measure: &str, sample: &Sample, agent: &str, goal: f64) -> Row {
+    let peaks = mebibytes(std::slice::from_ref(sample), agent);
     Row::of(measure, Some(&Store::Overlay2.to_string()), "MiB", &peaks).goal(Bound::Most, goal)
 }
 

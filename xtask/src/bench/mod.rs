@@ -387,8 +387,8 @@ impl Bench {
     }
 
     /// Prints a contender's failure, and returns the message for the row.
-    fn report_failure(&self, who: &str, error: &anyhow::Error) -> String {
-        let words = format!("{who} failed: {error:#}");
+    fn report_failure(&self, name: &str, error: &anyhow::Error) -> String {
+        let words = format!("{name} failed: {error:#}");
         self.say(&words);
         words
     }

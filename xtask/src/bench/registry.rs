@@ -141,8 +141,8 @@ async fn serve(folder: &Path, port: u16, inside: Option<i32>) -> Result<Child> {
 
 /// Reports whether a process listens on `port` of the loopback address there.
 fn listens(port: u16, inside: Option<i32>) -> bool {
-    let whose = inside.map_or_else(|| "self".to_owned(), |pid| pid.to_string());
-    let table = fs::read_to_string(format!("/proc/{whose}/net/tcp")).unwrap_or_default();
+    let owner = inside.map_or_else(|| "self".to_owned(), |pid| pid.to_string());
+    let table = fs::read_to_string(format!("/proc/{owner}/net/tcp")).unwrap_or_default();
     is_listening(&table, port)
 }
 

@@ -25,13 +25,13 @@ impl Sample {
 pub(super) struct Samples(BTreeMap<String, Vec<Sample>>);
 
 impl Samples {
-    pub(super) fn add(&mut self, who: &str, sample: Sample) {
-        self.0.entry(who.to_owned()).or_default().push(sample);
+    pub(super) fn add(&mut self, name: &str, sample: Sample) {
+        self.0.entry(name.to_owned()).or_default().push(sample);
     }
 
-    /// The samples of `who`, in the order of the rounds.
-    pub(super) fn of(&self, who: &str) -> &[Sample] {
-        self.0.get(who).map_or(&[], Vec::as_slice)
+    /// The samples of `name`, in the order of the rounds.
+    pub(super) fn of(&self, name: &str) -> &[Sample] {
+        self.0.get(name).map_or(&[], Vec::as_slice)
     }
 }
 
@@ -120,11 +120,11 @@ impl Row {
     }
 
     /// Adds a peer's figures, if there are any.
-    pub(super) fn with_peer(mut self, who: &str, samples: &[Sample]) -> Self {
+    pub(super) fn with_peer(mut self, name: &str, samples: &[Sample]) -> Self {
         let values: Vec<f64> = samples.iter().map(|sample| sample.value).collect();
         if let Some(median) = median(&values) {
-            self.peers.insert(who.to_owned(), rounded(median));
-            self.raw.insert(who.to_owned(), values);
+            self.peers.insert(name.to_owned(), rounded(median));
+            self.raw.insert(name.to_owned(), values);
         }
         self
     }

@@ -67,16 +67,16 @@ async fn measured(
     testbed.down(&makers).await?;
     let mut failures = Vec::new();
     for round in 0..bench.rounds {
-        let mut whose = ["ours", SAVE_LOAD];
-        whose.rotate_left(round % 2);
-        for who in whose {
+        let mut contenders = ["ours", SAVE_LOAD];
+        contenders.rotate_left(round % 2);
+        for contender in contenders {
             bench.say(&format!(
-                "round {} of {}, {measure}, {store}: {who}",
+                "round {} of {}, {measure}, {store}: {contender}",
                 round + 1,
                 bench.rounds
             ));
-            if let Err(error) = once(bench, &testbed, image, who, &mut samples).await {
-                failures.push(bench.report_failure(who, &error));
+            if let Err(error) = once(bench, &testbed, image, contender, &mut samples).await {
+                failures.push(bench.report_failure(contender, &error));
             }
         }
     }
@@ -94,21 +94,21 @@ async fn once(
     bench: &Bench,
     testbed: &Testbed,
     image: &str,
-    who: &str,
+    contender: &str,
     samples: &mut Samples,
 ) -> Result<()> {
     let range = names("seeded", 1)?;
-    if who == SAVE_LOAD {
+    if contender == SAVE_LOAD {
         let ranges = testbed.up(image, &range).await?;
         let engine = &ranges[0].engine;
         let sample =
             testbed.timed(&ranges, save_load(&testbed.host, engine, &bench.images)).await?;
         engine.must_have(&bench.images).await?;
-        samples.add(who, sample);
+        samples.add(contender, sample);
     } else {
         let sample = testbed.timed(&[], cloned(testbed, image, &range, &bench.images)).await?;
         testbed.running(&range[0]).await?.engine.must_have(&bench.images).await?;
-        samples.add(who, sample);
+        samples.add(contender, sample);
     }
     testbed.down(&range).await
 }

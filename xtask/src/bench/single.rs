@@ -144,10 +144,10 @@ async fn by_save_load(bench: &Bench, store: Store, samples: &mut Samples) -> Res
     let testbed = Testbed::start(bench, 1).await?;
     let ranges = testbed.up(bench.range_image(store)?, &names("single", 1)?).await?;
     let engine = &ranges[0].engine;
-    for who in [SAVE_LOAD, AGAIN] {
+    for peer in [SAVE_LOAD, AGAIN] {
         let sample =
             testbed.timed(&ranges, save_load(&testbed.host, engine, &bench.images)).await?;
-        samples.add(who, sample);
+        samples.add(peer, sample);
         engine.must_have(&bench.images).await?;
         if !bench.wants(Measure::Unchanged) {
             break;
@@ -191,7 +191,7 @@ async fn by_skopeo(
 
 fn rows(bench: &Bench, store: Store, samples: &Samples, refusals: &[String]) -> Vec<Row> {
     let name = store.to_string();
-    let row = |measure: &str, who: &str| Row::of(measure, Some(&name), "s", samples.of(who));
+    let row = |measure: &str, peer: &str| Row::of(measure, Some(&name), "s", samples.of(peer));
     let mut rows = Vec::new();
     if bench.wants(Measure::Cold) {
         let mut cold = row("cold-1", "cold");

@@ -57,8 +57,8 @@ pub(super) fn ensure(state: &State) -> Result<Engine> {
         if !engine.private {
             state.note("hosts", engine.docker.host())?;
         }
-        let whose = if engine.private { "private" } else { "already there" };
-        let line = format!("{whose}, {} at {}", engine.docker.version(), engine.docker.host());
+        let kind = if engine.private { "private" } else { "already there" };
+        let line = format!("{kind}, {} at {}", engine.docker.version(), engine.docker.host());
         Ok((engine, line))
     })
 }

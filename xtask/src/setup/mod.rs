@@ -46,7 +46,7 @@ pub(crate) const LABEL: &str = "dev.longshore=1";
 /// spare containers that users start from these images.
 const RECIPE_LABEL: &str = "dev.longshore.recipe";
 
-/// Needs of a command besides an engine.
+/// Objects that a command needs, besides an engine.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Needs {
     /// Range images.
@@ -201,8 +201,8 @@ fn ensure_image(
 #[expect(clippy::print_stdout, reason = "the command's result")]
 pub(crate) fn show(ranges: Ranges) -> Result<()> {
     let machine = ensure(&Needs { ranges, stack: true })?;
-    let whose = if machine.private_engine { "private" } else { "already there" };
-    println!("engine  {} ({whose})", machine.docker_host);
+    let kind = if machine.private_engine { "private" } else { "already there" };
+    println!("engine  {} ({kind})", machine.docker_host);
     for image in &machine.range_images {
         println!(
             "range   {} (engine {}, {} store)",

@@ -21,10 +21,10 @@ const fn need(what: &'static str, package: &'static str) -> Need {
     Need { what, package }
 }
 
-/// Needs to talk to an existing engine.
+/// Programs for talking to an existing engine.
 pub(super) const CLIENT: &[Need] = &[need("docker", "docker.io")];
 
-/// Needs to run a private engine.
+/// Programs for running a private engine.
 pub(super) const ENGINE: &[Need] = &[
     need("docker", "docker.io"),
     need("dockerd", "docker.io"),
@@ -35,7 +35,7 @@ pub(super) const ENGINE: &[Need] = &[
     need("setsid", "util-linux"),
 ];
 
-/// Needs to make Debian roots and import them as images.
+/// Programs and files for making Debian roots and importing them as images.
 pub(super) const IMAGES: &[Need] = &[
     need("debootstrap", "debootstrap"),
     need("/usr/share/keyrings/debian-archive-keyring.gpg", "debian-archive-keyring"),
@@ -50,13 +50,13 @@ pub(super) const IMAGES: &[Need] = &[
     need("/etc/ssl/certs/ca-certificates.crt", "ca-certificates"),
 ];
 
-/// To compile the C in our dependencies: the agents' allocator and the TLS library.
+/// Programs for compiling the C code in dependencies.
 pub(super) const BUILD: &[Need] = &[need("cc", "gcc"), need("make", "make")];
 
-/// Needs to check folders and archives of images.
+/// Programs for checking folders and archives of images.
 pub(super) const SKOPEO: &[Need] = &[need("skopeo", "skopeo")];
 
-/// Needs of a bench's peers.
+/// Programs that a bench compares Longshore with, or needs for that.
 pub(super) const PEERS: &[Need] = &[
     need("docker-registry", "docker-registry"),
     need("nsenter", "util-linux"),
@@ -64,7 +64,7 @@ pub(super) const PEERS: &[Need] = &[
     need("mkfs.xfs", "xfsprogs"),
 ];
 
-/// Needs to install the schema's linter.
+/// Programs for installing the schema's linter.
 pub(super) const SCHEMA: &[Need] = &[need("npm", "npm")];
 
 /// Options for apt: wait for other installations, and retry failed downloads at once.
