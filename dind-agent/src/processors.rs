@@ -4,7 +4,7 @@
 //! small pieces: Go gives the core's place to that thread each time, and the place stands empty until
 //! it has woken up. With as many places as cores, which is Go's default, four loads at once left a
 //! quarter of two cores idle; with twice as many, a tenth, and a range was filled in five sixths of
-//! the time (benches/README.md).
+//! the time (benches/results/history.md).
 
 use std::ffi::OsString;
 use std::thread::available_parallelism;
