@@ -1,20 +1,11 @@
-//! From what the containerd store calls an image to the image: index, manifest, config, by digest.
+//! Images of the containerd store, from the digest that the engine knows them by.
 //!
-//! ```text
-//!   target ─┬─► manifest ──────────────────────► config
-//!           └─► index ─► (index) ─► manifest
-//!                 the platform's; attestations are left alone
-//! ```
-//! Every document is read by its digest from a source that verifies, so who gives the bytes need
-//! not be trusted.
-
-use std::collections::HashMap;
+//! The documents are read by digest from a source that verifies, so nobody trusts the giver of the
+//! bytes. [`transfer::image::Walk`] says which comes next.
 
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt as _;
-use serde::Deserialize;
-use serde::de::IgnoredAny;
-use transfer::image::{MAX_CONFIG, MAX_MANIFEST, Manifest, choose_manifest};
+use transfer::image::{MAX_CONFIG, MAX_MANIFEST, Manifest, Step, Walk, Wanted};
 use transfer::{BlobError, BlobSource, ConfigDigest, Digest, Image, ImageSummary, Platform};
 
 use super::images::Inspected;
@@ -122,51 +113,12 @@ pub(super) fn sorted(mut summaries: Vec<ImageSummary>) -> Vec<ImageSummary> {
 }
 
 async fn walk(blobs: &dyn BlobSource, target: &Digest, platform: &Platform) -> Result<Image, Stop> {
-    let top = document(blobs, target, MAX_MANIFEST).await?;
-    let manifest = match is_index(&top) {
-        true => child(blobs, &top, platform).await?,
-        false => top.clone(),
-    };
-    let config = Manifest::parse(&manifest)?.config.digest;
-    let config = document(blobs, &config, MAX_CONFIG).await?;
-    let image = Image::parse(manifest, config)?;
-    // In an index of indexes the manifest is not its own child, and its target digest then.
-    match is_index(&top) {
-        true => Ok(image.clone().under(top).unwrap_or(image)),
-        false => Ok(image),
-    }
-}
-
-/// Whether a document lists manifests. What is an index and a manifest at once is refused by the
-/// parser of either.
-fn is_index(document: &[u8]) -> bool {
-    #[derive(Deserialize)]
-    struct Shape {
-        manifests: Option<IgnoredAny>,
-    }
-    serde_json::from_slice(document).is_ok_and(|shape: Shape| shape.manifests.is_some())
-}
-
-/// The manifest that an index has for the platform, through indexes of indexes.
-async fn child(blobs: &dyn BlobSource, index: &Bytes, platform: &Platform) -> Result<Bytes, Stop> {
-    let mut indexes = HashMap::new();
+    let mut walk = Walk::new(*target, platform.clone());
     loop {
-        let mut lacking = None;
-        let chosen = choose_manifest(index, platform, |child| {
-            let found = indexes.get(&child.digest).cloned();
-            if found.is_none() {
-                lacking = Some(child.digest);
-            }
-            found
-        });
-        match (chosen, lacking) {
-            (Ok(manifest), _) => return document(blobs, &manifest.digest, MAX_MANIFEST).await,
-            // One index deeper with each turn, and the choice ends at its own bound.
-            (Err(_), Some(digest)) => {
-                let index = document(blobs, &digest, MAX_MANIFEST).await?;
-                indexes.insert(digest, index);
-            }
-            (Err(error), None) => return Err(error.into()),
+        let Wanted { digest, limit, .. } = walk.wanted();
+        match walk.take(document(blobs, &digest, limit).await?)? {
+            Step::Read(next) => walk = next,
+            Step::Image(image) => return Ok(*image),
         }
     }
 }

@@ -5,12 +5,9 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use transfer::image::{
-    IndexEntry, InvalidImage, MAX_CONFIG, MAX_MANIFEST, Manifest, choose_manifest, choose_platform,
-};
+use transfer::image::{IndexEntry, InvalidImage, Step, Walk, Wanted, choose_platform};
 use transfer::{
-    ConfigDigest, Descriptor, Digest, Image, ImageKey, ImageSummary, Platform, Reference,
-    SourceError, explain,
+    ConfigDigest, Digest, Image, ImageKey, ImageSummary, Platform, Reference, SourceError, explain,
 };
 
 use super::index::{self, Child};
@@ -210,44 +207,31 @@ fn choose(children: &[&Child], wanted: &Platform) -> Result<IndexEntry, String> 
     }
 }
 
+/// The image for the platform that a child of the index leads to.
 fn read_image(
     entry: &IndexEntry,
-    wanted: &Platform,
+    platform: &Platform,
     documents: &dyn Documents,
 ) -> Result<Image, String> {
-    if !entry.is_index() {
-        return read_manifest(&entry.descriptor, documents);
+    let mut walk = Walk::of(entry, platform.clone());
+    loop {
+        let document = document(documents, walk.wanted())?;
+        match walk.take(document).map_err(|error| explain(&error))? {
+            Step::Read(next) => walk = next,
+            Step::Image(image) => return Ok(*image),
+        }
     }
-    let index = document(documents, &entry.descriptor, MAX_MANIFEST)?;
-    let read = |child: &Descriptor| document(documents, child, MAX_MANIFEST).ok();
-    let manifest = choose_manifest(&index, wanted, read).map_err(|error| explain(&error))?;
-    let image = read_manifest(&manifest, documents)?;
-    // Not under an index of indexes: that does not name the manifest itself.
-    Ok(image.clone().under(index).unwrap_or(image))
 }
 
-fn read_manifest(manifest: &Descriptor, documents: &dyn Documents) -> Result<Image, String> {
-    let manifest = document(documents, manifest, MAX_MANIFEST)?;
-    let config = Manifest::parse(&manifest).map_err(|error| explain(&error))?.config;
-    let config = document(documents, &config, MAX_CONFIG)?;
-    Image::parse(manifest, config).map_err(|error| explain(&error))
-}
-
-/// A document, if it is the one that its descriptor names.
-fn document(
-    documents: &dyn Documents,
-    expected: &Descriptor,
-    limit: usize,
-) -> Result<Bytes, String> {
-    let Descriptor { digest, size, .. } = expected;
-    if (limit as u64) < *size {
-        return Err(format!("blob {digest} has {size} bytes, at most {limit} are read"));
-    }
-    let read = documents.read(digest, limit);
+/// Reads a document, and checks its size and digest.
+fn document(documents: &dyn Documents, wanted: Wanted) -> Result<Bytes, String> {
+    let Wanted { digest, size, limit } = wanted;
+    let read = documents.read(&digest, limit);
     let read = read.map_err(|error| format!("blob {digest} could not be read: {error}"))?;
     let bytes = read.ok_or_else(|| format!("blob {digest} is not there"))?;
-    if bytes.len() as u64 != *size || Digest::of(&bytes) != *digest {
-        return Err(format!("blob {digest} of {size} bytes has other content"));
+    let has_size = size.is_none_or(|size| size == bytes.len() as u64);
+    if !has_size || Digest::of(&bytes) != digest {
+        return Err(format!("blob {digest} has another size or other content"));
     }
     Ok(bytes)
 }

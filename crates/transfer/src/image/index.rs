@@ -4,7 +4,6 @@
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
@@ -22,9 +21,6 @@ const ATTESTATION: &str = "vnd.docker.reference.type";
 
 /// Most children of an index; real ones have a few dozen.
 const MAX_ENTRIES: usize = 1_000;
-
-/// How deep indexes may nest; `docker save` of the containerd store makes two.
-const MAX_DEPTH: usize = 4;
 
 /// A child of an index that is an image, or an index of images.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -161,34 +157,4 @@ fn variant_rank(platform: &Platform, wanted: &Platform) -> Option<u32> {
         return Some(0);
     }
     level(wanted)?.checked_sub(level(platform)?)
-}
-
-/// The manifest that runs on `wanted`, through indexes of indexes; `read` gives a child index's
-/// bytes, `None` where they are not at hand.
-///
-/// # Errors
-/// [`InvalidImage`] when an index is malformed, nests too deep, is not at hand, or has nothing for
-/// the platform.
-pub fn choose_manifest(
-    index: &[u8],
-    wanted: &Platform,
-    mut read: impl FnMut(&Descriptor) -> Option<Bytes>,
-) -> Result<Descriptor, InvalidImage> {
-    let mut index = Bytes::copy_from_slice(index);
-    for _ in 0..MAX_DEPTH {
-        let entries = parse_index(&index)?;
-        let Some(entry) = choose_platform(&entries, wanted) else {
-            return Err(InvalidImage::rule("index", format!("it has nothing for {wanted}")));
-        };
-        if !entry.is_index() {
-            return Ok(entry.descriptor.clone());
-        }
-        index = read(&entry.descriptor).ok_or_else(|| {
-            InvalidImage::rule(
-                "index",
-                format!("its child {} is not at hand", entry.descriptor.digest),
-            )
-        })?;
-    }
-    Err(InvalidImage::rule("index", format!("it nests deeper than {MAX_DEPTH}")))
 }

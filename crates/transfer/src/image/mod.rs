@@ -6,6 +6,7 @@
 //!   (choose a    │                       │              config.rs    ConfigFile
 //!    platform)   └──► layer blobs ◄──────┘              manifest.rs  Manifest, our fixed layout
 //!                     position by position              index.rs     parse_index, choose
+//!                                                       walk.rs      from the index to the image
 //! ```
 //!
 //! Specs: <https://github.com/opencontainers/image-spec/blob/v1.1.1/manifest.md>, `config.md` and
@@ -18,14 +19,16 @@ mod json;
 mod limits;
 mod manifest;
 mod platform;
+mod walk;
 
 use bytes::Bytes;
 
 pub use self::config::ConfigFile;
-pub use self::index::{IndexEntry, choose_manifest, choose_platform, parse_index};
+pub use self::index::{IndexEntry, choose_platform, parse_index};
 pub use self::limits::{InvalidImage, MAX_CONFIG, MAX_LAYERS, MAX_MANIFEST};
 pub use self::manifest::Manifest;
 pub use self::platform::Platform;
+pub use self::walk::{Step, Walk, Wanted};
 use crate::descriptor::{Descriptor, MediaType};
 use crate::digest::{ConfigDigest, DiffId, Digest};
 

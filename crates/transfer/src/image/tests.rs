@@ -256,14 +256,69 @@ fn an_index_of_indexes_is_followed_to_a_limit() {
         index(&[json!({"mediaType": MediaType::INDEX, "digest": digest, "size": inner.len()})])
     };
     let outer = around(&leaf);
-    let wanted = platform("linux/amd64");
-    let read = |_: &Descriptor| Some(Bytes::from(leaf.clone()));
-    let chosen = choose_manifest(outer.as_bytes(), &wanted, read).unwrap();
-    assert_eq!(chosen.digest, Digest::of(b"leaf"));
-    choose_manifest(outer.as_bytes(), &wanted, |_| None).unwrap_err();
-    choose_manifest(outer.as_bytes(), &platform("linux/s390x"), read).unwrap_err();
-    let endless = |_: &Descriptor| Some(Bytes::from(outer.clone()));
-    choose_manifest(outer.as_bytes(), &wanted, endless).unwrap_err();
+    // The documents that are wanted, until one is refused.
+    let walk = |documents: &[&str], on: &str| -> (Vec<Digest>, bool) {
+        let mut walk = Walk::new(Digest::of(documents[0].as_bytes()), platform(on));
+        let mut wanted = Vec::new();
+        for document in documents {
+            wanted.push(walk.wanted().digest);
+            match walk.take(Bytes::copy_from_slice(document.as_bytes())) {
+                Ok(Step::Read(next)) => walk = next,
+                Ok(Step::Image(_)) => panic!("an index is no image"),
+                Err(_) => return (wanted, false),
+            }
+        }
+        wanted.push(walk.wanted().digest);
+        (wanted, true)
+    };
+    let digests = [&outer, &leaf].map(|index| Digest::of(index.as_bytes()));
+    let all = [digests[0], digests[1], Digest::of(b"leaf")];
+    assert_eq!(walk(&[&outer, &leaf], "linux/amd64"), (all.to_vec(), true));
+    assert_eq!(walk(&[&outer, &leaf], "linux/s390x"), (digests.to_vec(), false));
+    let endless = [outer.as_str(); 5];
+    assert_eq!(walk(&endless[..4], "linux/amd64").1, true);
+    assert_eq!(walk(&endless, "linux/amd64").1, false);
+}
+
+#[test]
+fn a_walk_ends_at_the_image_under_the_index_that_names_it() {
+    let (image, _) = crate::fixture::image(1, &[10]);
+    let entry = |bytes: &[u8], media_type: &str| {
+        let digest = Digest::of(bytes);
+        json!({"mediaType": media_type, "digest": digest, "size": bytes.len()})
+    };
+    let inner = index(&[entry(&image.manifest, MediaType::MANIFEST)]);
+    let outer = index(&[entry(inner.as_bytes(), MediaType::INDEX)]);
+    let (inner, outer) = (Bytes::from(inner), Bytes::from(outer));
+    let (manifest, config) = (&image.manifest, &image.config);
+    for (documents, index) in [
+        (vec![manifest, config], None),
+        (vec![&inner, manifest, config], Some(&inner)),
+        (vec![&outer, &inner, manifest, config], None),
+    ] {
+        let mut walk = Walk::new(Digest::of(documents[0]), image.platform.clone());
+        let mut end = None;
+        for document in &documents {
+            let wanted = walk.wanted();
+            assert_eq!(wanted.digest, Digest::of(document));
+            assert!(wanted.size.is_none_or(|size| size == document.len() as u64));
+            match walk.take((*document).clone()).unwrap() {
+                Step::Read(next) => walk = next,
+                Step::Image(image) => {
+                    end = Some(image);
+                    break;
+                }
+            }
+        }
+        let found = end.expect("the documents lead to an image");
+        assert_eq!(found.index.as_ref(), index);
+        assert_eq!(Image { index: None, ..*found }, image);
+    }
+    // A child that is declared to be a manifest is not followed as an index.
+    let declared = index(&[entry(&inner, MediaType::MANIFEST)]);
+    let walk = Walk::new(Digest::of(declared.as_bytes()), image.platform.clone());
+    let Step::Read(walk) = walk.take(declared.into()).unwrap() else { panic!("an image") };
+    walk.take(inner).unwrap_err();
 }
 
 #[test]
