@@ -38,7 +38,7 @@ struct Comparison<'a> {
 impl Comparison<'_> {
     fn run(&mut self, export: impl Read) -> Result<(), LayerError> {
         let mut reader = Reader::new(export, Rules::Lenient);
-        while let Some(entry) = reader.next()? {
+        while let Some(entry) = reader.next_entry()? {
             let Some(path) = clean(&entry.path).map_err(LayerError::Entry)? else { continue };
             let is = record(&entry, &mut reader)?;
             self.entry(path, &is);

@@ -92,7 +92,7 @@ impl<R: BufRead> Entries<R> {
     ///
     /// # Errors
     /// Any [`SplitError`].
-    pub fn next(&mut self) -> Result<Option<Entry<'_>>, SplitError> {
+    pub fn next_entry(&mut self) -> Result<Option<Entry<'_>>, SplitError> {
         self.buffer.clear();
         let limit = MAX_LINE as u64 + 1;
         let read = (&mut self.reader).take(limit).read_until(b'\n', &mut self.buffer);
@@ -115,7 +115,7 @@ impl<R: BufRead> Entries<R> {
     /// Any [`SplitError`].
     pub fn total(&mut self) -> Result<u64, SplitError> {
         let mut total = 0_u64;
-        while let Some(entry) = self.next()? {
+        while let Some(entry) = self.next_entry()? {
             let size = match entry {
                 Entry::Bytes(bytes) => bytes.size(),
                 Entry::File { size, .. } => size,
@@ -207,7 +207,7 @@ mod tests {
     fn all(text: &str) -> Result<Vec<String>, SplitError> {
         let mut entries = Entries::new(text.as_bytes());
         let mut all = Vec::new();
-        while let Some(entry) = entries.next()? {
+        while let Some(entry) = entries.next_entry()? {
             all.push(match entry {
                 Entry::Bytes(bytes) => {
                     let mut plain = Vec::new();

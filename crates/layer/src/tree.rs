@@ -125,7 +125,7 @@ fn cost(path: &[u8], record: &Record) -> usize {
 pub fn read_layer(archive: impl Read, budget: &mut Budget) -> Result<Layer, LayerError> {
     let mut reader = Reader::new(archive, Rules::Lenient);
     let mut layer = Layer::new();
-    while let Some(entry) = reader.next()? {
+    while let Some(entry) = reader.next_entry()? {
         let Some(path) = clean(&entry.path).map_err(LayerError::Entry)? else { continue };
         let record = record(&entry, &mut reader)?;
         budget.take(&path, &record)?;

@@ -138,7 +138,8 @@ mod tests {
         let file = open_regular(&path).unwrap();
         let len = bytes.len() as u64;
         for (from, to) in [(0, 0), (0, len), (3, 5), (7, len), (0, u64::MAX), (len, u64::MAX)] {
-            let part = &bytes[from as usize..to.min(len) as usize];
+            let at = |offset: u64| usize::try_from(offset.min(len)).unwrap();
+            let part = &bytes[at(from)..at(to)];
             let expected = (Digest::of(part), part.len() as u64);
             assert_eq!(hash(&file, from..to, || true).unwrap(), Some(expected), "{from}..{to}");
         }

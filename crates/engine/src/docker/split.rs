@@ -86,7 +86,7 @@ impl<'a, R: AsyncRead + Unpin + Send> Splitter<'a, R> {
     /// Reads on until something wanted is in the store, and tells what; `None` at the end of the
     /// archive. What the store had before is told as well, and not written again.
     pub(super) async fn next(&mut self) -> Result<Option<Digest>, SplitError> {
-        while let Some(entry) = self.save.next().await? {
+        while let Some(entry) = self.save.next_entry().await? {
             if entry.kind != Kind::File {
                 continue;
             }

@@ -171,7 +171,7 @@ impl Pax {
 }
 
 /// Reads PAX records: `<length> <key>=<value>\n`, where the length counts all of it.
-fn records(mut bytes: &[u8]) -> impl Iterator<Item = Result<(&[u8], &[u8]), String>> {
+fn records(mut bytes: &[u8]) -> impl Iterator<Item = Result<Record<'_>, String>> {
     std::iter::from_fn(move || {
         if bytes.is_empty() {
             return None;
@@ -185,8 +185,11 @@ fn records(mut bytes: &[u8]) -> impl Iterator<Item = Result<(&[u8], &[u8]), Stri
     })
 }
 
-/// Key and value of the first record, and the bytes behind it.
-fn first_record(bytes: &[u8]) -> Option<((&[u8], &[u8]), &[u8])> {
+/// Key and value of a PAX record.
+type Record<'a> = (&'a [u8], &'a [u8]);
+
+/// The first record, and the bytes behind it.
+fn first_record(bytes: &[u8]) -> Option<(Record<'_>, &[u8])> {
     let space = bytes.iter().take(20).position(|byte| *byte == b' ')?;
     let length = usize::try_from(decimal(&bytes[..space]).ok()?).ok()?;
     let record = bytes.get(space + 1..length)?.strip_suffix(b"\n")?;

@@ -85,10 +85,7 @@ impl Parser {
 
     /// Takes the next block; a short one where the archive ends before it, an empty one at its end.
     pub(super) fn block(&mut self, block: &[u8]) -> Result<Step, TarError> {
-        let block = match <&[u8; BLOCK]>::try_from(block) {
-            Ok(block) => block,
-            Err(_) => return self.end(block.len()),
-        };
+        let Ok(block) = <&[u8; BLOCK]>::try_from(block) else { return self.end(block.len()) };
         let block_at = self.at;
         self.at += BLOCK as u64;
         match std::mem::replace(&mut self.state, State::Header) {

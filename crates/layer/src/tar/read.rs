@@ -25,7 +25,7 @@ impl<R: Read> Reader<R> {
     ///
     /// # Errors
     /// Any [`TarError`]. The reader cannot be used after one.
-    pub fn next(&mut self) -> Result<Option<Entry>, TarError> {
+    pub fn next_entry(&mut self) -> Result<Option<Entry>, TarError> {
         let mut block = [0; BLOCK];
         loop {
             let rest = self.parser.skip();
@@ -94,7 +94,7 @@ impl<R: AsyncRead + Unpin> AsyncReader<R> {
     ///
     /// # Errors
     /// Any [`TarError`]. The reader cannot be used after one.
-    pub async fn next(&mut self) -> Result<Option<Entry>, TarError> {
+    pub async fn next_entry(&mut self) -> Result<Option<Entry>, TarError> {
         let mut block = [0; BLOCK];
         loop {
             let rest = self.parser.skip();

@@ -276,8 +276,8 @@ fn an_index_of_indexes_is_followed_to_a_limit() {
     assert_eq!(walk(&[&outer, &leaf], "linux/amd64"), (all.to_vec(), true));
     assert_eq!(walk(&[&outer, &leaf], "linux/s390x"), (digests.to_vec(), false));
     let endless = [outer.as_str(); 5];
-    assert_eq!(walk(&endless[..4], "linux/amd64").1, true);
-    assert_eq!(walk(&endless, "linux/amd64").1, false);
+    assert!(walk(&endless[..4], "linux/amd64").1);
+    assert!(!walk(&endless, "linux/amd64").1);
 }
 
 #[test]

@@ -108,7 +108,7 @@ impl FramePlan {
     /// into what is left over; `false` at the tar's end.
     fn advance(&mut self, frame: &mut Frame) -> Result<bool, BlobError> {
         loop {
-            let next = self.entries.next();
+            let next = self.entries.next_entry();
             let Some(entry) = next.map_err(|error| self.layer.split_error(error))? else {
                 return Ok(false);
             };

@@ -63,7 +63,7 @@ fn read_save(
 ) -> Result<(), TarError> {
     let mut budget = Budget::default();
     let mut save = Reader::new(save, Rules::Lenient);
-    while let Some(entry) = save.next()? {
+    while let Some(entry) = save.next_entry()? {
         if entry.kind != Kind::File || !may_be_layer(&entry.path) {
             continue;
         }

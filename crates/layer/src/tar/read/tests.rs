@@ -10,7 +10,7 @@ type Seen = (Entry, Vec<u8>);
 fn blocking(archive: &[u8], rules: Rules) -> Result<Vec<Seen>, TarError> {
     let mut reader = Reader::new(archive, rules);
     let mut seen = Vec::new();
-    while let Some(entry) = reader.next()? {
+    while let Some(entry) = reader.next_entry()? {
         let mut content = Vec::new();
         reader.read_to_end(&mut content)?;
         seen.push((entry, content));
@@ -21,7 +21,7 @@ fn blocking(archive: &[u8], rules: Rules) -> Result<Vec<Seen>, TarError> {
 async fn asynchronous(archive: &[u8]) -> Result<Vec<Seen>, TarError> {
     let mut reader = AsyncReader::new(archive, Rules::Lenient);
     let mut seen = Vec::new();
-    while let Some(entry) = reader.next().await? {
+    while let Some(entry) = reader.next_entry().await? {
         let mut content = Vec::new();
         while let Some(frame) = reader.frame(100).await? {
             assert!((1..=100).contains(&frame.len()));
@@ -182,11 +182,11 @@ fn what_was_not_read_of_a_content_is_skipped() {
     });
     let mut reader = Reader::new(&bytes[..], Rules::Strict);
     for (name, part) in [("empty", 0), ("large", 700), ("whole", 1024), ("last", 0)] {
-        let entry = reader.next().unwrap().unwrap();
+        let entry = reader.next_entry().unwrap().unwrap();
         assert_eq!(entry.path, name.as_bytes());
         reader.read_exact(&mut vec![0; part]).unwrap();
     }
-    assert_eq!(reader.next().unwrap(), None);
+    assert_eq!(reader.next_entry().unwrap(), None);
 }
 
 #[test]
@@ -205,7 +205,7 @@ fn only_a_lenient_reader_takes_what_readers_disagree_on() {
         (
             "a size in base 256",
             with(|header| {
-                header.as_mut_bytes()[124..136].copy_from_slice(b"\x80\0\0\0\0\0\0\0\0\0\0\0")
+                header.as_mut_bytes()[124..136].copy_from_slice(b"\x80\0\0\0\0\0\0\0\0\0\0\0");
             }),
         ),
         ("a device", with(|header| header.set_entry_type(tar::EntryType::Char))),
