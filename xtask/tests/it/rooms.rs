@@ -15,7 +15,7 @@ const RESERVED: &[(&str, &[&str], &str)] = &[
         // containerd's own API, whose messages are declared by hand.
         &[
             "proto/",
-            "crates/engine/src/docker/content/service",
+            "crates/engine/src/docker/read/content/service",
             "crates/engine/src/docker/load/ingest",
         ],
         "invariant 3: generated types never leave proto",

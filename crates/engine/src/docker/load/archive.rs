@@ -15,8 +15,9 @@ use transfer::{BlobSource, Image, LoadError, Missing, StoreKind};
 
 use super::Loader;
 use super::watch::{MAX_SILENCE, Progress, Verdict, watched};
-use crate::docker::thin::{ThinArchive, sent};
-use crate::docker::{Docker, EngineError};
+use crate::docker::api::Docker;
+use crate::docker::api::error::EngineError;
+use crate::docker::load::thin::{ThinArchive, sent};
 
 const ACTION: &str = "loading an image";
 

@@ -9,10 +9,14 @@
 //! proof.
 
 mod archive;
+mod held;
 mod ingest;
+mod journal;
+mod method;
+mod prove;
 mod registry;
+mod thin;
 mod watch;
-mod way;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -23,14 +27,17 @@ use transfer::{
     Proof, Reference, StoreKind,
 };
 
-use super::journal::Journal;
-use super::prove::Presence;
-use super::{Docker, EngineError};
+use crate::docker::api::Docker;
+use crate::docker::api::error::EngineError;
+use crate::docker::load::journal::Journal;
+use crate::docker::load::prove::Presence;
 use archive::ArchiveLoader;
+pub use held::HeldImage;
 use ingest::{Detour, Ingester, WayError};
+pub use method::{InvalidLoadWay, LoadWay};
 use registry::RegistryLoader;
+pub use thin::ThinArchive;
 use watch::{PING_DEADLINE, is_alive};
-pub use way::{InvalidLoadWay, LoadWay};
 
 /// One way of taking an image into an engine.
 #[async_trait]
@@ -87,7 +94,7 @@ impl DockerSink {
         self
     }
 
-    pub(super) fn journal(&self) -> &Journal {
+    fn journal(&self) -> &Journal {
         self.presence.journal()
     }
 

@@ -24,10 +24,11 @@ use transfer::{
 
 use super::Loader;
 use super::watch::{MAX_SILENCE, Progress, Verdict, watched};
-use crate::docker::prove::target;
-use crate::docker::pulled::{is_ours, repository};
-use crate::docker::thin::published;
-use crate::docker::{Docker, EngineError};
+use crate::docker::api::Docker;
+use crate::docker::api::error::EngineError;
+use crate::docker::api::pulled::{is_ours, repository};
+use crate::docker::load::prove::target;
+use crate::docker::load::thin::published;
 use crate::registry::{
     Blob, Document, Loopback, ManifestName, Refusal, Registry, Repository, Shelf, blob_of,
     document_of,

@@ -8,8 +8,9 @@ use serde::Deserialize;
 use tokio::time::Instant;
 use transfer::LoadError;
 
-use crate::docker::error::says_no_space;
-use crate::docker::{Docker, EngineError};
+use crate::docker::api::Docker;
+use crate::docker::api::error::EngineError;
+use crate::docker::api::error::says_no_space;
 
 /// Maximum time for an answer to a ping, on a machine that is extracting several images.
 pub(super) const PING_DEADLINE: Duration = Duration::from_secs(20);

@@ -23,8 +23,9 @@ use layer::tree::Tree;
 use transfer::EngineImageId;
 
 use self::feed::feed;
-use super::spec::ContainerSpec;
-use super::{Docker, EngineError};
+use crate::docker::api::ContainerSpec;
+use crate::docker::api::Docker;
+use crate::docker::api::error::EngineError;
 
 /// How long the engine may be silent in a save or an export: it may write all layers to its temporary
 /// folder before the first byte.

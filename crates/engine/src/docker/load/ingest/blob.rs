@@ -24,8 +24,8 @@ use super::IngestError;
 use super::api::{self, Labels, WriteAction, WriteRequest, WriteResponse};
 use super::client::{Containerd, Fault};
 use super::lease::Lease;
-use crate::docker::content::Line;
 use crate::docker::load::watch::Progress;
+use crate::docker::read::content::Line;
 
 /// How long somebody else may be writing the same blob: the process before us, whose end containerd
 /// has not noticed yet.

@@ -12,8 +12,8 @@ use tonic_prost::ProstCodec;
 use transfer::blob::Cause;
 
 use super::api::Empty;
-use crate::docker::UNARY_DEADLINE;
-use crate::docker::content::Line;
+use crate::docker::api::UNARY_DEADLINE;
+use crate::docker::read::content::Line;
 
 /// How long connecting may take: the socket is beside us.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);

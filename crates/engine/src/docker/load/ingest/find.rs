@@ -16,8 +16,9 @@ use super::blob::Content;
 use super::client::{Containerd, Fault};
 use super::lease::{EXPIRES, Lease, later, once};
 use super::{IngestError, create, documents, target, unnamed};
+use crate::docker::api::Docker;
+use crate::docker::api::error::EngineError;
 use crate::docker::load::watch::Progress;
-use crate::docker::{Docker, EngineError};
 
 /// Where an engine's containerd listens, seen from the folder of the engine's own socket: one that
 /// the engine started, and the system's.

@@ -41,9 +41,10 @@ use self::lease::Lease;
 use self::turns::Turns;
 use self::unpack::{UNCOMPRESSED, Unpacker};
 use super::watch::{Progress, watched};
-use crate::docker::error::says_no_space;
-use crate::docker::thin::published;
-use crate::docker::{Docker, EngineError};
+use crate::docker::api::Docker;
+use crate::docker::api::error::EngineError;
+use crate::docker::api::error::says_no_space;
+use crate::docker::load::thin::published;
 use crate::document::described;
 
 const ACTION: &str = "bringing an image into its containerd";

@@ -8,7 +8,7 @@ use futures::StreamExt as _;
 use transfer::image::{MAX_CONFIG, MAX_MANIFEST, Manifest, Step, Walk, Wanted};
 use transfer::{BlobError, BlobSource, ConfigDigest, Digest, Image, ImageSummary, Platform};
 
-use super::images::Inspected;
+use crate::docker::api::images::Inspected;
 
 /// What the documents of a target say.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -15,8 +15,9 @@ use bollard::query_parameters::{
 };
 use futures::StreamExt as _;
 
-use super::spec::ContainerSpec;
-use super::{Docker, EngineError, UNARY_DEADLINE};
+use crate::docker::api::error::EngineError;
+use crate::docker::api::spec::ContainerSpec;
+use crate::docker::api::{Docker, UNARY_DEADLINE};
 
 /// The most that is kept of a command's output or of a container's log, in bytes: they are for
 /// people to read.

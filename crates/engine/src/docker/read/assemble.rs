@@ -5,9 +5,9 @@ use std::sync::Arc;
 use transfer::image::{ConfigFile, InvalidImage};
 use transfer::{BlobError, BlobStore, ConfigDigest, Digest, Image, MediaType, Platform};
 
-use super::documents::{self, Documents};
-use super::flight::Failure;
-use super::target::Root;
+use crate::docker::read::documents::{self, Documents};
+use crate::docker::read::flight::Failure;
+use crate::docker::read::target::Root;
 
 /// The image; `None` unless the store has all of it.
 pub(super) async fn assemble(

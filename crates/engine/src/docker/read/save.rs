@@ -12,11 +12,13 @@ use transfer::{
     BlobError, BlobStore, ConfigDigest, Digest, EngineImageId, Image, Platform, StoreKind,
 };
 
-use super::assemble::assemble;
-use super::flight::{Answer, Failure, Flight};
-use super::split::{SplitError, Splitter, Wanted};
-use super::target::{Root, Target};
-use super::{Docker, EngineError, documents};
+use crate::docker::api::Docker;
+use crate::docker::api::error::EngineError;
+use crate::docker::read::assemble::assemble;
+use crate::docker::read::documents;
+use crate::docker::read::flight::{Answer, Failure, Flight};
+use crate::docker::read::split::{SplitError, Splitter, Wanted};
+use crate::docker::read::target::{Root, Target};
 
 const SAVING: &str = "exporting images";
 
@@ -182,7 +184,7 @@ impl State {
         &self,
         images: &[EngineImageId],
         platform: Option<&str>,
-    ) -> Result<super::http::Answer, EngineError> {
+    ) -> Result<crate::docker::api::http::Answer, EngineError> {
         let names: Vec<_> = images.iter().map(|image| format!("names={image}")).collect();
         let platform = platform.map(|platform| format!("&platform={platform}"));
         let path = format!("/images/get?{}{}", names.join("&"), platform.unwrap_or_default());
@@ -191,7 +193,11 @@ impl State {
     }
 
     /// Takes what is wanted out of a save, and answers for each image as soon as it is whole.
-    async fn split(&self, save: super::http::Answer, lacking: &mut Lacking) -> Result<(), Failure> {
+    async fn split(
+        &self,
+        save: crate::docker::api::http::Answer,
+        lacking: &mut Lacking,
+    ) -> Result<(), Failure> {
         let wanted = wanted(lacking);
         let counted = save.inspect_ok(|piece| {
             self.bytes_read.fetch_add(piece.len() as u64, Ordering::Relaxed);

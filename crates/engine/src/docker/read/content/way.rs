@@ -8,10 +8,10 @@ use transfer::blob::Cause;
 use transfer::blocking::blocking;
 use transfer::{BlobError, BlobSource};
 
-use super::super::Docker;
-use super::super::images::Inspected;
 use super::files::Files;
 use super::service::Service;
+use crate::docker::api::Docker;
+use crate::docker::api::images::Inspected;
 
 /// By which way single blobs are read.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,9 +5,10 @@ use std::collections::HashMap;
 use futures::{StreamExt as _, TryStreamExt as _};
 use transfer::{ConfigDigest, EngineImageId, Reference, StoreKind};
 
-use super::images::Inspected;
-use super::prove::INSPECTIONS;
-use super::{DockerSink, EngineError};
+use crate::docker::api::error::EngineError;
+use crate::docker::api::images::INSPECTIONS;
+use crate::docker::api::images::Inspected;
+use crate::docker::load::DockerSink;
 
 /// An image that an engine has.
 #[derive(Clone, Debug, PartialEq, Eq)]

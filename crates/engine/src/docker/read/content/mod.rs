@@ -26,13 +26,14 @@ use transfer::{
     LayerForm, OpenImage, Platform, Reference, SourceError, StoreKind,
 };
 
-pub(super) use self::service::Line;
+pub(in crate::docker) use self::service::Line;
 pub use self::way::ContentWay;
 use self::way::{ContentError, check_own, find};
-use super::documents::{self, Documents};
-use super::images::Inspected;
-use super::prove::INSPECTIONS;
-use super::{Docker, EngineError};
+use crate::docker::api::Docker;
+use crate::docker::api::error::EngineError;
+use crate::docker::api::images::INSPECTIONS;
+use crate::docker::api::images::Inspected;
+use crate::docker::read::documents::{self, Documents};
 
 /// What reading content has cost so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

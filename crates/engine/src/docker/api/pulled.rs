@@ -12,12 +12,12 @@ use crate::registry::Loopback;
 const OURS: &str = "longshore";
 
 /// The repository that an image is pulled from.
-pub(super) fn repository(address: &Loopback, config_digest: &ConfigDigest) -> String {
+pub(in crate::docker) fn repository(address: &Loopback, config_digest: &ConfigDigest) -> String {
     format!("{address}/{OURS}/{}", config_digest.0.hex())
 }
 
 /// Whether an image was pulled by this name for us, by this process or one before it.
-pub(super) fn is_ours(name: &Reference) -> bool {
+pub(in crate::docker) fn is_ours(name: &Reference) -> bool {
     let address: Option<Loopback> = name.domain().parse().ok();
     let config = name.path().strip_prefix(OURS).and_then(|rest| rest.strip_prefix('/'));
     address.is_some() && config.is_some_and(|config| Digest::from_hex(config).is_ok())

@@ -31,8 +31,8 @@ use tonic_prost::ProstCodec;
 use transfer::blob::Cause;
 use transfer::{BlobError, BlobSource, BlobStream, Digest, MAX_FRAME};
 
-use super::super::UNARY_DEADLINE;
-use super::super::http::Http;
+use crate::docker::api::UNARY_DEADLINE;
+use crate::docker::api::http::Http;
 use crate::file_blob::from_start;
 
 const UPGRADING: &str = "asking for its content service";

@@ -23,7 +23,8 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_util::task::AbortOnDropHandle;
 use transfer::blob::Cause;
 
-use super::{EngineError, UNARY_DEADLINE};
+use crate::docker::api::UNARY_DEADLINE;
+use crate::docker::api::error::EngineError;
 
 /// How long connecting may take: the socket is on this machine or near it.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
@@ -42,7 +43,7 @@ enum Address {
 
 /// Opens a connection per call.
 #[derive(Clone)]
-pub(super) struct Http {
+pub(in crate::docker) struct Http {
     address: Address,
     text: Arc<str>,
 }
@@ -54,7 +55,7 @@ impl fmt::Debug for Http {
 }
 
 impl Http {
-    pub(super) fn new(address: &str) -> Result<Self, EngineError> {
+    pub(in crate::docker) fn new(address: &str) -> Result<Self, EngineError> {
         let invalid = || EngineError::Address { address: address.chars().take(200).collect() };
         let parsed = if let Some(path) = address.strip_prefix("unix://") {
             Address::Unix(path.to_owned())
@@ -74,12 +75,12 @@ impl Http {
     }
 
     /// The address as people write it.
-    pub(super) fn address(&self) -> &str {
+    pub(in crate::docker) fn address(&self) -> &str {
         &self.text
     }
 
     /// The path of the socket, if it is one.
-    pub(super) fn socket(&self) -> Option<&str> {
+    pub(in crate::docker) fn socket(&self) -> Option<&str> {
         match &self.address {
             Address::Unix(path) => Some(path),
             Address::Tcp(_) => None,
@@ -88,7 +89,7 @@ impl Http {
 
     /// Begins reading what `GET path` answers. `patience` bounds the wait for the head of the
     /// answer, and for each piece of its body.
-    pub(super) async fn get(
+    pub(in crate::docker) async fn get(
         &self,
         action: &'static str,
         path: &str,
@@ -102,7 +103,7 @@ impl Http {
     }
 
     /// The document that `GET path` answers; `None` where there is no such thing.
-    pub(super) async fn document<T: DeserializeOwned>(
+    pub(in crate::docker) async fn document<T: DeserializeOwned>(
         &self,
         action: &'static str,
         path: &str,
@@ -125,7 +126,7 @@ impl Http {
 
     /// Sends `body` to `path` and returns the head of the answer, which may come before the body
     /// has ended. Waits for it without limit: whoever makes the body knows whether it progresses.
-    pub(super) async fn post_tar<S>(
+    pub(in crate::docker) async fn post_tar<S>(
         &self,
         action: &'static str,
         path: &str,
@@ -142,7 +143,7 @@ impl Http {
 
     /// Has the engine do what `path` says and returns the head of the answer, waited for without
     /// limit: whoever knows whether it progresses ends it by dropping the future.
-    pub(super) async fn post(
+    pub(in crate::docker) async fn post(
         &self,
         action: &'static str,
         path: &str,
@@ -153,7 +154,7 @@ impl Http {
     }
 
     /// Turns a connection over to `protocol`, which the engine agrees to speak at `path`.
-    pub(super) async fn upgrade(
+    pub(in crate::docker) async fn upgrade(
         &self,
         action: &'static str,
         path: &str,
@@ -238,7 +239,7 @@ impl Http {
 }
 
 /// A text as it stands in a query.
-pub(super) fn percent_encoded(text: &str) -> String {
+pub(in crate::docker) fn percent_encoded(text: &str) -> String {
     let mut query = String::with_capacity(text.len() * 2);
     for byte in text.bytes() {
         match byte {
@@ -270,7 +271,7 @@ where
 }
 
 /// The body of an answer, in pieces as they come. Dropping it closes the connection.
-pub(super) struct Answer {
+pub(in crate::docker) struct Answer {
     body: Incoming,
     patience: Duration,
     sleep: Option<Pin<Box<tokio::time::Sleep>>>,
@@ -279,7 +280,7 @@ pub(super) struct Answer {
 
 impl Answer {
     /// The next piece, waited for without limit; `None` at the end.
-    pub(super) async fn next_piece(&mut self) -> Option<Result<Bytes, hyper::Error>> {
+    pub(in crate::docker) async fn next_piece(&mut self) -> Option<Result<Bytes, hyper::Error>> {
         loop {
             match self.body.frame().await? {
                 Err(error) => return Some(Err(error)),

@@ -39,7 +39,9 @@ use transfer::{
 
 use self::layer::Layer;
 use self::layerdb::{DataRoot, FilesError};
-use super::{Docker, EngineError, catalogue};
+use crate::docker::api::Docker;
+use crate::docker::api::error::EngineError;
+use crate::docker::read::catalogue;
 use crate::file_blob::from_start;
 
 /// How many layers' sizes are remembered. To find one out, a tar-split file is read to its end: tens

@@ -4,9 +4,10 @@
 use futures::{StreamExt as _, TryStreamExt as _};
 use transfer::{ConfigDigest, ImageSummary, Reference, SourceError, StoreKind};
 
-use super::images::Inspected;
-use super::prove::INSPECTIONS;
-use super::{Docker, EngineError};
+use crate::docker::api::Docker;
+use crate::docker::api::error::EngineError;
+use crate::docker::api::images::INSPECTIONS;
+use crate::docker::api::images::Inspected;
 
 /// Every image, sorted by config digest.
 pub(super) async fn list(docker: &Docker) -> Result<Vec<ImageSummary>, SourceError> {

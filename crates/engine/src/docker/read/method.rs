@@ -14,9 +14,10 @@ use std::sync::Arc;
 
 use transfer::{ImageSource, StoreKind};
 
-use super::content::{ContainerdContent, ContentWay};
-use super::overlay2::Overlay2Files;
-use super::{Docker, EngineError};
+use crate::docker::api::Docker;
+use crate::docker::api::error::EngineError;
+use crate::docker::read::content::{ContainerdContent, ContentWay};
+use crate::docker::read::overlay2::Overlay2Files;
 
 /// How layers are read from an engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -28,11 +28,12 @@ use transfer::{
     ImageSource, ImageSummary, LayerForm, OpenImage, Reference, SourceError, StoreKind,
 };
 
-use super::documents::{self, Documents};
-use super::flight::{Answer, Failure, Pilot};
-use super::save::{ExportStats, State};
-use super::target::{Root, Target};
-use super::{Docker, catalogue};
+use crate::docker::api::Docker;
+use crate::docker::read::catalogue;
+use crate::docker::read::documents::{self, Documents};
+use crate::docker::read::flight::{Answer, Failure, Pilot};
+use crate::docker::read::save::{ExportStats, State};
+use crate::docker::read::target::{Root, Target};
 
 /// How long an export waits for company: ranges that start together ask within this time, and each
 /// save that is not made saves the engine seconds of work per gigabyte.

@@ -18,13 +18,11 @@ use transfer::{
     ChainId, Digest, EngineImageId, Image, ImageKey, ImageSummary, Missing, Proof, StoreKind,
 };
 
-use super::images::{Inspected, Listed};
-use super::journal::Journal;
-use super::thin::published;
-use super::{Docker, EngineError};
-
-/// Images inspected at once: each opens a connection, and an engine serves all its clients.
-pub(super) const INSPECTIONS: usize = 8;
+use crate::docker::api::Docker;
+use crate::docker::api::error::EngineError;
+use crate::docker::api::images::{INSPECTIONS, Inspected, Listed};
+use crate::docker::load::journal::Journal;
+use crate::docker::load::thin::published;
 
 /// How many proven images are remembered, about 200 bytes each. Beyond them all are learnt anew.
 const MAX_PROVEN: usize = 1 << 12;

@@ -3,8 +3,9 @@
 use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
 
-use super::http::percent_encoded;
-use super::{Docker, EngineError, UNARY_DEADLINE};
+use crate::docker::api::error::EngineError;
+use crate::docker::api::http::percent_encoded;
+use crate::docker::api::{Docker, UNARY_DEADLINE};
 
 /// One item for each time that an engine's images or their names may have changed. Ends with an
 /// error, or when the engine ends.

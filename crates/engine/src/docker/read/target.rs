@@ -11,8 +11,8 @@ use serde::Serialize;
 use transfer::image::{IndexEntry, choose_platform};
 use transfer::{ConfigDigest, Descriptor, Digest, EngineImageId, MediaType, Platform};
 
-use super::http::percent_encoded;
-use super::images::Inspected;
+use crate::docker::api::http::percent_encoded;
+use crate::docker::api::images::Inspected;
 
 /// An image as an engine has it.
 #[derive(Clone, Debug, PartialEq, Eq)]

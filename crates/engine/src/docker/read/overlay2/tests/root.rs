@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use transfer::{ChainId, ConfigDigest, Descriptor, DiffId, Digest, Image, StoreKind, fixture};
 
-use crate::docker::overlay2::Overlay2Files;
+use crate::docker::read::overlay2::Overlay2Files;
 use crate::fixture::FakeDocker;
 
 /// A part of a layer's tar.

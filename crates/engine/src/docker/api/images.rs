@@ -12,16 +12,20 @@ use bollard::query_parameters::{
 use serde::Deserialize;
 use transfer::{DiffId, Digest, EngineImageId, Platform, Reference};
 
-use super::http::percent_encoded;
-use super::pulled::is_ours;
-use super::{Docker, EngineError};
+use crate::docker::api::Docker;
+use crate::docker::api::error::EngineError;
+use crate::docker::api::http::percent_encoded;
+use crate::docker::api::pulled::is_ours;
+
+/// Images inspected at once: each opens a connection, and an engine serves all its clients.
+pub(in crate::docker) const INSPECTIONS: usize = 8;
 
 /// An image as the list tells it.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-pub(super) struct Listed {
+pub(in crate::docker) struct Listed {
     /// What the engine calls it.
-    pub(super) id: EngineImageId,
+    pub(in crate::docker) id: EngineImageId,
     /// Its manifests; only on the containerd store, and only when asked for.
     manifests: Option<Vec<ManifestSummary>>,
     repo_tags: Option<Vec<String>>,
@@ -31,8 +35,8 @@ pub(super) struct Listed {
 /// An image looked at closely.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-pub(super) struct Inspected {
-    pub(super) id: EngineImageId,
+pub(in crate::docker) struct Inspected {
+    pub(in crate::docker) id: EngineImageId,
     repo_tags: Option<Vec<String>>,
     repo_digests: Option<Vec<String>>,
     #[serde(rename = "RootFS")]
@@ -83,12 +87,12 @@ struct ToldPlatform {
 
 /// A manifest of an image on the containerd store that is an image, not about one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct ToldManifest {
-    pub(super) digest: Digest,
+pub(in crate::docker) struct ToldManifest {
+    pub(in crate::docker) digest: Digest,
     /// Absent where the engine does not say.
-    pub(super) platform: Option<Platform>,
+    pub(in crate::docker) platform: Option<Platform>,
     /// Whether config and every layer are in the content store.
-    pub(super) available: bool,
+    pub(in crate::docker) available: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -99,12 +103,12 @@ struct ImageSize {
 
 impl Listed {
     /// The manifests of which every blob is in the content store.
-    pub(super) fn available(&self) -> impl Iterator<Item = Digest> {
+    pub(in crate::docker) fn available(&self) -> impl Iterator<Item = Digest> {
         self.manifests.iter().flatten().filter(|manifest| manifest.available).map(|m| m.id)
     }
 
     /// The tags, as [`Inspected::references`] has them.
-    pub(super) fn references(&self) -> Vec<Reference> {
+    pub(in crate::docker) fn references(&self) -> Vec<Reference> {
         tags(&self.repo_tags)
     }
 
@@ -115,23 +119,23 @@ impl Listed {
 }
 
 impl Inspected {
-    pub(super) fn diff_ids(&self) -> &[DiffId] {
+    pub(in crate::docker) fn diff_ids(&self) -> &[DiffId] {
         self.root_fs.as_ref().and_then(|root_fs| root_fs.layers.as_deref()).unwrap_or_default()
     }
 
     /// The tags, sorted. Names that we could not have given are left out.
-    pub(super) fn references(&self) -> Vec<Reference> {
+    pub(in crate::docker) fn references(&self) -> Vec<Reference> {
         tags(&self.repo_tags)
     }
 
     /// The names by digest, without a tag.
-    pub(super) fn pinned(&self) -> Vec<Reference> {
+    pub(in crate::docker) fn pinned(&self) -> Vec<Reference> {
         self.repo_digests.iter().flatten().filter_map(|name| name.parse().ok()).collect()
     }
 
     /// Whether `reference` is really a name of this image: engines also take the beginning of an
     /// ID for a name.
-    pub(super) fn is_named(&self, reference: &Reference) -> bool {
+    pub(in crate::docker) fn is_named(&self, reference: &Reference) -> bool {
         match reference.digest() {
             None => self.references().contains(reference),
             Some(digest) => self.pinned().iter().any(|named| {
@@ -141,30 +145,30 @@ impl Inspected {
     }
 
     /// Whether anything names this image.
-    pub(super) fn has_names(&self) -> bool {
+    pub(in crate::docker) fn has_names(&self) -> bool {
         names(&self.repo_tags)
     }
 
-    pub(super) fn platform(&self) -> Platform {
+    pub(in crate::docker) fn platform(&self) -> Platform {
         let variant = self.variant.clone().filter(|variant| !variant.is_empty());
         Platform { os: self.os.clone(), architecture: self.architecture.clone(), variant }
     }
 
     /// Bytes that the unpacked layers take; 0 when the engine does not say.
-    pub(super) fn size(&self) -> u64 {
+    pub(in crate::docker) fn size(&self) -> u64 {
         self.size.unwrap_or_default()
     }
 
     /// Whether the containerd store says that some manifest of the image is there and unpacked: an
     /// index names one for each platform. `None` where the engine does not tell.
-    pub(super) fn is_whole(&self) -> Option<bool> {
+    pub(in crate::docker) fn is_whole(&self) -> Option<bool> {
         let manifests = self.manifests.as_ref()?;
         Some(manifests.iter().any(|manifest| self.is_unpacked(&manifest.id) == Some(true)))
     }
 
     /// Whether the containerd store says that every blob of `manifest` is there and unpacked.
     /// `None` where the engine does not tell.
-    pub(super) fn is_unpacked(&self, manifest: &Digest) -> Option<bool> {
+    pub(in crate::docker) fn is_unpacked(&self, manifest: &Digest) -> Option<bool> {
         let manifests = self.manifests.as_ref()?;
         let Some(summary) = manifests.iter().find(|summary| summary.id == *manifest) else {
             return Some(false);
@@ -175,7 +179,7 @@ impl Inspected {
     }
 
     /// The manifests that are images. `None` where the engine does not tell.
-    pub(super) fn images(&self) -> Option<Vec<ToldManifest>> {
+    pub(in crate::docker) fn images(&self) -> Option<Vec<ToldManifest>> {
         let told = self.manifests.as_ref()?.iter();
         let images = told.filter(|told| told.kind.as_deref().is_none_or(|kind| kind == "image"));
         let images = images.map(|told| {
@@ -191,7 +195,7 @@ impl Inspected {
     }
 
     /// Bytes that the unpacked layers of `manifest` take; 0 when the engine does not say.
-    pub(super) fn unpacked_size(&self, manifest: &Digest) -> u64 {
+    pub(in crate::docker) fn unpacked_size(&self, manifest: &Digest) -> u64 {
         let mut manifests = self.manifests.iter().flatten();
         let told = manifests.find(|summary| summary.id == *manifest);
         let size = told.and_then(|summary| summary.image_data.as_ref()?.size.as_ref()?.unpacked);
@@ -215,13 +219,16 @@ fn names(repo_tags: &Option<Vec<String>>) -> bool {
 
 impl Docker {
     /// Every image with a name or without; not what lies between the steps of a build.
-    pub(super) async fn list_images(&self) -> Result<Vec<Listed>, EngineError> {
+    pub(in crate::docker) async fn list_images(&self) -> Result<Vec<Listed>, EngineError> {
         let listed = self.http.document("listing images", "/images/json").await?;
         Ok(listed.unwrap_or_default())
     }
 
     /// Every image that has `label` and no name.
-    pub(super) async fn list_labelled(&self, label: &str) -> Result<Vec<Listed>, EngineError> {
+    pub(in crate::docker) async fn list_labelled(
+        &self,
+        label: &str,
+    ) -> Result<Vec<Listed>, EngineError> {
         let filters = format!(r#"{{"label":["{label}"],"dangling":["true"]}}"#);
         let path = format!("/images/json?filters={}", percent_encoded(&filters));
         let listed: Option<Vec<Listed>> = self.http.document("listing images", &path).await?;
@@ -232,25 +239,28 @@ impl Docker {
     }
 
     /// Every image with what the containerd store knows of its manifests.
-    pub(super) async fn list_manifests(&self) -> Result<Vec<Listed>, EngineError> {
+    pub(in crate::docker) async fn list_manifests(&self) -> Result<Vec<Listed>, EngineError> {
         let listed = self.http.document("listing images", "/images/json?manifests=1").await?;
         Ok(listed.unwrap_or_default())
     }
 
     /// The same, as far as a list tells what an image looked at closely does.
-    pub(super) async fn list_described(&self) -> Result<Vec<Inspected>, EngineError> {
+    pub(in crate::docker) async fn list_described(&self) -> Result<Vec<Inspected>, EngineError> {
         let listed = self.http.document("listing images", "/images/json?manifests=1").await?;
         Ok(listed.unwrap_or_default())
     }
 
     /// An image by reference, ID or target digest; `None` when it is not there.
-    pub(super) async fn inspect(&self, image: &str) -> Result<Option<Inspected>, EngineError> {
+    pub(in crate::docker) async fn inspect(
+        &self,
+        image: &str,
+    ) -> Result<Option<Inspected>, EngineError> {
         self.http.document("inspecting an image", &format!("/images/{image}/json")).await
     }
 
     /// The same with what the containerd store knows of its manifests. Engines without such
     /// details leave them out.
-    pub(super) async fn inspect_manifests(
+    pub(in crate::docker) async fn inspect_manifests(
         &self,
         image: &impl std::fmt::Display,
     ) -> Result<Option<Inspected>, EngineError> {
@@ -258,7 +268,7 @@ impl Docker {
         self.http.document("inspecting an image", &path).await
     }
 
-    pub(super) async fn tag(
+    pub(in crate::docker) async fn tag(
         &self,
         image: EngineImageId,
         reference: &Reference,
@@ -287,7 +297,7 @@ impl Docker {
     }
 
     /// Deletes an image by ID and nothing besides: no parents, and none that is in use.
-    pub(super) async fn delete(&self, image: EngineImageId) -> Result<(), EngineError> {
+    pub(in crate::docker) async fn delete(&self, image: EngineImageId) -> Result<(), EngineError> {
         let options = RemoveImageOptionsBuilder::new().force(false).noprune(true).build();
         let image = image.to_string();
         let call = self.client.remove_image(&image, Some(options), None);

@@ -89,7 +89,7 @@ pub enum Powers {
 }
 
 impl ContainerSpec {
-    pub(super) fn body(&self) -> ContainerCreateBody {
+    pub(in crate::docker) fn body(&self) -> ContainerCreateBody {
         ContainerCreateBody {
             hostname: self.hostname.clone(),
             image: Some(self.image.clone()),
