@@ -1,23 +1,25 @@
 //! The files of a layout that takes images: what each step of a load does to them.
 
 use std::collections::HashMap;
-use std::io;
+use std::fs::{File, Permissions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
 
 use bytes::Bytes;
+use transfer::blocking::blocking;
 use transfer::image::{ConfigFile, MAX_CONFIG, MAX_MANIFEST, Manifest, parse_index};
+use transfer::store::FsStore;
 use transfer::{
-    BlobError, Descriptor, Digest, Image, LoadError, MediaType, Missing, Reference, explain,
+    BlobError, BlobSource as _, BlobStore as _, Descriptor, Digest, Image, LoadError, MediaType,
+    Reference, explain,
 };
 
 use super::catalog::Documents;
-use super::ingest::{self, Ingest};
 use super::lock::{self, Held};
-use super::prove::Hashed;
 use super::{
-    LayoutError, MARK, MARK_CONTENT, blob_path, blobs_folder, check_mark, document, index,
-    index_path, reach,
+    LayoutError, MARK, MARK_CONTENT, blob_path, check_mark, document, index, index_path, reach,
 };
 use crate::document::described;
 use crate::file_blob::read_small;
@@ -25,10 +27,10 @@ use crate::file_blob::read_small;
 /// Free space that a load leaves in the file system, in bytes: for documents, and for others.
 const RESERVE: u64 = 16 << 20;
 
-/// A folder, and what this process knows of it.
+/// A folder: its names, and the store of its blobs.
 pub(super) struct Folder {
     pub(super) root: PathBuf,
-    pub(super) hashed: Hashed,
+    pub(super) blobs: FsStore,
     /// The locks of loads whose images have no name yet, by target.
     loads: Mutex<HashMap<Digest, Held>>,
 }
@@ -44,20 +46,20 @@ pub(super) fn blobs_of(image: &Image) -> HashMap<Digest, u64> {
     documents.into_iter().chain(index).chain(layers).collect()
 }
 
-/// Makes a layout of an empty folder, or finds that it is one.
-fn make(root: &Path) -> Result<(), LayoutError> {
+/// Whether a folder may become a layout: it is one, it is empty, or its making was killed.
+fn check_makeable(root: &Path) -> Result<(), LayoutError> {
     std::fs::create_dir_all(root).map_err(LayoutError::io("make", root))?;
     let mut entries = root.read_dir().map_err(LayoutError::io("list", root))?;
-    if entries.next().is_some() && !root.join(MARK).exists() && !ingest::folder(root).exists() {
+    if entries.next().is_some() && !root.join(MARK).exists() && !ingest(root).exists() {
         let reason =
             "it has other files and no oci-layout; name a folder that is empty or not there yet";
         return Err(LayoutError::NotALayout { path: root.to_owned(), reason: reason.into() });
     }
-    // First of all, so that a folder whose making was killed is known again.
-    for folder in [ingest::folder(root), blobs_folder(root)] {
-        std::fs::create_dir_all(&folder).map_err(LayoutError::io("make", &folder))?;
-    }
-    ingest::sweep(root).map_err(LayoutError::io("clean up", &ingest::folder(root)))?;
+    Ok(())
+}
+
+/// Writes the files of a layout that are not there yet.
+fn make(root: &Path) -> Result<(), LayoutError> {
     let _changing = lock::changing(root).map_err(LayoutError::io("lock", root))?;
     for (path, content) in
         [(index_path(root), index::empty()), (root.join(MARK), MARK_CONTENT.into())]
@@ -71,20 +73,29 @@ fn make(root: &Path) -> Result<(), LayoutError> {
 
 /// Replaces a file as a whole; a kill leaves the old one or the new one. The caller holds the lock.
 fn replace(root: &Path, path: &Path, content: &[u8]) -> io::Result<()> {
-    use std::io::Write as _;
-    let mut file = ingest::temporary(&ingest::folder(root))?;
+    let mut builder = tempfile::Builder::new();
+    let mut file = builder.permissions(Permissions::from_mode(0o666)).tempfile_in(ingest(root))?;
     file.as_file().lock()?;
     file.write_all(content)?;
     file.as_file().sync_all()?;
     file.persist(path)?;
-    ingest::flush(root)
+    File::open(root)?.sync_all()
+}
+
+/// Where the store of blobs has what is coming in.
+fn ingest(root: &Path) -> PathBuf {
+    root.join("ingest")
 }
 
 impl Folder {
     /// Opens the layout in `root`, making it where there is none.
-    pub(super) fn open(root: PathBuf) -> Result<Self, LayoutError> {
-        make(&root)?;
-        Ok(Self { root, hashed: Hashed::default(), loads: Mutex::default() })
+    pub(super) async fn open(root: PathBuf) -> Result<Self, LayoutError> {
+        let path = root.clone();
+        blocking(move || check_makeable(&path)).await?;
+        let blobs = FsStore::open_shared(&root).await.map_err(LayoutError::Store)?;
+        let path = root.clone();
+        blocking(move || make(&path)).await?;
+        Ok(Self { root, blobs, loads: Mutex::default() })
     }
 
     pub(super) fn address(&self) -> String {
@@ -112,15 +123,15 @@ impl Folder {
     pub(super) fn not_kept(&self, error: BlobError) -> LoadError {
         match error {
             BlobError::Storage { source, .. } => self.failed("keeping a blob")(source),
+            error @ BlobError::NoSpace { .. } => LoadError::NoSpace { message: explain(&error) },
             error => error.into(),
         }
     }
 
-    pub(super) fn missing(&self, image: &Image) -> io::Result<Missing> {
-        let layers = image.layers.iter().map(|layer| {
-            self.hashed.seems_right(&self.root, &layer.blob.digest, layer.blob.size).map(|is| !is)
-        });
-        layers.collect::<io::Result<Vec<_>>>().map(Missing)
+    /// Whether the blob need not be sent. Nothing is hashed for it: that is the proof's.
+    pub(super) async fn has(&self, blob: &Descriptor) -> Result<bool, LoadError> {
+        let size = self.blobs.stat(&blob.digest).await.map_err(|error| self.not_kept(error))?;
+        Ok(size == Some(blob.size))
     }
 
     /// Refuses a load that the file system has no room for, before a byte moves.
@@ -138,16 +149,18 @@ impl Folder {
         Ok(())
     }
 
-    /// Config, manifest and index, which come with the image and not from a stream.
-    pub(super) fn keep_documents(&self, image: &Image) -> Result<(), LoadError> {
+    /// Keeps config, manifest and index, which come with the image and not from a stream.
+    pub(super) async fn keep_documents(&self, image: &Image) -> Result<(), LoadError> {
         for bytes in [&image.config, &image.manifest].into_iter().chain(&image.index) {
-            let mut ingest =
-                Ingest::begin(&self.root).map_err(self.failed("keeping a document"))?;
-            ingest.write(bytes).map_err(self.failed("keeping a document"))?;
             let document = Descriptor::of(MediaType::CONFIG, bytes);
-            ingest.commit(&document).map_err(|error| self.not_kept(error))?;
+            let kept = async {
+                let mut ingest = self.blobs.ingest_of(&document).await?;
+                ingest.write(bytes.clone()).await?;
+                ingest.commit(&document).await
+            };
+            kept.await.map_err(|error| self.not_kept(error))?;
         }
-        ingest::flush(&self.root).map_err(self.failed("flushing the folder"))
+        Ok(())
     }
 
     fn index(&self) -> Result<Bytes, LoadError> {
@@ -188,8 +201,8 @@ impl Folder {
             .map_err(self.failed("writing index.json"))
     }
 
-    /// Removes what of the image no entry of `index.json` reaches; nothing while anybody loads,
-    /// since what comes in has no name yet.
+    /// Removes the blobs of the image that no entry of `index.json` reaches; nothing while anybody
+    /// loads, since what comes in has no name yet.
     pub(super) fn discard(&self, image: &Image) -> Result<(), LoadError> {
         let failed = self.failed("discarding a failed load");
         self.loads().remove(&image.target_digest());

@@ -14,9 +14,7 @@ pub(crate) mod catalog;
 pub(crate) mod index;
 
 mod folder;
-mod ingest;
 mod lock;
-mod prove;
 mod reach;
 mod sink;
 mod source;
@@ -29,6 +27,7 @@ use crate::file_blob::read_small;
 use bytes::Bytes;
 use serde::Deserialize;
 use transfer::image::InvalidImage;
+use transfer::store::StoreError;
 use transfer::{Digest, EngineInfo, StoreKind};
 
 pub use self::sink::OciLayoutSink;
@@ -61,6 +60,9 @@ pub enum LayoutError {
         #[source]
         source: InvalidImage,
     },
+    /// The store of its blobs could not be opened.
+    #[error(transparent)]
+    Store(StoreError),
     /// No such folder, no permission, no space, a broken disk: a person has to act.
     #[error("could not {action} {}", path.display())]
     Io {

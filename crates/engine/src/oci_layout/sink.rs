@@ -12,12 +12,11 @@ use async_trait::async_trait;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use transfer::blocking::blocking;
 use transfer::{
-    BlobError, BlobSource, Descriptor, EngineImageId, EngineInfo, Image, ImageSink, LoadError,
-    Missing, OpenImage, Proof, Reference,
+    BlobError, BlobSource, BlobStore as _, Descriptor, EngineImageId, EngineInfo, Image, ImageSink,
+    LoadError, Missing, OpenImage, Proof, Reference,
 };
 
 use super::folder::{Folder, blobs_of};
-use super::ingest::Ingest;
 use super::{LayoutError, OciLayout, info, lock};
 use crate::HeldImage;
 
@@ -37,8 +36,7 @@ impl OciLayoutSink {
     /// [`LayoutError::NotALayout`] for a folder with other files in it, and any other
     /// [`LayoutError`].
     pub async fn open(root: impl Into<PathBuf>) -> Result<Self, LayoutError> {
-        let root = root.into();
-        blocking(move || Folder::open(root).map(|folder| Self(Arc::new(folder)))).await
+        Ok(Self(Arc::new(Folder::open(root.into()).await?)))
     }
 
     /// The folder.
@@ -75,11 +73,11 @@ impl OciLayoutSink {
     /// Whether every blob of the image is there and hashes to its name.
     async fn is_whole(&self, image: &Image) -> Result<bool, LoadError> {
         let checks = blobs_of(image).into_iter().map(|(digest, size)| {
-            let folder = self.0.clone();
-            blocking(move || {
-                let right = folder.hashed.is_right(&folder.root, &digest, size);
-                right.map_err(folder.failed("reading a blob again"))
-            })
+            let folder = &self.0;
+            async move {
+                let right = folder.blobs.is_right(&digest, size).await;
+                right.map_err(|error| folder.not_kept(error))
+            }
         });
         let mut checks = stream::iter(checks).buffer_unordered(AT_ONCE);
         while let Some(right) = checks.try_next().await? {
@@ -98,28 +96,20 @@ impl OciLayoutSink {
         blocking(move || work(&folder)).await
     }
 
-    /// Takes one layer in; nothing of it is left when that fails or is dropped.
+    /// Ingests one layer; a failure or a drop leaves nothing of it.
     async fn take_in(&self, layer: &Descriptor, blobs: &dyn BlobSource) -> Result<(), LoadError> {
         let mut stream = blobs.open(&layer.digest, 0).await?;
-        let begin = |folder: &Folder| {
-            Ingest::begin(&folder.root).map_err(folder.failed("taking a layer in"))
-        };
-        let mut ingest = self.work(begin).await?;
+        let not_kept = |error| self.0.not_kept(error);
+        let mut ingest = self.0.blobs.ingest_of(layer).await.map_err(not_kept)?;
         while let Some(frame) = stream.try_next().await? {
-            if layer.size < ingest.size() + frame.len() as u64 {
-                let actual = ingest.size() + frame.len() as u64;
+            let actual = ingest.size() + frame.len() as u64;
+            if layer.size < actual {
                 let (digest, expected) = (layer.digest, layer.size);
                 return Err(BlobError::SizeMismatch { digest, expected, actual }.into());
             }
-            ingest = self
-                .work(move |folder| {
-                    ingest.write(&frame).map_err(folder.failed("writing a layer"))?;
-                    Ok(ingest)
-                })
-                .await?;
+            ingest.write(frame).await.map_err(not_kept)?;
         }
-        let layer = layer.clone();
-        self.work(move |folder| ingest.commit(&layer).map_err(|error| folder.not_kept(error))).await
+        ingest.commit(layer).await.map_err(not_kept)
     }
 }
 
@@ -136,9 +126,9 @@ impl ImageSink for OciLayoutSink {
     }
 
     async fn missing(&self, image: &Image) -> Result<Missing, LoadError> {
-        let image = image.clone();
-        self.work(move |folder| folder.missing(&image).map_err(folder.failed("looking for layers")))
-            .await
+        let layers: Vec<_> = image.layers.iter().map(|layer| self.0.has(&layer.blob)).collect();
+        let there: Vec<bool> = stream::iter(layers).buffered(AT_ONCE).try_collect().await?;
+        Ok(Missing(there.into_iter().map(|there| !there).collect()))
     }
 
     async fn load(&self, opened: &OpenImage, missing: &Missing) -> Result<(), LoadError> {
@@ -159,8 +149,7 @@ impl ImageSink for OciLayoutSink {
         let loading = self.work(begin).await?;
         let taken = stream::iter(layers.into_iter().map(Ok));
         taken.try_for_each_concurrent(AT_ONCE, |layer| self.take_in(layer, blobs)).await?;
-        let documents = image.clone();
-        self.work(move |folder| folder.keep_documents(&documents)).await?;
+        self.0.keep_documents(image).await?;
         self.0.loads().insert(image.target_digest(), loading);
         Ok(())
     }

@@ -6,7 +6,7 @@ use super::{FsStore, StoreError, open_file, storage};
 use crate::blob::BlobError;
 use crate::blocking::blocking;
 use crate::digest::Digest;
-use crate::file::hash;
+use crate::file::{FileState, hash, open_regular};
 
 /// What a check of the whole store found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -43,6 +43,42 @@ impl FsStore {
             }
         }
         Ok(report)
+    }
+
+    /// Whether the blob is there with `size` bytes and the right ones. It is hashed, unless its file
+    /// is the one that was hashed before. A wrong one goes to quarantine.
+    ///
+    /// # Errors
+    /// [`BlobError::Storage`].
+    pub async fn is_right(&self, digest: &Digest, size: u64) -> Result<bool, BlobError> {
+        let (inner, digest) = (self.0.clone(), *digest);
+        blocking(move || {
+            let path = inner.blob(&digest);
+            let file = match open_regular(&path) {
+                // A link in a blob's place is no blob; an ingest replaces it.
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::NotFound | io::ErrorKind::InvalidInput
+                    ) =>
+                {
+                    return Ok(false);
+                }
+                opened => opened.map_err(storage(digest, &path))?,
+            };
+            let state = FileState::of(&file.metadata().map_err(storage(digest, &path))?);
+            if state.size() != size || inner.trust.is_good(&digest, state) {
+                return Ok(state.size() == size);
+            }
+            let hashed = hash(&file, 0..u64::MAX, || true).map_err(storage(digest, &path))?;
+            let right = hashed.is_some_and(|(actual, _)| actual == digest);
+            match right {
+                true => inner.trust.good(digest, state),
+                false => inner.quarantine_if_same(&digest, &file),
+            }
+            Ok(right)
+        })
+        .await
     }
 
     /// Hashes one blob; its size in bytes if it is right.

@@ -265,6 +265,9 @@ impl Inner {
 
     fn candidates(&self) -> Result<Vec<Candidate>, StoreError> {
         let mut candidates = Vec::new();
+        if self.is_shared() {
+            return Ok(candidates);
+        }
         for (digest, _) in self.list()? {
             let path = self.blob(&digest);
             // One that is gone since, or does not tell its time, is not there for us.

@@ -119,11 +119,8 @@ pub(super) async fn begin(
     hashed: Hashed,
 ) -> Result<Box<dyn Ingest>, BlobError> {
     let ticket = admit(inner.clone(), expected).await?;
-    let folder = inner.ingest();
-    let make = move || {
-        let file = tempfile::Builder::new().prefix("").rand_bytes(16).tempfile_in(&folder);
-        file.map_err(storage(Digest::of(b""), &folder))
-    };
+    let making = inner.clone();
+    let make = move || making.temporary().map_err(storage(Digest::of(b""), &making.ingest()));
     let (file, temporary) = blocking(make).await?.into_parts();
     let (tail, allocated, flushed) = Default::default();
     let (file, pool) = (Arc::new(file), inner.pool.clone());
@@ -253,7 +250,9 @@ impl Ingest for FsIngest {
             let path = inner.blob(&digest);
             let stamp = file.finish(size).map_err(storage(digest, &temporary))?;
             temporary.persist(&path).map_err(|e| storage(digest, &path)(e.error))?;
-            inner.trust.good(digest, stamp);
+            if !inner.is_shared() {
+                inner.trust.good(digest, stamp);
+            }
             inner.committed.notify_one();
             sync_folder(&inner.blobs()).map_err(|error| sync_failed(digest, error))
         })

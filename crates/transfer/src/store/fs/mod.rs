@@ -30,15 +30,16 @@ mod tests;
 mod trust;
 
 use std::fmt;
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use rustix::fs::{FlockOperation, flock};
+use tempfile::NamedTempFile;
 use tokio::sync::Notify;
 
 pub use self::arrivals::Arrival;
@@ -53,7 +54,7 @@ use crate::blob::{BlobError, BlobSource, BlobStore, BlobStream, Ingest};
 use crate::blocking::blocking;
 use crate::descriptor::Descriptor;
 use crate::digest::Digest;
-use crate::file::FileState;
+use crate::file::{FileState, open_regular};
 use crate::frame::Pool;
 
 /// A store of files in one folder. Clones are the same store.
@@ -78,8 +79,8 @@ struct Inner {
     pool: Pool,
     /// Who reads what, and what several of them share.
     recent: Recent,
-    /// Held for its lock.
-    _lock: File,
+    /// The lock of its only user; absent where others use the folder too.
+    lock: Option<File>,
 }
 
 /// What can go wrong with the store itself rather than with one blob.
@@ -120,31 +121,41 @@ impl FsStore {
     /// [`StoreError::InUse`] and [`StoreError::Io`].
     pub async fn open(root: impl Into<PathBuf>) -> Result<Self, StoreError> {
         let root = root.into();
-        blocking(move || Self::open_blocking(root)).await
+        blocking(move || {
+            make_folder(&root)?;
+            let lock = lock(&root)?;
+            let inner = Inner::new(root, Some(lock));
+            for folder in [inner.blobs(), inner.ingest(), inner.quarantine()] {
+                make_folder(&folder)?;
+            }
+            empty_folder(&inner.ingest())?;
+            sync_folder(&inner.root)?;
+            Ok(Self(Arc::new(inner)))
+        })
+        .await
     }
 
-    fn open_blocking(root: PathBuf) -> Result<Self, StoreError> {
-        make_folder(&root)?;
-        let lock = lock(&root)?;
-        let inner = Inner {
-            root,
-            leases: Leases::default(),
-            quarantined: AtomicU64::new(0),
-            collected: Mutex::default(),
-            arrivals: Arrivals::default(),
-            reserve: Mutex::new(Mark::Bytes(0)),
-            committed: Notify::new(),
-            trust: Trust::default(),
-            pool: Pool::default(),
-            recent: Recent::default(),
-            _lock: lock,
-        };
-        for folder in [inner.blobs(), inner.ingest(), inner.quarantine()] {
-            make_folder(&folder)?;
-        }
-        empty_folder(&inner.ingest())?;
-        sync_folder(&inner.root)?;
-        Ok(Self(Arc::new(inner)))
+    /// Opens the store in a folder that other processes use at the same time, such as an image
+    /// layout.
+    ///
+    /// Files get the permissions that the umask leaves. A blob counts as right only after it was read
+    /// back ([`is_right`](Self::is_right)), and none is ever collected: the folder's names decide
+    /// which blobs are needed.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub async fn open_shared(root: impl Into<PathBuf>) -> Result<Self, StoreError> {
+        let root = root.into();
+        blocking(move || {
+            let inner = Inner::new(root, None);
+            for folder in [inner.ingest(), inner.blobs()] {
+                std::fs::create_dir_all(&folder).map_err(StoreError::io("make", &folder))?;
+            }
+            let swept = inner.sweep();
+            swept.map_err(StoreError::io("clean up", &inner.ingest()))?;
+            Ok(Self(Arc::new(inner)))
+        })
+        .await
     }
 
     /// The store's folder.
@@ -187,8 +198,8 @@ impl BlobSource for FsStore {
         let (inner, digest) = (self.0.clone(), *digest);
         blocking(move || {
             let path = inner.blob(&digest);
-            match path.metadata() {
-                Ok(metadata) => Ok(Some(metadata.len())),
+            match path.symlink_metadata() {
+                Ok(metadata) => Ok(metadata.is_file().then_some(metadata.len())),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
                 Err(error) => Err(storage(digest, &path)(error)),
             }
@@ -238,6 +249,69 @@ impl BlobStore for FsStore {
 }
 
 impl Inner {
+    fn new(root: PathBuf, lock: Option<File>) -> Self {
+        Self {
+            root,
+            leases: Leases::default(),
+            quarantined: AtomicU64::new(0),
+            collected: Mutex::default(),
+            arrivals: Arrivals::default(),
+            reserve: Mutex::new(Mark::Bytes(0)),
+            committed: Notify::new(),
+            trust: Trust::default(),
+            pool: Pool::default(),
+            recent: Recent::default(),
+            lock,
+        }
+    }
+
+    /// Whether other processes use the folder too.
+    fn is_shared(&self) -> bool {
+        self.lock.is_none()
+    }
+
+    /// Waits until no other process changes the folder. The lock is held until the file is dropped.
+    fn changing(&self) -> io::Result<File> {
+        let path = self.root.join("lock");
+        let file = OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
+        file.lock()?;
+        Ok(file)
+    }
+
+    /// A new file under `ingest/`.
+    fn temporary(&self) -> io::Result<NamedTempFile> {
+        let mut builder = tempfile::Builder::new();
+        builder.prefix("").rand_bytes(16);
+        if !self.is_shared() {
+            return builder.tempfile_in(self.ingest());
+        }
+        let _changing = self.changing()?;
+        builder.permissions(Permissions::from_mode(0o666));
+        let file = builder.tempfile_in(self.ingest())?;
+        // Locked while it is written: so another process can tell it from a leftover of a kill.
+        file.as_file().lock()?;
+        Ok(file)
+    }
+
+    /// Removes the leftovers of killed processes from a shared folder.
+    fn sweep(&self) -> io::Result<()> {
+        let _changing = self.changing()?;
+        for entry in self.ingest().read_dir()? {
+            let path = entry?.path();
+            let left = match File::open(&path) {
+                Ok(file) => file.try_lock().is_ok(),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+                Err(error) => return Err(error),
+            };
+            match left.then(|| std::fs::remove_file(&path)) {
+                // Kept by its process meanwhile.
+                Some(Err(error)) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     fn blobs(&self) -> PathBuf {
         self.root.join("blobs/sha256")
     }
@@ -285,8 +359,10 @@ impl Inner {
         self.trust.forget(digest);
         self.quarantined.fetch_add(1, Ordering::Relaxed);
         let shelf = self.quarantine().join(digest.hex());
+        let moved = make_folder(&self.quarantine()).map_err(io::Error::other);
+        let moved = moved.and_then(|()| std::fs::rename(&path, &shelf));
         // On a disk without room for a folder entry the blob must still not be served again.
-        let moved = std::fs::rename(&path, &shelf).or_else(|_| std::fs::remove_file(&path));
+        let moved = moved.or_else(|_| std::fs::remove_file(&path));
         match moved {
             Ok(()) => tracing::warn!(blob.digest = %digest, "corrupt blob moved to quarantine"),
             Err(error) => {
@@ -298,7 +374,7 @@ impl Inner {
 
 /// A blob's file and its size in bytes.
 fn open_file(path: &Path) -> io::Result<(File, u64)> {
-    let file = File::open(path)?;
+    let file = open_regular(path)?;
     let size = file.metadata()?.len();
     Ok((file, size))
 }

@@ -95,6 +95,12 @@ impl Trust {
         table.known.insert(digest, Known { good: true, ..Known::unhashed(stamp, round) });
     }
 
+    /// Whether the file in this state is known to have the blob's bytes.
+    pub(super) fn is_good(&self, digest: &Digest, state: FileState) -> bool {
+        let known = self.table();
+        known.known.get(digest).is_some_and(|known| known.good && known.stamp == state)
+    }
+
     /// The next to read the blob has it hashed.
     pub(super) fn doubt(&self, digest: &Digest) {
         let mut table = self.table();
