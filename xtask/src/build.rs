@@ -101,7 +101,7 @@ pub(crate) fn agents() -> Result<Agents> {
 pub(crate) fn begin() -> Result<Build> {
     let state = State::open()?;
     let agents = Agents::at(&state.bin());
-    let root = crate::root();
+    let root = crate::workspace::root();
     if !root.join("Cargo.toml").exists() {
         // This binary outlived its sources: what was built from them is all there is.
         return match agents.are_there() {
@@ -185,7 +185,7 @@ impl Drop for Build {
 /// # Errors
 /// When cargo cannot be started or the build fails.
 pub(crate) fn programs(profile: &str, packages: &[&str]) -> Result<PathBuf> {
-    let root = crate::root();
+    let root = crate::workspace::root();
     let target = target_folder(root).join("static");
     let status = static_build(root, &target, profile, packages).status();
     if !status.context("starting cargo, which builds the programs")?.success() {

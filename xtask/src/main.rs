@@ -6,6 +6,8 @@
     reason = "a command-line program: results go to stdout, progress to stderr"
 )]
 
+mod workspace;
+
 mod bench;
 mod build;
 mod codegen;
@@ -16,7 +18,6 @@ mod range;
 mod setup;
 mod test;
 
-use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
@@ -107,10 +108,4 @@ fn image() -> anyhow::Result<()> {
 /// Prints completions for the alias `xtask`, since a shell cannot complete `cargo xtask`.
 fn completions(completions: Completions) -> anyhow::Result<()> {
     output::print(&completions.script(Cli::command().name("xtask").bin_name("xtask")))
-}
-
-/// The root of the workspace that this program was built from.
-fn root() -> &'static Path {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    here.parent().unwrap_or(here)
 }

@@ -180,7 +180,7 @@ pub(crate) fn run(options: &Options) -> Result<Exit> {
         rustix::process::geteuid().is_root(),
         "the bench needs root, because peers use the engines inside ranges: run it as root"
     );
-    let readme = crate::root().join("README.md");
+    let readme = crate::workspace::root().join("README.md");
     if options.write_readme {
         // Check it now, not after hours of measuring.
         output::check_readme(&readme)?;
@@ -217,8 +217,8 @@ fn report(
     rows: &[Row],
     readme: &Path,
 ) -> Result<Exit> {
-    let default =
-        (options.only.is_empty() && !options.quick).then(|| crate::root().join("benches/results"));
+    let default = (options.only.is_empty() && !options.quick)
+        .then(|| crate::workspace::root().join("benches/results"));
     print_and_write(options, bench, machine, rows, options.out.clone().or(default))?;
     if options.write_readme {
         output::write_readme(readme, machine, rows)?;

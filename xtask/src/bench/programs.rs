@@ -38,7 +38,7 @@ pub(super) async fn fleet(bench: &Bench) -> Result<Vec<Row>> {
 }
 
 fn source(path: &str) -> PathBuf {
-    crate::root().join("benches").join(path)
+    crate::workspace::root().join("benches").join(path)
 }
 
 /// Builds and runs a program of `benches/`, and returns the rows among its output.
@@ -46,7 +46,7 @@ async fn rows(bench: &Bench, what: &str, arguments: &[&str]) -> Result<Vec<Row>>
     bench.say(&format!("{what}: building and running benches/"));
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     let (verb, rest) = arguments.split_first().context("the cargo command has no verb")?;
-    command.current_dir(crate::root()).arg(verb);
+    command.current_dir(crate::workspace::root()).arg(verb);
     command.args(["--quiet", "--locked", "--package", "benches", "--profile", PROFILE]).args(rest);
     command.stdin(Stdio::null()).stderr(Stdio::inherit()).kill_on_drop(true);
     let output = command.output().await.context("starting cargo")?;

@@ -256,7 +256,7 @@ mod tests {
     #[test]
     fn the_workspace_has_every_document() {
         for path in DOCUMENTS {
-            assert!(crate::root().join(path).is_file(), "there is no {path}");
+            assert!(crate::workspace::root().join(path).is_file(), "there is no {path}");
         }
     }
 

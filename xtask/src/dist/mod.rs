@@ -54,8 +54,8 @@ pub(crate) struct Options {
 /// When a build fails or something cannot be written.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let built = build::programs(&options.profile, &["longshore", "host-agent", "dind-agent"])?;
-    let parts = parts(&built, crate::root())?;
-    let out = crate::root().join(&options.out);
+    let parts = parts(&built, crate::workspace::root())?;
+    let out = crate::workspace::root().join(&options.out);
     fs::create_dir_all(&out).with_context(|| format!("creating {}", out.display()))?;
     let mut sums = String::new();
     for (name, bytes) in packed(&parts, VERSION, time())? {

@@ -31,7 +31,7 @@ impl RangeImage {
         match text {
             "overlay2" => Self::Made(Store::Overlay2),
             "containerd" => Self::Made(Store::Containerd),
-            name => match Ranges::needed_for(name) {
+            name => match ranges_needed_for(name) {
                 Some(ranges) => Self::Recipe(name.to_owned(), ranges),
                 None => Self::Named(name.to_owned()),
             },

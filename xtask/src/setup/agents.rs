@@ -6,9 +6,10 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 
 use super::docker::Docker;
+use super::own_image::ensure_image;
+use super::rootfs;
 use super::state::State;
 use super::step::fingerprint;
-use super::{ensure_image, rootfs};
 
 /// The image's name, with the agents' version as its tag.
 const REFERENCE: &str = concat!("longshore/agents:", env!("CARGO_PKG_VERSION"));

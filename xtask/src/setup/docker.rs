@@ -6,8 +6,9 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail};
 
 use super::command::{bound, command_at, find, find_all, run, succeeds};
+use super::files::remove;
+use super::machine::RECIPE_LABEL;
 use super::state::State;
-use super::{RECIPE_LABEL, rootfs};
 
 /// Timeout for an engine's version, in seconds.
 const ANSWER_SECONDS: &str = "10";
@@ -109,11 +110,11 @@ impl Docker {
     ) -> Result<()> {
         let context = state.build().join(format!("{name}.context"));
         let log = state.build().join(format!("{name}.log"));
-        rootfs::remove(&context)?;
+        remove(&context)?;
         fill(&context)?;
         self.build_from(tag, recipe, &context, &log)?;
-        rootfs::remove(&context)?;
-        rootfs::remove(&log)
+        remove(&context)?;
+        remove(&log)
     }
 
     /// Builds with the classic builder, which needs no plug-in, on the host's network, which needs no

@@ -20,6 +20,7 @@ use serde_json::json;
 
 use super::command::{command, find, log_tail};
 use super::docker::Docker;
+use super::machine::LABEL;
 use super::network::{self, Network};
 use super::packages;
 use super::state::{State, write_whole};
@@ -242,7 +243,7 @@ fn config(state: &State, network: &Network) -> serde_json::Value {
         "data-root": state.engine_data(),
         "exec-root": state.engine_exec(),
         "pidfile": pid_file(state),
-        "labels": [super::LABEL],
+        "labels": [LABEL],
         // Set explicitly, since the default store has changed between releases.
         "features": {"containerd-snapshotter": false},
         "bridge": network.bridge_or_none(),

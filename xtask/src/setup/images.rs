@@ -7,10 +7,11 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::docker::Docker;
+use super::machine::{RangeImage, Ranges, Store};
 use super::packages;
 use super::state::State;
 use super::step::{fingerprint, join, step};
-use super::{RangeImage, Ranges, Store, probe, rootfs};
+use super::{probe, rootfs};
 
 /// The entry point of every range image, which starts its engine.
 const RANGE_ENGINE: &str = include_str!("range-engine.sh");
@@ -106,7 +107,7 @@ const OVERLAY2: &str =
 
 /// The set of range images that includes this name (the part after `longshore/range:`); `None` for an
 /// unknown name.
-pub(super) fn needed_for(name: &str) -> Option<Ranges> {
+pub(crate) fn needed_for(name: &str) -> Option<Ranges> {
     match name {
         name if name == OLDEST.name => Some(Ranges::All),
         name => RECIPES.iter().any(|recipe| recipe.name == name).then_some(Ranges::Usual),

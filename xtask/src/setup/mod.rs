@@ -16,8 +16,11 @@ mod volumes;
 mod command;
 mod docker;
 mod engine;
+mod files;
 mod images;
+mod machine;
 mod network;
+mod own_image;
 mod packages;
 mod probe;
 mod rootfs;
@@ -29,93 +32,13 @@ mod teardown;
 
 use anyhow::Result;
 
-use self::docker::Docker;
-
 pub(crate) use self::agents::image as agents_image;
 pub(crate) use self::command::{command, find};
+pub(crate) use self::images::needed_for as ranges_needed_for;
+pub(crate) use self::machine::{LABEL, Machine, Needs, RangeImage, Ranges, Store};
 pub(crate) use self::skopeo::image as skopeo_image;
 pub(crate) use self::state::State;
 pub(crate) use self::teardown::{stop_agents, teardown};
-
-/// The label of every container, volume and network that xtask makes, by which teardown finds them.
-pub(crate) const LABEL: &str = "dev.longshore=1";
-
-/// The label of every image that xtask makes, with the [fingerprint](step::fingerprint) of its recipe.
-///
-/// It differs from [`LABEL`] because containers inherit the labels of their image, and teardown must
-/// spare containers that users start from these images.
-const RECIPE_LABEL: &str = "dev.longshore.recipe";
-
-/// Objects that a command needs, besides an engine.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Needs {
-    /// Range images.
-    pub(crate) ranges: Ranges,
-    /// The demo stack, in the host's engine.
-    pub(crate) stack: bool,
-}
-
-/// A set of range images.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ranges {
-    /// No range image.
-    None,
-    /// Current engines on each image store.
-    Usual,
-    /// The usual ones, and the oldest supported engine.
-    All,
-}
-
-impl Ranges {
-    /// The set that includes the range image with this name, such as `28.5-overlay2`; `None` for an
-    /// unknown name.
-    pub(crate) fn needed_for(name: &str) -> Option<Self> {
-        images::needed_for(name)
-    }
-}
-
-/// The result of a set-up.
-#[derive(Clone, Debug)]
-pub(crate) struct Machine {
-    /// Address of the engine that has the stack and runs the ranges, such as `unix:///…`.
-    pub(crate) docker_host: String,
-    /// True if that engine is private, so that teardown stops it and removes its data.
-    pub(crate) private_engine: bool,
-    /// The images of [`Needs::ranges`]; the first one of each store is the default.
-    pub(crate) range_images: Vec<RangeImage>,
-    /// References of the demo stack; empty without [`Needs::stack`].
-    pub(crate) stack: Vec<String>,
-}
-
-/// An image for ranges.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct RangeImage {
-    /// The image's name in the engine that runs the ranges.
-    pub(crate) reference: String,
-    /// The version that its engine reports.
-    pub(crate) engine_version: String,
-    /// The image store that its engine reports.
-    pub(crate) store: Store,
-}
-
-/// One of Docker's two image stores.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Store {
-    /// The graphdriver store, with overlay2.
-    Overlay2,
-    /// The containerd store.
-    Containerd,
-}
-
-impl std::fmt::Display for Store {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Overlay2 => "overlay2",
-            Self::Containerd => "containerd",
-        })
-    }
-}
 
 /// Installs the programs that compile the agents, if needed.
 ///
@@ -174,23 +97,6 @@ pub(crate) fn ensure(needs: &Needs) -> Result<Machine> {
         private_engine: engine.private,
         range_images,
         stack,
-    })
-}
-
-/// Makes the image `reference` with `make`, which returns whether it had to build, and returns the name.
-///
-/// # Errors
-/// No engine is available, or `make` fails.
-fn ensure_image(
-    reference: &str,
-    make: impl FnOnce(&Docker, &State) -> Result<bool>,
-) -> Result<String> {
-    let state = State::open()?;
-    let _lock = state.lock()?;
-    let engine = engine::ensure(&state)?;
-    step::step(&format!("image {reference}"), || {
-        let made = make(&engine.docker, &state)?;
-        Ok((reference.to_owned(), (if made { "built" } else { "already there" }).to_owned()))
     })
 }
 

@@ -8,8 +8,8 @@ use range::{Isolation, Mode};
 use serde::{Deserialize, Serialize};
 
 use super::docker::Docker;
+use super::machine::{LABEL, RangeImage, Store};
 use super::state::{State, write_whole};
-use super::{LABEL, RangeImage, Store};
 
 /// Timeout for the engine in a range to answer.
 const START_TIMEOUT: Duration = Duration::from_secs(60);

@@ -6,9 +6,10 @@
 use anyhow::{Context as _, Result};
 
 use super::docker::Docker;
+use super::own_image::ensure_image;
+use super::rootfs;
 use super::state::State;
 use super::step::fingerprint;
-use super::{ensure_image, rootfs};
 
 /// The image's name.
 const REFERENCE: &str = "longshore/skopeo:1";

@@ -11,9 +11,10 @@ use anyhow::{Context as _, Result};
 use rustix::fs::XattrFlags;
 
 use super::docker::Docker;
+use super::machine::RECIPE_LABEL;
 use super::state::State;
 use super::step::{fingerprint, join, step};
-use super::{RECIPE_LABEL, packages, rootfs};
+use super::{packages, rootfs};
 
 /// The shared base image, which is not part of the stack itself.
 const BASE: &str = "longshore-demo/base:1";

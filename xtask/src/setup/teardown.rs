@@ -13,9 +13,11 @@ use anyhow::{Context as _, Result};
 use super::command::run;
 use super::docker::Docker;
 use super::engine::{read_pid, running, running_containerd, terminate};
+use super::files::{mounts_under, remove};
+use super::machine::{LABEL, RECIPE_LABEL};
+use super::network;
 use super::state::State;
 use super::step::{say, step};
-use super::{LABEL, RECIPE_LABEL, network, rootfs};
 
 /// Timeout for an agent to end.
 const AGENT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -72,7 +74,7 @@ pub(crate) fn stop_agents(state: &State, prefix: &str) -> Result<usize> {
             terminate(pid, AGENT_TIMEOUT)?;
             count += 1;
         }
-        rootfs::remove(&path)?;
+        remove(&path)?;
     }
     Ok(count)
 }
@@ -172,12 +174,12 @@ fn stop_engine(state: &State) -> Result<String> {
 
 fn remove_state(state: &State) -> Result<()> {
     unmount_all(state.root())?;
-    rootfs::remove(state.root())
+    remove(state.root())
 }
 
 fn unmount_all(root: &Path) -> Result<()> {
     let table = fs::read_to_string("/proc/self/mountinfo").context("reading the mounts")?;
-    for mount in rootfs::mounts_under(&table, root).iter().filter(|mount| *mount != root) {
+    for mount in mounts_under(&table, root).iter().filter(|mount| *mount != root) {
         run(super::command::command("umount")?.arg("--lazy").arg(mount))?;
     }
     Ok(())

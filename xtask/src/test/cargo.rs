@@ -31,7 +31,7 @@ fn program() -> OsString {
 /// A command for a program, in the workspace's root.
 fn at_root(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
-    command.current_dir(crate::root()).stdin(Stdio::null());
+    command.current_dir(crate::workspace::root()).stdin(Stdio::null());
     command
 }
 

@@ -26,7 +26,7 @@ pub(super) fn run(buf: PathBuf) -> Result<Vec<&'static str>> {
     let mut licenses = cargo::program_in_background(deny);
     licenses.args(["--log-level", "error", "check", "bans", "licenses", "sources"]);
     let mut schema = cargo::program_in_background(buf);
-    schema.arg("lint").current_dir(crate::root().join("proto"));
+    schema.arg("lint").current_dir(crate::workspace::root().join("proto"));
 
     let checks = [
         ("cargo fmt", fmt),
