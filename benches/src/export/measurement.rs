@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 
-use super::{Cache, Timing};
+use super::options::{Cache, Timing};
 use crate::figures::median;
 
 /// The results of one measure in each round.

@@ -13,67 +13,20 @@
 //! uncounted round, or emptied before each read.
 
 mod measurement;
+mod options;
 mod ours;
 mod save;
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
-use anyhow::Context as _;
 use engine::Docker;
-use engine::docker::way::{Places, Way};
-use transfer::{Reference, StoreKind};
+use engine::docker::way::Way;
+use transfer::StoreKind;
 
 pub use self::measurement::Measurement;
+pub use self::options::{Cache, Options};
 use self::ours::{Ours, VerifiedBy};
 use self::save::{OneLayer, Save};
-
-/// State of the page cache before each read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cache {
-    /// Unchanged since the last read.
-    Warm,
-    /// Empty.
-    Cold,
-}
-
-impl Cache {
-    fn prepare(self) -> anyhow::Result<()> {
-        rustix::fs::sync();
-        match self {
-            Self::Warm => Ok(()),
-            Self::Cold => {
-                std::fs::write("/proc/sys/vm/drop_caches", "3").context("emptying the page cache")
-            }
-        }
-    }
-}
-
-/// Options of a run.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// The engine's address.
-    pub docker: String,
-    /// The image.
-    pub image: Reference,
-    /// Number of rounds.
-    pub rounds: usize,
-    /// Locations of the engine's files.
-    pub places: Places,
-    /// State of the page cache.
-    pub cache: Cache,
-    /// Measure every export method of the engine, not only the default one.
-    pub all: bool,
-}
-
-/// Bytes and time of one read.
-#[derive(Clone, Copy, Debug)]
-struct Timing {
-    bytes: u64,
-    time: Duration,
-    /// CPU time of this process; zero for the peer, whose work happens in the engine.
-    cpu: Duration,
-}
 
 /// Takes every measure of one image, and emits each when it is complete.
 ///
@@ -190,13 +143,5 @@ async fn in_turn(
     } else {
         theirs(line).await?;
         mine(line).await
-    }
-}
-
-/// The store's name in the output.
-fn store_name(store: StoreKind) -> &'static str {
-    match store {
-        StoreKind::Graphdriver => "overlay2",
-        StoreKind::Containerd => "containerd",
     }
 }

@@ -10,7 +10,7 @@ use futures::TryStreamExt as _;
 use transfer::store::MemoryStore;
 use transfer::{BlobSource, ImageKey, ImageSource, Layer, LayerForm, OpenImage, StoreKind};
 
-use super::{Options, Timing, store_name};
+use super::options::{Options, Timing, store_name};
 use crate::figures::cpu_time;
 
 /// The side that hashes a layer.

@@ -10,8 +10,8 @@ use anyhow::{Context as _, ensure};
 use futures::TryStreamExt as _;
 use tokio::io::AsyncWriteExt as _;
 
+use super::options::{Options, Timing};
 use super::ours::Ours;
-use super::{Options, Timing};
 
 /// Runs `docker save` on one engine.
 pub(super) struct Save {

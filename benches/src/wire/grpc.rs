@@ -19,7 +19,7 @@ use transfer::store::FsStore;
 use transfer::{BlobSource as _, BlobStore as _, BlobStream, ImageSource as _, Ingest, LayerForm};
 
 use super::admin::NoAdmin;
-use super::peer::Job;
+use super::job::Job;
 use super::route::Transport;
 use crate::one_image::{OneImage, image_of};
 

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::report::Sample;
 use super::route::{Protocol, Receiver, Route, Transport};
+use super::sample::Sample;
 use crate::figures::median;
 
 /// The compared figure of a sample.

@@ -10,7 +10,9 @@
 //! *in the same round* say something about the code.
 
 pub mod route;
+pub mod job;
 pub mod peer;
+pub mod sample;
 pub mod report;
 pub mod measure;
 pub mod machine;

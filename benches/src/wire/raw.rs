@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use transfer::store::FsStore;
 use transfer::{BlobSource as _, Hasher, MAX_FRAME};
 
-use super::peer::Job;
+use super::job::Job;
 use super::route::{Receiver, Transport};
 
 const TCP: &str = "http://";

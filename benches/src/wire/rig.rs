@@ -9,10 +9,11 @@ use serde::de::DeserializeOwned;
 use transfer::Descriptor;
 use transfer::store::FsStore;
 
+use super::job::{Fetched, Job, Role, Usage};
 use super::machine::Machine;
-use super::peer::{Fetched, Job, Role, Usage};
-use super::report::{Report, Sample};
+use super::report::Report;
 use super::route::Route;
+use super::sample::Sample;
 use crate::blob::{self, Noise};
 
 /// Options of a run.

@@ -12,7 +12,7 @@ use transfer::store::FsStore;
 use transfer::verify::verify;
 use transfer::{BlobStore as _, ConfigDigest};
 
-use super::peer::Job;
+use super::job::Job;
 use super::route::Receiver;
 use super::{grpc, raw};
 
