@@ -8,11 +8,11 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use futures::future::try_join_all;
 
+use super::context::{Bench, Measure};
 use super::docker::{Docker, save_load};
 use super::row::{Bound, Row, Samples, counted};
 use super::single::SAVE_LOAD;
 use super::testbed::{RunningRange, Testbed, names};
-use super::{Bench, Measure};
 use crate::setup::Store;
 
 /// Number of ranges.

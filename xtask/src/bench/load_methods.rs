@@ -3,7 +3,7 @@
 use anyhow::Result;
 use range::LoadWay;
 
-use super::Bench;
+use super::context::Bench;
 use super::row::{Bound, Row, Samples};
 use super::testbed::{Conditions, Testbed, names};
 use crate::setup::Store;

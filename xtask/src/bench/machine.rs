@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::Result;
 use serde::Serialize;
 
-use super::Bench;
+use super::context::Bench;
 use super::docker::Docker;
 
 /// The machine of a run. Texts are `unknown` if unavailable.

@@ -6,10 +6,10 @@ use std::process::Stdio;
 use anyhow::{Context as _, Result, ensure};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 
+use super::context::{Bench, free_bytes};
 use super::docker::Docker;
 use super::row::{Bound, Row, Sample, counted};
 use super::testbed::{Testbed, float, names};
-use super::{Bench, free_bytes};
 use crate::setup::{self, Store};
 
 /// Number of concurrent ranges.

@@ -8,6 +8,7 @@
 //! an earlier contender has read the host's images.
 
 mod single;
+mod context;
 mod docker;
 mod four;
 mod top_layer;
@@ -33,14 +34,14 @@ use ::process::exit::Exit;
 use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum};
 use longshore::interrupt::interruptible;
-use tokio::sync::OnceCell;
 
+use self::context::{Bench, Measure, free_bytes};
 use self::docker::Docker;
-use self::registry::Registry;
+use self::registry::Shared;
 use self::row::Row;
 use self::testbed::{PROJECT, Testbed};
 use crate::build::{self, Agents};
-use crate::setup::{self, Machine, Needs, Ranges, State, Store};
+use crate::setup::{self, Needs, Ranges, State, Store};
 
 /// The images of the demo stack that are moved, by part of their names. The small one would not show
 /// in the figures.
@@ -79,35 +80,6 @@ pub(crate) struct Options {
 enum Format {
     Text,
     Json,
-}
-
-/// A measure; some give several rows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Measure {
-    /// One live cold range on both stores, compared with all peers.
-    Cold,
-    /// A sync without changes, on both stores.
-    Unchanged,
-    /// One more layer of 21 MB, on both stores.
-    TopLayer,
-    /// Four live cold ranges at once.
-    Four,
-    /// Cost on the host of four ranges, compared with one.
-    HostCost,
-    /// Every load method of a range's engine, forced.
-    Ways,
-    /// A cold range from a seed: by reflink, and by plain copy on both stores.
-    Seeds,
-    /// Twenty unchanged images in fifty ranges, with simulated engines.
-    Fleet,
-    /// The wire, compared with raw sockets.
-    Wire,
-    /// Export from a host's files, compared with `docker save`.
-    Export,
-    /// Peak memory with sixteen ranges at once.
-    Memory,
-    /// Peak memory with a large layer, compared with a small one.
-    LargeLayer,
 }
 
 /// A kind of group: measures that share ranges.
@@ -155,21 +127,6 @@ const GROUPS: [Group; 13] = [
     group("memory", &[Measure::Memory], 12, Kind::Memory),
     group("large-layer", &[Measure::LargeLayer], 8, Kind::LargeLayer),
 ];
-
-/// A running bench.
-#[derive(Debug)]
-struct Bench {
-    machine: Machine,
-    agents: Agents,
-    /// The folder of its files, within set-up's state folder.
-    folder: PathBuf,
-    images: Vec<String>,
-    rounds: usize,
-    quick: bool,
-    only: Vec<Measure>,
-    started: Instant,
-    registry: OnceCell<Registry>,
-}
 
 /// Runs the bench, prints the results and writes them.
 ///
@@ -290,19 +247,19 @@ impl Bench {
             quick: options.quick,
             only: options.only.clone(),
             started,
-            registry: OnceCell::new(),
             machine,
         })
     }
 
     /// Adds the rows of all selected measures. A failed measure does not stop the others.
     async fn measure_all(&self, format: Format, rows: &mut Vec<Row>) -> Result<()> {
+        let registry = Shared::default();
         for group in GROUPS {
             if !group.measures.iter().any(|measure| self.wants(*measure)) {
                 continue;
             }
             let found = match self.check_disk(group.room) {
-                Ok(()) => self.group(group.kind).await,
+                Ok(()) => self.group(group.kind, &registry).await,
                 Err(error) => Err(error),
             };
             let found = found.unwrap_or_else(|error| {
@@ -316,9 +273,7 @@ impl Bench {
             }
             rows.extend(found);
         }
-        if let Some(registry) = self.registry.get()
-            && let Err(error) = registry.end()
-        {
+        if let Err(error) = registry.end() {
             self.say(&format!("could not remove the registry's content: {error:#}"));
         }
         Ok(())
@@ -346,12 +301,12 @@ impl Bench {
         Ok(())
     }
 
-    async fn group(&self, kind: Kind) -> Result<Vec<Row>> {
+    async fn group(&self, kind: Kind, registry: &Shared) -> Result<Vec<Row>> {
         match kind {
             Kind::Wire => programs::wire(self).await,
             Kind::Export => programs::export(self).await,
             Kind::Fleet => programs::fleet(self).await,
-            Kind::Single(store) => single::run(self, store).await,
+            Kind::Single(store) => single::run(self, registry, store).await,
             Kind::Four => four::run(self).await,
             Kind::Ways(store) => load_methods::run(self, store).await,
             Kind::Reflink => seeds::reflink(self).await,
@@ -360,48 +315,4 @@ impl Bench {
             Kind::LargeLayer => memory::flat(self).await,
         }
     }
-
-    fn wants(&self, measure: Measure) -> bool {
-        self.only.is_empty() || self.only.contains(&measure)
-    }
-
-    /// The address of the engine that has the images.
-    fn host(&self) -> &str {
-        &self.machine.docker_host
-    }
-
-    /// The default range image for a store.
-    fn range_image(&self, store: Store) -> Result<&str> {
-        let found = self.machine.range_images.iter().find(|image| image.store == store);
-        let found = found.with_context(|| format!("set-up made no range image on {store}"))?;
-        Ok(&found.reference)
-    }
-
-    /// The registry with the images. The first call pushes them.
-    async fn registry(&self) -> Result<&Registry> {
-        let filled = async {
-            self.say("docker-registry: pushing, once for all ranges");
-            Registry::filled(&self.folder, &Docker::at(self.host()), &self.images).await
-        };
-        self.registry.get_or_try_init(|| filled).await
-    }
-
-    /// Prints a contender's failure, and returns the message for the row.
-    fn report_failure(&self, name: &str, error: &anyhow::Error) -> String {
-        let words = format!("{name} failed: {error:#}");
-        self.say(&words);
-        words
-    }
-
-    /// Prints progress.
-    fn say(&self, words: &str) {
-        eprintln!("{:6.1} s  {words}", self.started.elapsed().as_secs_f64());
-    }
-}
-
-/// Free bytes on the file system of `folder`.
-fn free_bytes(folder: &Path) -> Result<u64> {
-    let found = rustix::fs::statvfs(folder)
-        .with_context(|| format!("reading the free space of {}", folder.display()))?;
-    Ok(found.f_bavail * found.f_frsize)
 }

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::machine::Machine;
 use super::plot;
-use super::row::{Bound, Row};
+use super::row::{Bound, Row, short};
 
 /// The file with the machine, and each row with the figures behind its medians.
 const RESULTS: &str = "bench.json";
@@ -92,17 +92,6 @@ fn goal(row: &Row) -> String {
 /// Escapes text for a table cell.
 fn cell(text: &str) -> String {
     text.replace('|', "\\|").replace('\n', " ")
-}
-
-/// Formats a value with three significant digits, or with all digits before the point.
-pub(super) fn short(value: f64) -> String {
-    let size = value.abs();
-    match () {
-        () if size >= 100.0 => format!("{value:.0}"),
-        () if size >= 10.0 => format!("{value:.1}"),
-        () if size >= 1.0 => format!("{value:.2}"),
-        () => format!("{value:.3}"),
-    }
 }
 
 /// Writes the table between the markers of the file `readme`.

@@ -1,7 +1,6 @@
 //! SVG plots with horizontal bars, readable on light and dark pages.
 
-use super::output::short;
-use super::row::{Bound, Row};
+use super::row::{Bound, Row, short};
 
 /// Widths and heights in pixels.
 const WIDTH: f64 = 860.0;

@@ -6,7 +6,7 @@ use std::process::Stdio;
 use anyhow::{Context as _, Result, ensure};
 use tokio::process::Command;
 
-use super::Bench;
+use super::context::Bench;
 use super::row::{Bound, Row};
 
 /// The workspace's optimised profile.

@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use futures::future::try_join_all;
 use tokio::process::{Child, Command};
+use tokio::sync::OnceCell;
 
+use super::context::Bench;
 use super::docker::Docker;
 use super::row::Sample;
 use super::testbed::{RunningRange, remove, settle};
@@ -28,9 +30,29 @@ pub(super) struct Registry {
     pub(super) push: Sample,
 }
 
+/// The registry of a whole bench, filled by the first measure that needs it.
+#[derive(Debug, Default)]
+pub(super) struct Shared(OnceCell<Registry>);
+
+impl Shared {
+    /// The registry with the bench's images. The first call pushes them.
+    pub(super) async fn get(&self, bench: &Bench) -> Result<&Registry> {
+        let filled = async {
+            bench.say("docker-registry: pushing, once for all ranges");
+            Registry::filled(&bench.folder, &Docker::at(bench.host()), &bench.images).await
+        };
+        self.0.get_or_try_init(|| filled).await
+    }
+
+    /// Removes the content, if any was pushed.
+    pub(super) fn end(&self) -> Result<()> {
+        self.0.get().map_or(Ok(()), Registry::end)
+    }
+}
+
 impl Registry {
     /// Pushes `images` from `host` into an empty registry, one after another as a script would.
-    pub(super) async fn filled(folder: &Path, host: &Docker, images: &[String]) -> Result<Self> {
+    async fn filled(folder: &Path, host: &Docker, images: &[String]) -> Result<Self> {
         let folder = folder.join("registry");
         remove(&folder)?;
         fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
@@ -68,7 +90,7 @@ impl Registry {
     }
 
     /// Removes the content.
-    pub(super) fn end(&self) -> Result<()> {
+    fn end(&self) -> Result<()> {
         remove(&self.folder)
     }
 }

@@ -216,6 +216,17 @@ fn rounded(value: f64) -> f64 {
     (value * 10_000.0).round() / 10_000.0
 }
 
+/// Formats a value with three significant digits, or with all digits before the point.
+pub(super) fn short(value: f64) -> String {
+    let size = value.abs();
+    match () {
+        () if size >= 100.0 => format!("{value:.0}"),
+        () if size >= 10.0 => format!("{value:.1}"),
+        () if size >= 1.0 => format!("{value:.2}"),
+        () => format!("{value:.3}"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

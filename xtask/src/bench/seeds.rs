@@ -6,7 +6,7 @@
 use anyhow::{Context as _, Result, ensure};
 use range::RangeName;
 
-use super::Bench;
+use super::context::Bench;
 use super::docker::{Docker, save_load};
 use super::row::{Bound, Row, Samples};
 use super::single::SAVE_LOAD;

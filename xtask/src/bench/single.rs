@@ -10,13 +10,13 @@
 
 use anyhow::Result;
 
+use super::context::{Bench, Measure};
 use super::docker::save_load;
-use super::registry::Registry;
+use super::registry::{Registry, Shared};
 use super::row::{Bound, Row, Samples};
 use super::skopeo::Skopeo;
 use super::testbed::{Testbed, names};
 use super::top_layer::TopLayers;
-use super::{Bench, Measure};
 use crate::setup::Store;
 
 /// The peer of most goals.
@@ -52,10 +52,10 @@ enum Contender {
 }
 
 /// Measures everything on one store.
-pub(super) async fn run(bench: &Bench, store: Store) -> Result<Vec<Row>> {
+pub(super) async fn run(bench: &Bench, registry: &Shared, store: Store) -> Result<Vec<Row>> {
     let mut samples = Samples::default();
     let cold = bench.wants(Measure::Cold);
-    let registry = if cold { Some(bench.registry().await?) } else { None };
+    let registry = if cold { Some(registry.get(bench).await?) } else { None };
     if let Some(registry) = registry {
         samples.add(PUSH, registry.push.clone());
     }

@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result};
 
-use super::Bench;
+use super::context::Bench;
 use super::docker::Docker;
 use crate::setup;
 

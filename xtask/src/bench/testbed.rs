@@ -18,9 +18,10 @@ use range::{
 };
 use tokio::process::{Child, Command};
 
+use super::context::Bench;
 use super::docker::Docker;
+use super::process;
 use super::row::Sample;
-use super::{Bench, process};
 use crate::range::told;
 
 /// Project label and name prefix of everything that a bench makes in an engine.

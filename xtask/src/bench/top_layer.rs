@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
+use super::context::Bench;
 use super::docker::Docker;
-use super::{Bench, thin_archive};
+use super::thin_archive;
 use crate::setup::Store;
 
 /// Part of the name of the base image; without a match, the first image is the base.

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use longshore::site::{Made, Site};
 
 use crate::build::Agents;
-use crate::setup::{self, Machine, Needs, Ranges, State, Store};
+use crate::setup::{self, Machine, Needs, Ranges, State, Store, ranges_needed_for};
 use crate::{build, host_agent};
 
 /// Name of this program in messages of the verbs.
