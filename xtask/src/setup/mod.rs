@@ -35,7 +35,7 @@ use anyhow::Result;
 pub(crate) use self::agents::image as agents_image;
 pub(crate) use self::command::{command, find};
 pub(crate) use self::images::needed_for as ranges_needed_for;
-pub(crate) use self::machine::{LABEL, Machine, Needs, RangeImage, Ranges, Store};
+pub(crate) use self::machine::{LABEL, Machine, Needs, Ranges, Store};
 pub(crate) use self::skopeo::image as skopeo_image;
 pub(crate) use self::state::State;
 pub(crate) use self::teardown::{stop_agents, teardown};
