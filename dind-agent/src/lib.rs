@@ -2,27 +2,29 @@
 //!
 //! ```text
 //!   run   = PID 1 of a range: a supervisor, with the engine and `serve` as its children
-//!   serve = RangeService over (host agent ──puller──► engine), on a Unix socket
+//!   serve = the keeper: host agent ──puller──► engine, a link to the host agent, RangeService inside
 //!   sync  = the same way once, and the result on stdout
 //! ```
 
 pub mod config;
 pub mod engine;
+pub mod registry;
 pub mod seed;
-pub mod syncs;
 
-mod control;
-mod flights;
-mod once;
-mod parts;
+mod about;
+mod bring;
+mod healthcheck;
+mod keeper;
+mod link;
 mod plan;
 mod processors;
-pub mod registry;
 mod report;
 mod serve;
+mod service;
 mod space;
+mod sync_command;
+mod syncs;
 mod verify;
-mod wanted;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -32,9 +34,7 @@ use process::exit::Exit;
 use process::run::{self, Threads};
 use process::shutdown::Shutdown;
 use process::supervise::{Child, end_with_supervisor, note_path, supervise};
-use proto::Endpoint;
 
-pub use control::Control;
 pub use serve::serve;
 
 use config::{Command, Config, Run, Serve};
@@ -82,11 +82,8 @@ pub async fn run(command: Command, shutdown: Shutdown) -> anyhow::Result<Exit> {
         }
         Command::Run(run) => supervise(children(run)?, shutdown).await,
         Command::Serve(config) => serve(config, shutdown).await,
-        Command::Sync(config) => once::sync(config, shutdown).await,
-        Command::Healthcheck(config) => {
-            process::health::check(&Endpoint::unix(&config.listen), config.timeout).await?;
-            Ok(Exit::Ok)
-        }
+        Command::Sync(config) => sync_command::sync(config, shutdown).await,
+        Command::Healthcheck(config) => healthcheck::healthcheck(config).await,
         Command::Seed(seed) => seed::run(seed).await,
         Command::Completions(completions) => completions.print::<Config>(),
         Command::Manual(manual) => manual.write::<Config>(),

@@ -1,4 +1,4 @@
-//! What a sync would move, found out without moving it.
+//! Plans: how many bytes a sync would move.
 
 use control::range::ImagePlan;
 use transfer::pull::PullError;
@@ -6,7 +6,7 @@ use transfer::{ImageSink, ImageSource, ImageSummary, Reference};
 
 /// A plan for each image, in the order asked; one that fails does not stop the others.
 ///
-/// One after the other: the host may export for each, and a plan is in nobody's way.
+/// The images are planned one after the other: the host may export for each.
 pub(crate) async fn plan(
     source: &dyn ImageSource,
     sink: &dyn ImageSink,
@@ -27,7 +27,7 @@ pub(crate) async fn plan(
     plans
 }
 
-/// The way of a pull as far as its plan, and no further.
+/// The first half of a pull, up to its plan.
 async fn plan_one(
     source: &dyn ImageSource,
     sink: &dyn ImageSink,

@@ -1,11 +1,11 @@
-//! Results on stdout: a table for people, or one JSON object a line for programs.
+//! Results of a sync for stdout: a table for people, or one JSON object a line for programs.
 
 use process::output::{Table, printable, seconds, size, yes_no};
 use serde::Serialize;
 use transfer::event::ImageReport;
 use transfer::{EngineInfo, Outcome, StoreKind};
 
-/// The result for one image, in the words that every Longshore command uses.
+/// The result for one image, with the keys that every Longshore command uses.
 #[derive(Debug, Serialize)]
 pub(crate) struct Line<'a> {
     range: &'a str,

@@ -1,4 +1,4 @@
-//! The engine's images, confirmed again: by its own word, and where asked file by file.
+//! Verification of the engine's images: by its own confirmation, and on request file by file.
 
 use std::sync::Arc;
 
@@ -15,13 +15,13 @@ use transfer::Reference;
 
 use crate::engine::RangeEngine;
 
-/// Checks at once: each reads whole images through the engine, which has other work too.
+/// Most checks at once. Each reads whole images through the engine, which has other work too.
 const MAX_CHECKS: usize = 1;
 
-/// Results that may wait for their reader; a check waits while it is full.
+/// Results that may wait for their reader. A check pauses while they do.
 const EVENTS: usize = 16;
 
-/// Checks under way: owned tasks that end with whoever asked for them.
+/// Checks under way: owned tasks, each of which ends with its reader.
 #[derive(Debug)]
 pub(crate) struct Checks {
     engine: Arc<RangeEngine>,
@@ -55,7 +55,7 @@ impl Checks {
         Ok(ReceiverStream::new(told).boxed())
     }
 
-    /// Returns once all that were begun have ended; each ends with its reader.
+    /// Returns once all checks have ended; each ends with its reader.
     pub(crate) async fn finish(&self) {
         self.tasks.close();
         self.tasks.wait().await;
@@ -74,7 +74,7 @@ impl Check {
     async fn run(self, held: Vec<HeldImage>, references: Vec<Reference>) {
         tokio::select! {
             () = self.check_all(held, &references) => {}
-            // What a check left in the engine goes with it; the next one looks for it too.
+            // The reader went away. The sweep below removes leftovers; so does the next check's.
             () = self.events.closed() => {}
         }
         if self.deep
@@ -97,7 +97,7 @@ impl Check {
             }
         }
         summary.duration = began.elapsed();
-        // Gone: nobody is interested any more.
+        // The reader went away.
         let _gone = self.events.send(VerifyEvent::Finished(summary)).await;
     }
 
@@ -110,7 +110,7 @@ impl Check {
                 found.problems.into_iter().for_each(|problem| check.problem(problem));
                 check.more_problems += found.more_problems;
             }
-            // A folder in an engine's place: its proof has read every blob.
+            // A folder in the place of an engine: its proof has read every blob.
             Ok(None) => {}
             Err(error) => check.problem(unread(&error)),
         }
@@ -121,7 +121,7 @@ fn unread(error: &EngineError) -> String {
     format!("it could not be read: {}", transfer::explain(error))
 }
 
-/// The images that are meant, each with what the engine itself says of it.
+/// The chosen images, each with the engine's own answer.
 fn chosen<'a>(
     held: &'a [HeldImage],
     references: &[Reference],

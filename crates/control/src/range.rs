@@ -176,6 +176,9 @@ impl VerifySummary {
     }
 }
 
+/// Most lines on images that a status has: a range that lacks more needs no list.
+pub const MAX_LACKING: usize = 20;
+
 /// How the last sync of a range ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LastSync {
@@ -213,12 +216,16 @@ pub struct RangeStatus {
     pub peak_rss_bytes: u64,
     /// Images that are wanted.
     pub wanted: u32,
-    /// Whether every wanted image is there, proven; not while it is not known what is wanted.
+    /// Whether the engine has every wanted image and confirmed every layer; false while the wanted
+    /// set is not known.
     pub in_step: bool,
     /// How the last sync ended; absent when there was none.
     pub last_sync: Option<LastSync>,
     /// How often the supervisor started the engine again; 0 without a supervisor.
     pub engine_restarts: u32,
+    /// A line on each wanted image that is not present, with the reason. At most
+    /// [`MAX_LACKING`].
+    pub lacking: Vec<String>,
 }
 
 /// What can go wrong with asking a range.
@@ -239,8 +246,7 @@ pub enum ControlError {
 #[async_trait]
 pub trait RangeControl: Send + Sync {
     /// Brings images in. The stream ends after [`SyncEvent::Finished`]; dropping it cancels
-    /// nothing. A reader that falls behind may miss [`transfer::event::EventKind::Moved`], and no
-    /// other event.
+    /// nothing. A reader that falls behind may miss stages and progress, never a result.
     ///
     /// # Errors
     /// [`ControlError::Busy`].

@@ -12,7 +12,9 @@ use super::wanted::wanted_references;
 use super::{Malformed, duration, elapsed, parse, parse_all, parse_some, status, texts};
 use crate::wire::MAX_PAGE;
 use crate::wire::generated as pb;
-use control::range::{LastSync, RangeImage, RangeStatus, Reach, SyncEvent, SyncSummary};
+use control::range::{
+    LastSync, MAX_LACKING, RangeImage, RangeStatus, Reach, SyncEvent, SyncSummary,
+};
 
 pub(crate) fn sync_request(request: &pb::SyncRequest) -> Result<Vec<Reference>, Status> {
     some_references(&request.references)
@@ -289,6 +291,7 @@ impl From<RangeStatus> for pb::GetStatusResponse {
             last_sync_time: status.last_sync.as_ref().map(|last| last.finished.into()),
             last_sync_error: status.last_sync.and_then(|last| last.error).unwrap_or_default(),
             engine_restarts: status.engine_restarts,
+            lacking: status.lacking,
         }
     }
 }
@@ -326,6 +329,7 @@ impl TryFrom<pb::GetStatusResponse> for RangeStatus {
             in_step: status.in_step,
             last_sync,
             engine_restarts: status.engine_restarts,
+            lacking: status.lacking.iter().take(MAX_LACKING).map(|line| text(line)).collect(),
         })
     }
 }

@@ -1746,7 +1746,8 @@ pub struct GetStatusResponse {
     /// Images that are wanted: the set that the host agent keeps, and what the agent was started with.
     #[prost(uint32, tag = "9")]
     pub wanted: u32,
-    /// Whether every wanted image is there, proven. False while it is not known what is wanted.
+    /// Whether the engine has every wanted image and confirmed every layer, now. False while the wanted
+    /// set is not known.
     #[prost(bool, tag = "10")]
     pub in_step: bool,
     /// When the last sync ended, by the range's clock. Absent when there was none.
@@ -1758,6 +1759,10 @@ pub struct GetStatusResponse {
     /// How often the range's supervisor started the engine again. 0 where there is no supervisor.
     #[prost(uint32, tag = "13")]
     pub engine_restarts: u32,
+    /// A line on each wanted image that is not present, with the reason. At most 20 lines of at most
+    /// 1024 characters. Empty when every wanted image is present.
+    #[prost(string, repeated, tag = "14")]
+    pub lacking: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// Where an image is on its way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
@@ -1987,7 +1992,8 @@ pub mod range_service_client {
         /// Brings images into the range's engine, and tells what happens until all of them are done.
         ///
         /// Every image has its own result; one that fails does not stop the others and does not fail the
-        /// call. The last message is finished, always. A caller that goes away cancels nothing.
+        /// call. A caller that reads slowly may miss stages and progress, never a result. The last message is
+        /// finished, always. A caller that goes away cancels nothing.
         ///
         /// INVALID_ARGUMENT: no references, more than 1000, or a text that is not a reference.
         /// RESOURCE_EXHAUSTED: too many syncs are under way.
@@ -2149,7 +2155,8 @@ pub mod range_service_server {
         /// Brings images into the range's engine, and tells what happens until all of them are done.
         ///
         /// Every image has its own result; one that fails does not stop the others and does not fail the
-        /// call. The last message is finished, always. A caller that goes away cancels nothing.
+        /// call. A caller that reads slowly may miss stages and progress, never a result. The last message is
+        /// finished, always. A caller that goes away cancels nothing.
         ///
         /// INVALID_ARGUMENT: no references, more than 1000, or a text that is not a reference.
         /// RESOURCE_EXHAUSTED: too many syncs are under way.

@@ -54,6 +54,7 @@ fn status() -> RangeStatus {
             error: Some("python:3: not on the host".into()),
         }),
         engine_restarts: 4,
+        lacking: vec!["python:3 was removed from the range's engine".into()],
     }
 }
 

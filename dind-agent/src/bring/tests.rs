@@ -1,4 +1,4 @@
-//! Images that take more than one go, and images that several ask for.
+//! Images that take more than one attempt.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -71,11 +71,16 @@ fn quiet() -> Arc<dyn Observer> {
 /// The size of either layer of the image, which is an archive.
 const LAYER: u64 = 2048;
 
-/// Flights into an engine, of a host with one image of two layers.
-fn flights(engine: &Shaky) -> Flights {
+/// Brings an image into an engine, from a host with one image of two layers.
+async fn bring_from_host(
+    engine: &Shaky,
+    reference: &Reference,
+    observer: Arc<dyn Observer>,
+) -> Brought {
     let source = MemorySource::default();
     source.insert("app:1", image(1, &[10, 20]));
-    Flights::new(Puller::new(Arc::new(source), Arc::new(engine.clone()), 2))
+    let puller = Puller::new(Arc::new(source), Arc::new(engine.clone()), 2);
+    bring(&puller, reference, observer).await
 }
 
 #[tokio::test(start_paused = true)]
@@ -83,10 +88,12 @@ async fn an_engine_that_goes_away_in_a_load_is_waited_for() {
     let engine = Shaky::falling(2);
     let results = Arc::new(AtomicUsize::new(0));
     let count = results.clone();
-    let observer = Arc::new(move |event: Event| {
+    let observer: Arc<dyn Observer> = Arc::new(move |event: Event| {
         count.fetch_add(usize::from(matches!(event.kind, EventKind::Done(_))), Ordering::Relaxed);
     });
-    let report = flights(&engine).bring(&app(), observer, || true).await;
+    let brought = bring_from_host(&engine, &app(), observer).await;
+    assert_eq!(brought.fault, None);
+    let report = brought.report;
     assert_eq!((report.outcome, report.proven, &report.error), (Outcome::Synced, true, &None));
     // Twice the first layer, and then all.
     assert_eq!(
@@ -99,8 +106,8 @@ async fn an_engine_that_goes_away_in_a_load_is_waited_for() {
 #[tokio::test(start_paused = true)]
 async fn an_image_that_brings_its_engine_down_each_time_is_given_up() {
     let engine = Shaky::falling(usize::MAX);
-    let report = flights(&engine).bring(&app(), quiet(), || true).await;
-    assert_eq!(report.outcome, Outcome::Failed);
+    let Brought { report, fault } = bring_from_host(&engine, &app(), quiet()).await;
+    assert_eq!((report.outcome, fault), (Outcome::Failed, Some(Fault::Away)));
     assert_eq!(engine.loads.load(Ordering::Relaxed), MAX_LOADS);
 }
 
@@ -108,52 +115,12 @@ async fn an_image_that_brings_its_engine_down_each_time_is_given_up() {
 async fn what_only_a_person_can_mend_is_not_tried_again() {
     let begun = Instant::now();
     let engine = Shaky::falling(0);
-    let report = flights(&engine).bring(&"absent:1".parse().unwrap(), quiet(), || true).await;
-    assert_eq!((report.outcome, begun.elapsed()), (Outcome::Failed, Duration::ZERO));
+    let absent = bring_from_host(&engine, &"absent:1".parse().unwrap(), quiet()).await;
+    assert_eq!((absent.report.outcome, begun.elapsed()), (Outcome::Failed, Duration::ZERO));
+    assert_eq!(absent.fault, Some(Fault::NotOnHost));
     engine.sink.fail(transfer::fixture::SinkFault::IsFull);
-    let report = flights(&engine).bring(&app(), quiet(), || true).await;
-    assert!(report.error.unwrap().contains("no space"));
+    let full = bring_from_host(&engine, &app(), quiet()).await;
+    assert_eq!(full.fault, Some(Fault::Lasting));
+    assert!(full.report.error.unwrap().contains("no space"));
     assert_eq!(engine.loads.load(Ordering::Relaxed), 1);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_report_that_nobody_heard_is_told_to_the_next_who_asks() {
-    let flights = flights(&Shaky::falling(0));
-    let unheard = flights.bring(&app(), quiet(), || false).await;
-    assert_eq!((unheard.outcome, unheard.bytes_moved), (Outcome::Synced, 2 * LAYER));
-    let heard = flights.bring(&app(), quiet(), || true).await;
-    assert_eq!((heard.outcome, heard.bytes_moved), (Outcome::Synced, 2 * LAYER));
-    let again = flights.bring(&app(), quiet(), || true).await;
-    assert_eq!(
-        (again.outcome, again.bytes_moved, again.bytes_saved),
-        (Outcome::Skipped, 0, 2 * LAYER)
-    );
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_report_that_nobody_asked_for_is_forgotten() {
-    let flights = flights(&Shaky::falling(0));
-    flights.bring(&app(), quiet(), || false).await;
-    tokio::time::advance(KEPT_FOR).await;
-    assert_eq!(flights.bring(&app(), quiet(), || true).await.outcome, Outcome::Skipped);
-}
-
-#[tokio::test(start_paused = true)]
-async fn who_comes_second_watches_the_first() {
-    let engine = Shaky::falling(1);
-    let flights = flights(&engine);
-    let seen = Arc::new(AtomicUsize::new(0));
-    let count = seen.clone();
-    let observer = Arc::new(move |event: Event| {
-        let loads = matches!(event.kind, EventKind::Entered(Stage::Load));
-        count.fetch_add(usize::from(loads), Ordering::Relaxed);
-    });
-    let image = app();
-    let (first, second) = tokio::join!(
-        flights.bring(&image, quiet(), || true),
-        flights.bring(&image, observer, || true)
-    );
-    assert_eq!((first.outcome, second.outcome), (Outcome::Synced, Outcome::Skipped));
-    assert_eq!(engine.loads.load(Ordering::Relaxed), 2);
-    assert_ne!(seen.load(Ordering::Relaxed), 0, "the second saw nothing of the first");
 }

@@ -1,7 +1,7 @@
-//! One sync: images in, results out, done.
+//! The command `sync`: brings images in once, and prints the results.
 //!
-//! Where an agent is served beside the engine already, it is asked to do it: it knows which blobs it
-//! brought before, and never loads one image twice at once.
+//! An agent that is served beside the engine already does the work: it knows which blobs it brought
+//! before, and never loads one image twice at once.
 
 use std::io::Write as _;
 use std::sync::Arc;
@@ -20,14 +20,14 @@ use transfer::pull::Puller;
 use transfer::{EngineInfo, Event, ImageSource as _, Outcome, Reference};
 
 use crate::config::{Format, Sync};
-use crate::parts::Parts;
 use crate::report;
+use crate::serve::ends;
 
-/// How long the host agent may take to say that it is there.
+/// How long the host agent may take to answer.
 const HOST_ANSWERS_WITHIN: Duration = Duration::from_secs(5);
 
-/// Brings the images in and prints how it went. A signal ends it; no name was moved then by what
-/// was not finished.
+/// Brings the images in and prints the results. A signal ends it; an image that is not finished then
+/// has moved no name.
 ///
 /// # Errors
 /// The engine or the host agent does not answer.
@@ -53,7 +53,7 @@ async fn sync_all(config: Sync) -> anyhow::Result<Exit> {
     Ok(if failed { Exit::SomeFailed } else { Exit::Ok })
 }
 
-/// The agent beside this engine; `None` where none answers, or none is to be asked.
+/// The agent that is served beside this engine; `None` where none answers or none may be asked.
 async fn served_agent(config: &Sync) -> Option<RangeClient> {
     if !config.may_ask() {
         return None;
@@ -93,7 +93,7 @@ async fn through(
 }
 
 async fn alone(config: &Sync) -> anyhow::Result<(EngineInfo, Vec<ImageReport>)> {
-    let Parts { engine, host } = Parts::make(&config.path).await?;
+    let (engine, host) = ends(&config.path)?;
     engine.look().await;
     let info = engine.who().await.with_context(|| {
         format!("no engine to bring images into at {}; see --engine", engine.address())
@@ -101,12 +101,12 @@ async fn alone(config: &Sync) -> anyhow::Result<(EngineInfo, Vec<ImageReport>)> 
     host_serves(&host).await.with_context(|| {
         format!("no host agent to take images from at {}; see --host", config.path.host)
     })?;
-    let puller = Puller::new(host, Arc::new(engine), config.path.concurrency.into());
+    let puller = Puller::new(host, engine, config.path.concurrency.into());
     let reports = puller.pull(&config.images, Arc::new(log)).await;
     Ok((info, reports))
 }
 
-/// Looks whether the host agent has images to give. One that has none can say what it waits for.
+/// Checks that the host agent serves images. One that does not can give the reason.
 async fn host_serves(host: &RemoteHost) -> anyhow::Result<()> {
     let Err(error) = process::health::check(host.endpoint(), HOST_ANSWERS_WITHIN).await else {
         return Ok(());
