@@ -1,7 +1,7 @@
-//! A Debian package: an `ar` of the format's version, the control files, and the files to install.
+//! A Debian package: an `ar` archive with the format's version, the control files and the installed files.
 //!
-//! Built here, without dpkg-deb, so that any machine that builds Longshore can make it. Members are
-//! compressed with zstd, which dpkg reads since 1.21.18 (Debian 12, Ubuntu 22.04).
+//! It is built without dpkg-deb, so that any machine that builds Longshore can make it. Its members
+//! are compressed with zstd, which dpkg supports since 1.21.18 (Debian 12, Ubuntu 22.04).
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
@@ -14,16 +14,16 @@ use super::zstd;
 /// The package's name.
 const PACKAGE: &str = "longshore";
 
-/// Who answers for it.
+/// The package's maintainer.
 pub(super) const MAINTAINER: &str = "Longshore maintainers <maintainers@longshore.dev>";
 
-/// The paths that begin so are the administrator's: dpkg keeps what was changed there.
+/// Prefix of the administrator's configuration files, whose changes dpkg keeps.
 const SETTINGS: &str = "etc/";
 
-/// The package with these files.
+/// Builds the package with these files.
 ///
 /// # Errors
-/// When a member cannot be packed.
+/// A member cannot be packed.
 pub(super) fn package(files: &Tree, version: &str, time: u64) -> Result<Vec<u8>> {
     let mut control = Tree::default();
     control.file("control", control_file(files, version));
@@ -61,7 +61,7 @@ fn control_file(files: &Tree, version: &str) -> String {
     )
 }
 
-/// One member of an `ar`.
+/// Appends one member to an `ar` archive.
 fn member(archive: &mut Vec<u8>, name: &str, bytes: &[u8], time: u64) -> Result<()> {
     let size = bytes.len();
     let header = format!("{name:<16}{time:<12}{:<6}{:<6}{:<8}{size:<10}`\n", 0, 0, "100644");
@@ -74,8 +74,8 @@ fn member(archive: &mut Vec<u8>, name: &str, bytes: &[u8], time: u64) -> Result<
     Ok(())
 }
 
-/// The file `md5sums`, by which `dpkg --verify` finds rot; `None` where there is no `md5sum`. No
-/// library here makes MD5 sums, and none should.
+/// The file `md5sums`, with which `dpkg --verify` finds damaged files; `None` without the program
+/// `md5sum`. No dependency computes MD5 sums, and none should.
 fn checksums(files: &Tree) -> Result<Option<String>> {
     let mut sums = String::new();
     for (path, node) in files.nodes() {
@@ -83,7 +83,9 @@ fn checksums(files: &Tree) -> Result<Option<String>> {
         if path.starts_with(SETTINGS) {
             continue;
         }
-        let Some(sum) = checksum(bytes).with_context(|| format!("summing up {path}"))? else {
+        let Some(sum) =
+            checksum(bytes).with_context(|| format!("computing the MD5 sum of {path}"))?
+        else {
             return Ok(None);
         };
         sums.push_str(&format!("{sum}  {path}\n"));
@@ -114,7 +116,7 @@ mod tests {
         files
     }
 
-    /// The members of an `ar`.
+    /// The members of an `ar` archive.
     fn members(mut archive: &[u8]) -> Vec<(String, Vec<u8>)> {
         archive = archive.strip_prefix(b"!<arch>\n").unwrap();
         let mut members = Vec::new();
@@ -164,10 +166,10 @@ mod tests {
         assert!(of("./control").contains("Version: 1.2.3\n"), "{control:?}");
         assert!(of("./control").contains("Installed-Size: 1\n"), "{control:?}");
         assert_eq!(of("./conffiles"), "/etc/longshore/longshore.toml\n");
-        // md5sum of "program"; the administrator's files are expected to change.
+        // The MD5 sum of "program". Configuration files are not listed, since they may change.
         assert_eq!(of("./md5sums"), "a9c449d4fa44e9e5a41c574ae55ce4d9  usr/bin/longshore\n");
         let scripts =
             control.iter().filter(|(path, _)| path.contains("inst") || path.contains("rm"));
-        assert_eq!(scripts.count(), 0, "nothing is started or removed unasked");
+        assert_eq!(scripts.count(), 0, "the package has no maintainer scripts");
     }
 }

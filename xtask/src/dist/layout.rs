@@ -1,4 +1,4 @@
-//! Which file goes where, in the archive and in the Debian package.
+//! Layout of the archive and of the Debian package.
 
 use std::io::Write as _;
 
@@ -8,7 +8,7 @@ use flate2::{Compression, GzBuilder};
 use super::deb::MAINTAINER;
 use super::tree::Tree;
 
-/// The files of the workspace that belong to it.
+/// The packed files of the workspace.
 pub(super) const DOCUMENTS: [&str; 12] = [
     "LICENSE",
     "README.md",
@@ -27,16 +27,16 @@ pub(super) const DOCUMENTS: [&str; 12] = [
 /// The host agent's systemd unit.
 const UNIT: &str = "packaging/longshore-host-agent.service";
 
-/// An empty `longshore.toml` with every setting as a comment.
+/// A `longshore.toml` with every setting commented out.
 const SETTINGS: &str = "packaging/longshore.toml";
 
-/// The environment of the unit, every variable as a comment.
+/// The unit's environment file with every variable commented out.
 const ENVIRONMENT: &str = "packaging/longshore-host-agent.default";
 
-/// Where the unit expects programs that an administrator installed.
+/// Folder of the programs in the workspace's unit, for manual installation.
 const BY_HAND: &str = "/usr/local/bin/";
 
-/// What an archive is made of.
+/// Parts of the archive and the package.
 #[derive(Debug, Default)]
 pub(super) struct Parts {
     /// Programs by name.
@@ -52,12 +52,14 @@ pub(super) struct Parts {
 impl Parts {
     fn document(&self, path: &str) -> Result<&[u8]> {
         let found = self.documents.iter().find(|(known, _)| *known == path);
-        found.map(|(_, bytes)| bytes.as_slice()).with_context(|| format!("there is no {path}"))
+        found
+            .map(|(_, bytes)| bytes.as_slice())
+            .with_context(|| format!("{path} is not among the packed files"))
     }
 }
 
-/// The archive for any Linux: `bin/` and `share/` as they go below `/usr/local`, the rest as it lies
-/// in the workspace.
+/// The files of the archive for any Linux: `bin/` and `share/` as below `/usr/local`, other files as in
+/// the workspace.
 pub(super) fn archive(parts: &Parts) -> Result<Tree> {
     let mut tree = Tree::default();
     for (name, bytes) in &parts.programs {
@@ -114,7 +116,7 @@ pub(super) fn debian(parts: &Parts, version: &str, time: u64) -> Result<Tree> {
     Ok(tree)
 }
 
-/// Names and licence, in Debian's form.
+/// Copyright and licence in Debian's format.
 const COPYRIGHT: &str = "\
 Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/
 Upstream-Name: longshore
@@ -135,14 +137,14 @@ fn debian_changelog(version: &str, time: u64) -> String {
     )
 }
 
-/// Compressed as Debian wants documents: the same bytes each time.
+/// Compresses a document reproducibly, as Debian policy requires.
 fn gzip(bytes: &[u8]) -> Result<Vec<u8>> {
     let mut gzip = GzBuilder::new().mtime(0).write(Vec::new(), Compression::best());
     gzip.write_all(bytes).context("compressing")?;
     gzip.finish().context("compressing")
 }
 
-/// A moment, in seconds since 1970, as changelogs have it: `Thu, 01 Jan 1970 00:00:07 +0000`.
+/// Formats a time in seconds since 1970 as in changelogs: `Thu, 01 Jan 1970 00:00:07 +0000`.
 fn date(time: u64) -> String {
     const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
     const MONTHS: [&str; 12] =

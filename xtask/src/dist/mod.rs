@@ -1,11 +1,11 @@
-//! `cargo xtask dist`: everything that a machine without sources needs, as an archive and a package.
+//! `cargo xtask dist`: an archive and a Debian package for machines without the sources.
 //!
 //! ```text
 //! target/dist/longshore-VERSION-x86_64-linux.tar.zst   for any x86-64 Linux
 //!             longshore_VERSION_amd64.deb              for Debian 12, Ubuntu 22.04 and later
 //!             SHA256SUMS
 //! ```
-//! Needs no root, and no tool besides cargo and a linker.
+//! It needs cargo and a linker, but no root.
 
 mod deb;
 mod layout;
@@ -24,34 +24,33 @@ use transfer::Digest;
 use self::layout::Parts;
 use crate::build;
 
-/// The version of everything.
+/// The version of the workspace.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// How hard zstd tries. More takes minutes and gains little on programs.
+/// Compression level of zstd. Higher levels take minutes and gain little on programs.
 const LEVEL: i32 = 17;
 
-/// The programs, the one for people first.
+/// The packed programs.
 const PROGRAMS: [&str; 3] = ["longshore", "longshore-host-agent", "longshore-dind-agent"];
 
-/// The shells that programs can be completed in.
+/// The shells with completion scripts.
 const SHELLS: [&str; 3] = ["bash", "zsh", "fish"];
 
-/// How it is made.
+/// Options of `cargo xtask dist`.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// The folder that the results are written to.
+    /// Folder for the results.
     #[arg(long, value_name = "FOLDER", default_value = "target/dist")]
     out: PathBuf,
-    /// The profile that the programs are built with; `agent` takes minutes less, for a look at the
-    /// result.
+    /// Cargo profile of the programs; `agent` builds minutes faster, for a trial.
     #[arg(long, value_name = "PROFILE", default_value = "release")]
     profile: String,
 }
 
-/// Builds the programs, packs them, and prints what there is.
+/// Builds the programs, packs them, and prints the resulting files.
 ///
 /// # Errors
-/// When a build fails or something cannot be written.
+/// A build fails, or a file cannot be written.
 pub(crate) fn run(options: &Options) -> Result<()> {
     let built = build::programs(&options.profile, &["longshore", "host-agent", "dind-agent"])?;
     let parts = parts(&built, crate::workspace::root())?;
@@ -66,7 +65,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     write(&out.join("SHA256SUMS"), sums.as_bytes())
 }
 
-/// The archive and the package, each with its file's name.
+/// The archive and the package, each with its file name.
 fn packed(parts: &Parts, version: &str, time: u64) -> Result<[(String, Vec<u8>); 2]> {
     let name = format!("longshore-{version}-x86_64-linux");
     let archive = zstd(&layout::archive(parts)?.tar(&format!("{name}/"), time)?)?;
@@ -74,7 +73,8 @@ fn packed(parts: &Parts, version: &str, time: u64) -> Result<[(String, Vec<u8>);
     Ok([(format!("{name}.tar.zst"), archive), (format!("longshore_{version}_amd64.deb"), package)])
 }
 
-/// The programs in the folder `built`, what they say of themselves, and the files of the workspace.
+/// Collects the programs in the folder `built`, their completions and manual pages, and the workspace's
+/// files.
 fn parts(built: &Path, root: &Path) -> Result<Parts> {
     let pages = tempfile::tempdir().context("making a folder for manual pages")?;
     let mut parts = Parts::default();
@@ -82,10 +82,10 @@ fn parts(built: &Path, root: &Path) -> Result<Parts> {
         let path = built.join(program);
         parts.programs.push((program, read(&path)?));
         for shell in SHELLS {
-            let script = said(&path, &["completions".as_ref(), shell.as_ref()])?;
+            let script = output_of(&path, &["completions".as_ref(), shell.as_ref()])?;
             parts.completions.push((program, shell, script));
         }
-        said(&path, &["manual".as_ref(), pages.path().as_os_str()])?;
+        output_of(&path, &["manual".as_ref(), pages.path().as_os_str()])?;
     }
     for page in fs::read_dir(pages.path()).context("reading the manual pages")? {
         let page = page.context("reading the manual pages")?;
@@ -97,8 +97,8 @@ fn parts(built: &Path, root: &Path) -> Result<Parts> {
     Ok(parts)
 }
 
-/// What a program prints.
-fn said(program: &Path, arguments: &[&std::ffi::OsStr]) -> Result<Vec<u8>> {
+/// Runs a program and returns its stdout.
+fn output_of(program: &Path, arguments: &[&std::ffi::OsStr]) -> Result<Vec<u8>> {
     let output = Command::new(program).args(arguments).output();
     let output = output.with_context(|| format!("starting {}", program.display()))?;
     if !output.status.success() {
@@ -108,11 +108,11 @@ fn said(program: &Path, arguments: &[&std::ffi::OsStr]) -> Result<Vec<u8>> {
     Ok(output.stdout)
 }
 
-/// When everything was changed: `SOURCE_DATE_EPOCH` where it is set, else now.
+/// The modification time of all files: `SOURCE_DATE_EPOCH` if it is set, else now.
 fn time() -> u64 {
-    let said = std::env::var("SOURCE_DATE_EPOCH").ok().and_then(|time| time.parse().ok());
+    let given = std::env::var("SOURCE_DATE_EPOCH").ok().and_then(|time| time.parse().ok());
     let now = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
-    said.unwrap_or_else(now)
+    given.unwrap_or_else(now)
 }
 
 fn zstd(bytes: &[u8]) -> Result<Vec<u8>> {

@@ -1,30 +1,30 @@
-//! Files by their path in an archive, and the archive: the same bytes for the same files.
+//! Files by path, packed into a reproducible tar archive.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, Result};
 use tar::{Builder, EntryType, Header};
 
-/// What stands at a path.
+/// A file or link.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Node {
-    /// A file and whether it can be executed.
+    /// A regular file.
     File {
         /// Its content.
         bytes: Vec<u8>,
-        /// Whether it is a program.
+        /// True for an executable file.
         is_program: bool,
     },
     /// A symbolic link to this path.
     Link(String),
 }
 
-/// Files by their path, without a leading slash.
+/// Files and links by path, without a leading slash.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Tree(BTreeMap<String, Node>);
 
 impl Tree {
-    /// Adds a file that is only read.
+    /// Adds a file that is not executable.
     pub(super) fn file(&mut self, path: impl Into<String>, bytes: impl Into<Vec<u8>>) {
         let node = Node::File { bytes: bytes.into(), is_program: false };
         self.0.insert(path.into(), node);
@@ -41,12 +41,12 @@ impl Tree {
         self.0.insert(path.into(), Node::Link(target.into()));
     }
 
-    /// What there is, sorted by path.
+    /// All files and links, sorted by path.
     pub(super) fn nodes(&self) -> impl Iterator<Item = (&str, &Node)> {
         self.0.iter().map(|(path, node)| (path.as_str(), node))
     }
 
-    /// Bytes of all files.
+    /// Size of all files in bytes.
     pub(super) fn size(&self) -> u64 {
         let size = |node: &Node| match node {
             Node::File { bytes, .. } => bytes.len() as u64,
@@ -55,9 +55,10 @@ impl Tree {
         self.0.values().map(size).sum()
     }
 
-    /// A tar file in which every path lies beneath `prefix`, which ends in a slash; folders stand
-    /// before what is in them, root owns everything, and all was changed at `time`, in seconds since
-    /// 1970.
+    /// Packs everything into a tar archive, with `prefix` (which ends in a slash) before each path.
+    ///
+    /// Folders come before their content, and root owns everything. All modification times are `time`,
+    /// in seconds since 1970.
     pub(super) fn tar(&self, prefix: &str, time: u64) -> Result<Vec<u8>> {
         let mut tar = Builder::new(Vec::new());
         let mut folders = BTreeSet::new();
@@ -95,14 +96,14 @@ fn header(kind: EntryType, size: u64, mode: u32, time: u64) -> Header {
     header.set_uid(0);
     header.set_gid(0);
     header.set_mtime(time);
-    // GNU headers have room for these names.
+    // These names fit a GNU header.
     drop(header.set_username("root"));
     drop(header.set_groupname("root"));
     header
 }
 
 fn append(tar: &mut Builder<Vec<u8>>, mut header: Header, path: &str, bytes: &[u8]) -> Result<()> {
-    // `append_data` drops the `./` that Debian's archives begin with.
+    // `append_data` would drop the leading `./` of Debian's archives.
     if path.len() < 100 {
         header.as_old_mut().name[..path.len()].copy_from_slice(path.as_bytes());
         header.set_cksum();
@@ -116,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn folders_stand_before_their_files_and_root_owns_all() {
+    fn folders_come_before_their_files_and_root_owns_everything() {
         let mut tree = Tree::default();
         tree.program("usr/bin/x", "program");
         tree.file("usr/share/y", "words");
