@@ -8,10 +8,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::error::ErrorKind;
-use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use process::completions::Completions;
 use process::inspect::{Inspect, InspectError, InspectFlags};
 use process::manual::Manual;
+use process::output::Format;
 use process::telemetry::Telemetry;
 use process::units::{self, ByteSize};
 
@@ -214,15 +215,6 @@ pub struct Status {
     /// How long to wait for the answer.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = units::duration)]
     pub timeout: Duration,
-}
-
-/// How a status is printed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Format {
-    /// For people.
-    Table,
-    /// One JSON object.
-    Json,
 }
 
 /// Where a host agent may be inspected unless something else is said.

@@ -1,272 +1,30 @@
-//! `status`: how a running agent is, for people and for programs.
-//!
-//! Everything comes over the administrator's socket: ranges report to the running agent, and nothing
-//! that a range can write is opened here.
-
-use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
+//! `status`: state of a running agent, for people and for programs.
 
 use anyhow::Context as _;
-use control::admin::{HostStats, ServedRange};
-use control::link::{Attachment, ImageState};
-use control::range::Reach;
-use control::transfers::{Transfer, TransferKind};
 use process::exit::Exit;
-use process::output::{Table, print, short_digest, size, time, yes_no};
-use proto::client::is_serving;
-use proto::{AdminClient, Endpoint};
-use serde_json::{Value, json};
+use process::host::HostState;
+use process::output::{Format, print};
+use proto::Endpoint;
 use tokio::time::timeout;
 
-use crate::config::{Format, Status};
+use crate::config::Status;
 use crate::state::admin_socket;
 
-/// Everything that is shown.
-struct Shown {
-    serving: bool,
-    stats: HostStats,
-    ranges: Vec<ServedRange>,
-    transfers: Vec<Transfer>,
-}
-
-/// Prints how the agent is. [`Exit::SomeFailed`] when it runs and does not serve.
+/// Prints the agent's state. [`Exit::SomeFailed`] when it runs and does not serve.
 ///
 /// # Errors
 /// It does not answer.
 pub(crate) async fn status(config: Status) -> anyhow::Result<Exit> {
-    let shown = timeout(config.timeout, ask(&config.state_dir)).await.with_context(|| {
+    let endpoint = Endpoint::unix(admin_socket(&config.state_dir));
+    let state = timeout(config.timeout, HostState::ask(&endpoint)).await.with_context(|| {
         format!("the host agent did not answer within {} ms", config.timeout.as_millis())
-    })??;
-    let text = match config.format {
-        Format::Table => table(&shown),
-        Format::Json => format!("{}\n", as_json(&shown)),
-    };
-    print(&text)?;
-    Ok(if shown.serving { Exit::Ok } else { Exit::SomeFailed })
-}
-
-async fn ask(state: &Path) -> anyhow::Result<Shown> {
-    let endpoint = Endpoint::unix(admin_socket(state));
-    let admin = AdminClient::new(endpoint.clone());
-    let serving = is_serving(&endpoint).await.with_context(|| {
-        format!("is the host agent with the state folder {} running?", state.display())
     })?;
-    let (stats, ranges, transfers) = (admin.stats(), admin.ranges(), admin.transfers());
-    let (stats, ranges, transfers) = tokio::try_join!(stats, ranges, transfers)?;
-    Ok(Shown { serving, stats, ranges, transfers })
-}
-
-fn table(shown: &Shown) -> String {
-    let HostStats { engine, export_way, store, .. } = &shown.stats;
-    let engine = match engine {
-        Some(engine) => format!("{}, {} ({})", engine.engine, engine.driver, engine.store),
-        None => "does not answer".into(),
-    };
-    let marks = match store.high_water {
-        0 => "not collected".to_owned(),
-        high => format!("collected above {}", size(high)),
-    };
-    let way = if export_way.is_empty() { "not known yet" } else { export_way };
-    let mut text = format!(
-        "agent    {} {}, up {}\nengine   {engine}\nlayers   by {way}, {} read\nstore    {} in {} \
-         blobs, {marks}, {} free\n",
-        shown.stats.version,
-        if shown.serving { "serves" } else { "does not serve" },
-        time(shown.stats.uptime),
-        size(shown.stats.engine_bytes_read),
-        size(store.bytes),
-        store.blobs,
-        size(store.free),
-    );
-    if !shown.ranges.is_empty() {
-        let mut table = Table::new(["RANGE", "WANTED>", "IN STEP", "CONNECTIONS>", "TCP"]);
-        shown.ranges.iter().for_each(|range| table.row(range_row(range)));
-        text += &format!("\n{table}");
-    }
-    if !shown.transfers.is_empty() {
-        let mut table = Table::new(["TRANSFER", "FOR", "BLOB", "AT>", "OF>"]);
-        shown.transfers.iter().for_each(|transfer| table.row(transfer_row(transfer)));
-        text += &format!("\n{table}");
-    }
-    text
-}
-
-fn range_row(range: &ServedRange) -> [String; 5] {
-    [
-        range.name.to_string(),
-        range.wanted.references.len().to_string(),
-        in_step(range).map_or("?", yes_no).into(),
-        range.connections.to_string(),
-        range.tcp_endpoint.map_or("-".into(), |address| address.to_string()),
-    ]
-}
-
-/// Whether a range has what it is to have; absent while its agent is not attached.
-fn in_step(range: &ServedRange) -> Option<bool> {
-    matches!(range.attachment, Attachment::Attached { .. }).then(|| range.is_in_step())
-}
-
-fn transfer_row(transfer: &Transfer) -> [String; 5] {
-    let unknown = || "?".to_owned();
-    let (whom, blob, at, of) = match &transfer.kind {
-        TransferKind::Read { caller, digest, size, offset, .. } => {
-            (caller.clone(), digest.to_string(), *offset, Some(*size))
-        }
-        TransferKind::Ingest { digest, size } => {
-            let digest = digest.map_or_else(unknown, |digest| digest.to_string());
-            ("the store".to_owned(), digest, transfer.bytes, *size)
-        }
-    };
-    let of = of.map_or_else(unknown, size);
-    [transfer.id.to_string(), whom, short_digest(&blob), size(at), of]
-}
-
-fn as_json(shown: &Shown) -> Value {
-    let HostStats { version, uptime, engine, export_way, store, .. } = &shown.stats;
-    let engine = engine.as_ref().map(
-        |engine| json!({ "engine": engine.engine, "driver": engine.driver, "store": engine.store }),
-    );
-    json!({
-        "serving": shown.serving,
-        "version": version,
-        "uptime_seconds": uptime.as_secs(),
-        "engine": engine,
-        "export_way": export_way,
-        "engine_bytes_read": shown.stats.engine_bytes_read,
-        "saves": shown.stats.saves,
-        "bytes_served": shown.stats.bytes_served,
-        "store": {
-            "blobs": store.blobs,
-            "bytes": store.bytes,
-            "high_water_bytes": store.high_water,
-            "low_water_bytes": store.low_water,
-            "collected_blobs": store.collected_blobs,
-            "collected_bytes": store.collected_bytes,
-            "free_bytes": store.free,
-            "quarantined": shown.stats.quarantined,
-        },
-        "ranges": shown.ranges.iter().map(range_json).collect::<Vec<_>>(),
-        "transfers": shown.transfers.iter().map(transfer_json).collect::<Vec<_>>(),
-    })
-}
-
-fn range_json(range: &ServedRange) -> Value {
-    let seen = match range.attachment {
-        Attachment::Never => None,
-        Attachment::Attached { last_seen, .. } | Attachment::Detached { last_seen } => {
-            Some(last_seen)
-        }
-    };
-    json!({
-        "name": range.name,
-        "socket": range.socket_path,
-        "tcp": range.tcp_endpoint,
-        "connections": range.connections,
-        "wanted": range.wanted.references.len(),
-        "in_step": in_step(range),
-        "attached": matches!(range.attachment, Attachment::Attached { .. }),
-        "last_seen_unix_ms": seen.map(unix_ms),
-        "error": error(range),
-    })
-}
-
-/// Why a range does not have what it is to have: its engine does not answer, or an image failed.
-fn error(range: &ServedRange) -> Option<String> {
-    let state = range.state.as_ref()?;
-    if let Reach::Down(why) = &state.agent.engine {
-        return Some(why.clone());
-    }
-    state.images.values().find_map(|image| match &image.state {
-        ImageState::Failed { error, .. } => Some(format!("{}: {error}", image.reference)),
-        _ => None,
-    })
-}
-
-fn unix_ms(at: SystemTime) -> u64 {
-    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
-}
-
-fn transfer_json(transfer: &Transfer) -> Value {
-    let mut value = json!({
-        "id": transfer.id.to_string(),
-        "started_unix_ms": unix_ms(transfer.started),
-        "bytes": transfer.bytes,
-    });
-    let kind = match &transfer.kind {
-        TransferKind::Read { caller, config_digest, digest, size, offset } => json!({
-            "caller": caller,
-            "config_digest": config_digest.to_string(),
-            "digest": digest.to_string(),
-            "size": size,
-            "offset": offset,
-        }),
-        TransferKind::Ingest { digest, size } => {
-            json!({ "digest": digest.map(|digest| digest.to_string()), "size": size })
-        }
-    };
-    if let (Some(value), Value::Object(kind)) = (value.as_object_mut(), kind) {
-        value.extend(kind);
-    }
-    value
-}
-
-#[cfg(test)]
-mod tests {
-    use transfer::Digest;
-
-    use super::*;
-    use control::WantedSet;
-    use control::transfers::TransferId;
-
-    fn shown() -> Shown {
-        let range = |name: &str, tcp: Option<&str>| ServedRange {
-            name: name.parse().unwrap(),
-            socket_path: "/s/host.sock".into(),
-            connections: 2,
-            wanted: WantedSet { references: vec!["app:1".parse().unwrap()], revision: 1, round: 9 },
-            grants: Vec::new(),
-            attachment: Attachment::Never,
-            state: None,
-            tcp_endpoint: tcp.map(|address| address.parse().unwrap()),
-        };
-        let ingest = TransferKind::Ingest { digest: Some(Digest::of(b"layer")), size: None };
-        Shown {
-            serving: false,
-            stats: HostStats { version: "1.2.3".into(), ..HostStats::default() },
-            ranges: vec![range("lab-1", None), range("vm", Some("127.0.0.1:9"))],
-            transfers: vec![Transfer {
-                id: TransferId::Ingest(4),
-                started: UNIX_EPOCH,
-                bytes: 2048,
-                kind: ingest,
-            }],
-        }
-    }
-
-    #[test]
-    fn people_see_what_is_known_and_what_is_not() {
-        let text = table(&shown());
-        for line in [
-            "agent    1.2.3 does not serve, up 0.0 s",
-            "engine   does not answer",
-            "RANGE  WANTED  IN STEP  CONNECTIONS  TCP",
-            "lab-1       1  ?                  2  -",
-            "vm          1  ?                  2  127.0.0.1:9",
-        ] {
-            assert!(text.lines().any(|found| found == line), "{line:?} is not in\n{text}");
-        }
-        assert!(text.contains("ingest-4  the store  sha256:"), "{text}");
-    }
-
-    #[test]
-    fn programs_see_the_same() {
-        let value = as_json(&shown());
-        assert_eq!(value["serving"], false);
-        assert_eq!(value["engine"], Value::Null);
-        assert_eq!(value["ranges"][1]["tcp"], "127.0.0.1:9");
-        assert_eq!(value["ranges"][0]["in_step"], Value::Null);
-        assert_eq!(value["transfers"][0]["id"], "ingest-4");
-        assert_eq!(value["transfers"][0]["digest"], Digest::of(b"layer").to_string());
-    }
+    let state = state.with_context(|| {
+        format!("is the host agent with the state folder {} running?", config.state_dir.display())
+    })?;
+    print(&match config.format {
+        Format::Table => state.text(),
+        Format::Json => format!("{}\n", state.json()),
+    })?;
+    Ok(if state.serving { Exit::Ok } else { Exit::SomeFailed })
 }

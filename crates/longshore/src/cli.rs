@@ -9,6 +9,7 @@ use process::exit::Exit;
 use process::manual::Manual;
 
 use crate::config::Config;
+use crate::host;
 use crate::range;
 use crate::site::{Site, SiteFlags, Surroundings};
 use crate::version;
@@ -33,6 +34,9 @@ enum Command {
     /// Make, fill, look into and remove ranges.
     #[command(subcommand, after_help = range::EXAMPLES)]
     Range(range::Command),
+    /// Look after a host agent: its ranges, its store, and the blobs that it sends.
+    #[command(subcommand, after_help = host::EXAMPLES)]
+    Host(host::Command),
     /// Print where the command works, and where each setting came from.
     Config(Config),
     /// Print the script with which a shell completes this command line.
@@ -59,6 +63,7 @@ pub fn run(
     let site = || Site::find(&cli.site, surroundings, program);
     match cli.command {
         Command::Range(command) => range::run(&command, &site()?),
+        Command::Host(command) => host::run(&command, &site()?),
         Command::Config(config) => crate::config::run(config, &site()?),
         Command::Completions(completions) => completions.print::<Cli>(),
         Command::Manual(manual) => manual.write::<Cli>(),

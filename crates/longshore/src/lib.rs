@@ -17,6 +17,7 @@ pub mod range;
 pub mod site;
 
 mod config;
+mod host;
 mod version;
 
 use std::process::ExitCode;

@@ -54,7 +54,7 @@ pub struct Usage(pub String);
 /// Exit code of a command that ended with `error`: 2 for a [`Usage`] anywhere in its chain, else 1.
 #[must_use]
 pub fn of(error: &anyhow::Error) -> ExitCode {
-    if error.chain().any(|cause| cause.is::<Usage>()) {
+    if error.chain().any(|cause| cause.downcast_ref::<Usage>().is_some()) {
         ExitCode::from(2)
     } else {
         Exit::Failure.into()

@@ -17,5 +17,6 @@ pub mod shutdown;
 pub mod telemetry;
 
 pub mod health;
+pub mod host;
 pub mod memory;
 pub mod supervise;

@@ -13,7 +13,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("proto", &["transfer", "control"]),
     ("range", &["transfer", "engine", "control", "proto"]),
     ("stack", &["transfer"]),
-    ("process", &["transfer", "proto"]),
+    ("process", &["control", "proto"]),
     ("host-agent", &["transfer", "engine", "control", "proto", "process"]),
     ("dind-agent", &["transfer", "engine", "control", "proto", "process"]),
     ("longshore", &["transfer", "control", "proto", "process", "range", "stack"]),
