@@ -13,13 +13,13 @@ use transfer::{BlobError, BlobStream, Descriptor, Digest, MediaType};
 
 use crate::read_ahead::{self, Job, Plan};
 
-/// Where a blob's bytes lie.
+/// The place of a blob's bytes.
 #[derive(Clone, Debug)]
 pub(crate) struct FileBlob {
     pub(crate) file: Arc<File>,
-    /// The first byte's place in the file.
+    /// Offset of the first byte in the file.
     pub(crate) start: u64,
-    /// How many bytes.
+    /// Number of bytes.
     pub(crate) size: u64,
 }
 
@@ -96,7 +96,7 @@ pub(crate) fn from_start(offset: u64, frames: BlobStream, digest: Digest, size: 
     verify(frames, &Descriptor { media_type, digest, size })
 }
 
-/// What is read, and what to call it in errors.
+/// A blob with its names for errors.
 struct Blob {
     file: FileBlob,
     digest: Digest,

@@ -36,21 +36,21 @@ const KEPT: usize = 2 * AHEAD;
 static SPARE_FRAMES: Semaphore = Semaphore::const_new(SPARE);
 static POOL: LazyLock<Pool> = LazyLock::new(|| Pool::new(KEPT));
 
-/// Says of which pieces a blob is made, frame by frame.
+/// Plans a blob, frame by frame.
 pub(crate) trait Plan: Send + 'static {
     /// One frame to be.
     type Job: Job;
 
-    /// The next frame; `None` at the blob's end. Is not asked again after that, or after an error.
+    /// The next frame; `None` at the blob's end. Not called again after that, or after an error.
     fn next(&mut self) -> Result<Option<Self::Job>, BlobError>;
 }
 
-/// A frame to be made, with all that is needed for it.
+/// A planned frame, with everything that filling it needs.
 pub(crate) trait Job: Send + 'static {
-    /// How many bytes it will have.
+    /// Number of bytes that it will have.
     fn len(&self) -> usize;
 
-    /// Writes the frame into a buffer of that many bytes, and says how many there were.
+    /// Writes the frame into a buffer of that many bytes. Returns how many there were.
     fn fill(&self, buffer: &mut [u8]) -> Result<usize, BlobError>;
 }
 

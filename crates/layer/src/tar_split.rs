@@ -120,7 +120,7 @@ impl<R: BufRead> Entries<R> {
                 Entry::Bytes(bytes) => bytes.size(),
                 Entry::File { size, .. } => size,
             };
-            // What reads this later counts in the system's signed offsets.
+            // Readers count in the system's signed offsets.
             let sum = total.checked_add(size).filter(|sum| *sum <= i64::MAX as u64);
             total = sum.ok_or_else(|| self.wrong("beyond any size"))?;
         }
@@ -150,7 +150,7 @@ impl Encoded<'_> {
     }
 }
 
-/// What a line of bytes begins and goes on with, as engines write it.
+/// Begin and end of a line of bytes, as engines write it.
 const BYTES: (&[u8], &[u8]) = (br#"{"type":2,"payload":""#, br#"","position":"#);
 
 /// The payload of a line of bytes that is written as engines do; `None` for all others, which are

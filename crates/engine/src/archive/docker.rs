@@ -26,7 +26,7 @@ pub(super) const MANIFEST: &str = "manifest.json";
 /// Most images of one file.
 const MAX_IMAGES: usize = 10_000;
 
-/// How a layer's bytes are kept.
+/// The compression of a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Packing {
     Plain,
@@ -64,7 +64,7 @@ struct Item {
 /// Every image of a save.
 ///
 /// # Errors
-/// What is wrong with the table of contents, or with an image of it.
+/// A text that says what is wrong with the table of contents, or with an image of it.
 pub(super) fn images(archive: &FileBlob, entries: &Index) -> Result<Vec<SavedImage>, String> {
     let bytes = document(archive, entries, MANIFEST, MAX_MANIFEST)?;
     let items: Vec<Item> = serde_json::from_slice(&bytes)
@@ -177,11 +177,11 @@ impl SavedImage {
         self.layers.iter().all(|layer| layer.packing == Packing::Plain)
     }
 
-    /// The image with a made-up manifest, and its layers by digest. Compressed layers are read once
+    /// The image with a synthesised manifest, and its layers by digest. Compressed layers are read once
     /// to the end for that.
     ///
     /// # Errors
-    /// What is wrong with it, or the system's own message.
+    /// A text that says what is wrong with it, or the system's own message.
     pub(super) fn whole(&self) -> Result<(Image, Vec<(Digest, FileBlob)>), String> {
         let mut spans = Vec::new();
         let mut layers = Vec::new();
@@ -216,7 +216,7 @@ fn shown(text: &str) -> String {
     format!("{:?}", text.chars().take(80).collect::<String>())
 }
 
-/// The file of a save as one span, for its parts to share.
+/// The file of a save as one blob, for its parts to share.
 pub(super) fn whole_file(file: std::fs::File, size: u64) -> FileBlob {
     FileBlob { file: Arc::new(file), start: 0, size }
 }

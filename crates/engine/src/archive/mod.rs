@@ -60,7 +60,7 @@ struct Made {
     layers: HashMap<Digest, FileBlob>,
 }
 
-/// What can go wrong with an archive itself rather than with one of its blobs.
+/// A fault of an archive itself, not of one of its blobs.
 #[derive(Debug, thiserror::Error)]
 pub enum ArchiveError {
     /// No such file, no permission, a broken disk: a person has to act.
@@ -81,7 +81,7 @@ pub enum ArchiveError {
         path: PathBuf,
         /// By which program.
         by: &'static str,
-        /// What decompresses it.
+        /// A command that decompresses it.
         command: &'static str,
     },
     /// It is no tar file, or one that two readers could read differently.
@@ -89,7 +89,7 @@ pub enum ArchiveError {
     Malformed {
         /// The file.
         path: PathBuf,
-        /// Where the entry in question begins.
+        /// Offset of the entry in question.
         at: u64,
         /// What is wrong there.
         reason: String,
@@ -130,7 +130,7 @@ impl Archive {
         &self.0.path
     }
 
-    /// Who it is, as an engine; also a sign of life.
+    /// Describes it as an engine. Also a health check.
     ///
     /// # Errors
     /// [`ArchiveError::Changed`], [`ArchiveError::Io`].
@@ -195,7 +195,7 @@ impl Inner {
         Ok(inner)
     }
 
-    /// What `index.json` tells; nothing where there is none.
+    /// Reads `index.json`; nothing where there is none.
     fn read_index(&self) -> Result<Catalog, ArchiveError> {
         let has = |path| self.entries.file(path).is_some();
         match (has("index.json"), has(docker::MANIFEST)) {
@@ -305,7 +305,7 @@ impl SavedImage {
     fn summary(&self) -> ImageSummary {
         ImageSummary {
             config_digest: self.config_digest(),
-            // Its manifest is made up once the layers were looked at.
+            // Its manifest is synthesised when the layers are read.
             target_digest: None,
             references: Vec::new(),
             diff_ids: self.file.diff_ids.clone(),
@@ -393,7 +393,7 @@ impl BlobSource for Blobs {
 }
 
 impl Blobs {
-    /// Where the blob lies in the file, if that is still the file that was opened.
+    /// Finds the blob, unless the file is not the one that was opened any more.
     async fn span(&self, digest: &Digest) -> Result<FileBlob, BlobError> {
         let inner = self.0.clone();
         let checked = blocking(move || inner.check()).await;

@@ -1,4 +1,4 @@
-//! Which images a layout has, and what each is made of: its documents read and checked once.
+//! The images of a layout, with their documents read and checked once.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -12,7 +12,7 @@ use transfer::{
 
 use super::index::{self, Child};
 
-/// Where manifests and configs are read from: a folder, or a tar file of one.
+/// A place of manifests and configs: a folder, or a tar file of one.
 pub(crate) trait Documents {
     /// The bytes of a blob that should be a small document; `None` where there is none. They are
     /// checked by the caller.
@@ -59,7 +59,7 @@ impl Catalog {
             if child.references.is_empty()
                 && let Ok(image) = read_image(&child.entry, wanted, documents)
             {
-                // What is no image for this platform and has no name is nobody's loss.
+                // Without a name nobody can ask for it, so nobody misses it.
                 catalog.add(image, None);
             }
         }
@@ -192,7 +192,7 @@ impl Catalog {
     }
 }
 
-/// Which of those that share a name runs here.
+/// Chooses the one that runs here, of several that share a name.
 fn choose(children: &[&Child], wanted: &Platform) -> Result<IndexEntry, String> {
     let entries: Vec<IndexEntry> = children.iter().map(|child| child.entry.clone()).collect();
     match entries.as_slice() {

@@ -46,7 +46,8 @@ pub(super) fn blobs_of(image: &Image) -> HashMap<Digest, u64> {
     documents.into_iter().chain(index).chain(layers).collect()
 }
 
-/// Whether a folder may become a layout: it is one, it is empty, or its making was killed.
+/// Refuses a folder that can be no layout. It must be a layout, empty, or the leftover of a making
+/// that was killed.
 fn check_makeable(root: &Path) -> Result<(), LayoutError> {
     std::fs::create_dir_all(root).map_err(LayoutError::io("make", root))?;
     let mut entries = root.read_dir().map_err(LayoutError::io("list", root))?;
@@ -82,7 +83,7 @@ fn replace(root: &Path, path: &Path, content: &[u8]) -> io::Result<()> {
     File::open(root)?.sync_all()
 }
 
-/// Where the store of blobs has what is coming in.
+/// The folder of the blob store's ingests.
 fn ingest(root: &Path) -> PathBuf {
     root.join("ingest")
 }
@@ -128,7 +129,7 @@ impl Folder {
         }
     }
 
-    /// Whether the blob need not be sent. Nothing is hashed for it: that is the proof's.
+    /// Whether the blob need not be sent. It is not hashed: the proof does that.
     pub(super) async fn has(&self, blob: &Descriptor) -> Result<bool, LoadError> {
         let size = self.blobs.stat(&blob.digest).await.map_err(|error| self.not_kept(error))?;
         Ok(size == Some(blob.size))

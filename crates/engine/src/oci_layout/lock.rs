@@ -5,7 +5,7 @@
 //! | `lock` | – | for moments: names change, an ingest begins, leftovers are swept |
 //! | `loads` | from the begin of a load until its image has a name | while blobs are discarded |
 //!
-//! Whoever holds `lock` waits for nobody: `loads` is only tried then.
+//! The holder of `lock` waits for nobody: it only tries `loads`.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;

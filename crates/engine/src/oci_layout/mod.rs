@@ -40,7 +40,7 @@ const MARK_CONTENT: &str = r#"{"imageLayoutVersion":"1.0.0"}"#;
 /// Largest `oci-layout` that is read, in bytes; it has thirty.
 const MAX_MARK: usize = 4096;
 
-/// What can go wrong with a layout itself rather than with one of its blobs.
+/// A fault of a layout itself, not of one of its blobs.
 #[derive(Debug, thiserror::Error)]
 pub enum LayoutError {
     /// The folder is something else.
@@ -132,7 +132,7 @@ fn document(root: &Path, digest: &Digest, limit: usize) -> io::Result<Option<Byt
     }
 }
 
-/// Who the folder is, as an engine: it keeps blobs as they came, as containerd does.
+/// Describes the folder as an engine. It keeps blobs unchanged, as containerd does.
 fn info(root: &Path) -> Result<EngineInfo, LayoutError> {
     let metadata = root.metadata().map_err(LayoutError::io("look at", root))?;
     Ok(EngineInfo {

@@ -1,4 +1,4 @@
-//! Which blobs `index.json` reaches, so that nothing of it is discarded.
+//! The blobs that `index.json` reaches. None of them may be discarded.
 
 use std::collections::HashSet;
 
@@ -9,7 +9,7 @@ use transfer::{Digest, explain};
 use super::catalog::Documents;
 use super::index;
 
-/// How deep indexes may nest, as for choosing a platform.
+/// Maximum depth of indexes, as for choosing a platform.
 const MAX_DEPTH: usize = 4;
 
 /// Most documents that are read; a folder with more is left as it is.

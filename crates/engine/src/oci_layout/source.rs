@@ -29,7 +29,7 @@ pub struct OciLayout(Arc<Inner>);
 struct Inner {
     root: PathBuf,
     platform: Platform,
-    /// What was read, and of which `index.json`.
+    /// The catalog, and the state of the `index.json` that it was read from.
     read: Mutex<Option<(FileState, Arc<Catalog>)>>,
 }
 
@@ -53,7 +53,7 @@ impl OciLayout {
         &self.0.root
     }
 
-    /// Who it is, as an engine; also a sign of life.
+    /// Describes it as an engine. Also a health check.
     ///
     /// # Errors
     /// [`LayoutError::Io`] when the folder is gone.
@@ -94,7 +94,7 @@ impl fmt::Debug for OciLayout {
 }
 
 impl Inner {
-    /// What the folder has now.
+    /// Reads the folder's present images.
     fn catalog(&self) -> Result<Arc<Catalog>, LayoutError> {
         let path = index_path(&self.root);
         let (bytes, identity) =

@@ -3,7 +3,7 @@
 use super::*;
 use crate::tree::{Budget, read_layer};
 
-/// What is put into an archive: path, kind, content or target, mode.
+/// An entry to write: path, kind, content or target, mode.
 type Put<'a> = (&'a str, u8, &'a str, u32);
 
 fn archive(entries: &[Put<'_>]) -> Vec<u8> {
@@ -68,7 +68,7 @@ fn a_root_that_is_as_it_should_be_has_no_problems() {
         ("var/lib/data", b'5', "", 0o755),
     ]);
     assert_eq!(problems(&engines), [""; 0]);
-    // Which of its names a file is told under is the engine's to choose.
+    // An engine may list a file under any of its names.
     let mut root = IMAGE.to_vec();
     root[1] = ("bin/ash", b'0', "a shell", 0o755);
     root[2] = ("bin/sh", b'1', "bin/ash", 0o755);

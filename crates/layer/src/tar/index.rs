@@ -1,4 +1,4 @@
-//! Where in a tar file each entry lies. Headers alone are read, once, and contents skipped.
+//! The entries of a tar file, by path. Opening reads each header once and skips the contents.
 
 use std::collections::BTreeMap;
 use std::fs::File;

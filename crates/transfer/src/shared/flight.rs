@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::blob::{BlobError, BlobStream, MAX_FRAME, Written};
 use crate::digest::Digest;
 
-/// How long a blob goes on coming in without readers: a range that was restarted, or lost its
+/// How long an ingest continues without readers: a range that was restarted, or lost its
 /// connection, comes back within seconds, and what was read of the layer until then is not read twice.
 const LINGER: Duration = Duration::from_secs(10);
 
@@ -68,7 +68,7 @@ pub(super) enum State {
     /// It is what it should be, so all of it can be read; that it survives a power cut is the
     /// store's own matter, and nobody waits for the disk.
     Verified { written: Arc<dyn Written>, size: u64 },
-    /// It comes to nothing more: it was committed, or at least verified.
+    /// The end: it was committed, or at least verified.
     Done { written: Arc<dyn Written>, size: u64 },
     /// It will not come.
     Failed(Arc<BlobError>),
@@ -80,7 +80,7 @@ impl State {
     }
 }
 
-/// The writing end. Dropped before a final state, those who follow are told.
+/// The writing end. Dropped before a final state, it fails for its followers.
 pub(super) struct Entry {
     flights: Flights,
     /// To take only ourselves from the table: deserted, another flight may have begun.
@@ -149,7 +149,7 @@ impl Entry {
             let open = !current.is_final();
             if open {
                 *current = match (&*current, state) {
-                    // Whoever follows has what it needs, whatever became of the store's copy.
+                    // Followers have all bytes, even if the store could not keep them.
                     (State::Verified { written, size }, State::Failed(_)) => {
                         State::Done { written: written.clone(), size: *size }
                     }

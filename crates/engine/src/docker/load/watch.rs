@@ -19,14 +19,14 @@ pub(super) const PING_DEADLINE: Duration = Duration::from_secs(20);
 /// [`PING_DEADLINE`].
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 
-/// How long a load may take no byte and say nothing, though the engine lives: the containerd store
+/// Maximum silence of a load while the engine lives, without a byte or a word: the containerd store
 /// unpacks a whole image in silence, 8 GiB of it on a slow disk in well under this time.
 pub(super) const MAX_SILENCE: Duration = Duration::from_secs(30 * 60);
 
 /// Longest message of the engine that is understood, in bytes.
 const MAX_MESSAGE: usize = 1 << 20;
 
-/// When a load last took a byte or said a word.
+/// Time of a load's last byte or message.
 #[derive(Debug)]
 pub(super) struct Progress(Mutex<Instant>);
 
@@ -37,7 +37,7 @@ impl Default for Progress {
 }
 
 impl Progress {
-    /// There was one just now.
+    /// Notes one just now.
     pub(super) fn made(&self) {
         *self.0.lock().expect("invariant: storing a time does not panic") = Instant::now();
     }
@@ -83,7 +83,7 @@ pub(super) async fn is_alive(docker: &Docker) -> bool {
     matches!(tokio::time::timeout(PING_DEADLINE, docker.ping()).await, Ok(Ok(())))
 }
 
-/// What the engine says of a load: JSON objects, one a line.
+/// The engine's messages about a load: JSON objects, one a line.
 #[derive(Debug, Default)]
 pub(super) struct Verdict {
     line: Vec<u8>,
@@ -134,7 +134,7 @@ impl Verdict {
         }
     }
 
-    /// What it comes to, at the end of all.
+    /// The result, after the last message.
     pub(super) fn finish(&mut self) -> Result<(), LoadError> {
         self.end_line();
         match self.refusal.take() {

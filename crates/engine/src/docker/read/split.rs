@@ -33,7 +33,7 @@ pub(super) enum SplitError {
     Store(#[from] BlobError),
 }
 
-/// What is to be taken out of a save; all else passes by.
+/// The blobs to keep of a save. All others are skipped.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Wanted {
     pub(super) configs: HashSet<ConfigDigest>,
@@ -43,14 +43,14 @@ pub(super) struct Wanted {
     pub(super) everything: bool,
 }
 
-/// What an entry of the archive is, by its path alone.
+/// The meaning of an entry, by its path alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Entry {
-    /// A blob that tells its digest.
+    /// A blob named by its digest.
     Named(Digest),
-    /// A layer whose digest shows at its end.
+    /// A layer whose digest is known at its end.
     Anonymous,
-    /// Nothing that is wanted.
+    /// Anything else.
     Other,
 }
 

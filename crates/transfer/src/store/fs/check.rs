@@ -8,7 +8,7 @@ use crate::blocking::blocking;
 use crate::digest::Digest;
 use crate::file::{FileState, hash, open_regular};
 
-/// What a check of the whole store found.
+/// The result of a check of the whole store.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CheckReport {
     /// Blobs that were read to the end and are what their names say.

@@ -44,11 +44,10 @@ const PIECE: usize = MAX_FRAME;
 /// each page. Never more than was let in.
 const ALLOCATED: u64 = 256 << 20;
 
-/// Bytes after which the disk is told to begin: what is left for the flush of the commit is no more
-/// than a few times this.
+/// Bytes after which a flush begins: so the commit has no more than a few times this to flush.
 const FLUSHED: u64 = 64 << 20;
 
-/// Who hashes what comes in.
+/// The party that hashes the bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Hashed {
     /// The stream that it comes from.
@@ -97,7 +96,7 @@ fn lock(hash: &Mutex<Hash>) -> MutexGuard<'_, Hash> {
 /// The file of an ingest, and what is not in it yet.
 struct PartFile {
     file: Arc<File>,
-    /// What those who follow read into.
+    /// Buffers for followers.
     pool: Pool,
     tail: Mutex<Tail>,
     /// Bytes of disk that the file has already, whatever was written.
@@ -108,7 +107,7 @@ struct PartFile {
 
 #[derive(Default)]
 struct Tail {
-    /// How many bytes the file has; the frames follow them.
+    /// Bytes in the file. The frames follow them.
     in_file: u64,
     frames: VecDeque<Bytes>,
 }
@@ -192,7 +191,7 @@ impl FsIngest {
             self.file.flushed.store(written, Ordering::Relaxed);
             let file = self.file.clone();
             self.flushing = Some(tokio::task::spawn_blocking(move || {
-                // What went wrong is told again by the flush of the commit.
+                // The flush of the commit reports the error again.
                 let _told_later = file.file.sync_data();
             }));
         }
@@ -264,7 +263,7 @@ impl Ingest for FsIngest {
 /// piece asks for more.
 const ROOM: u64 = 64 * PIECE as u64;
 
-/// Whether blobs that nobody counts on made room.
+/// Collects unneeded blobs for more room. Returns whether there were any.
 fn room_made(inner: &Inner) -> bool {
     inner.make_room(ROOM).is_ok_and(|made| made.blobs != 0)
 }
@@ -288,7 +287,7 @@ impl PartFile {
         if more < PIECE as u64 || written + (PIECE as u64) < allocated {
             return;
         }
-        // A file system that cannot, or has too little, is told by what is written.
+        // Without support or room for it, the write itself reports an error.
         if fallocate(&self.file, FallocateFlags::empty(), allocated, more).is_ok() {
             self.allocated.store(allocated + more, Ordering::Relaxed);
         }
@@ -318,7 +317,7 @@ impl PartFile {
         Ok(stamp(&self.file.metadata()?))
     }
 
-    /// Where the bytes at `offset` are to be found now.
+    /// The present place of the bytes at `offset`.
     fn find(&self, offset: u64) -> Place {
         let tail = self.tail();
         let Some(mut skip) = offset.checked_sub(tail.in_file) else {

@@ -65,25 +65,25 @@ struct Inner {
     root: PathBuf,
     leases: Leases,
     quarantined: AtomicU64,
-    /// What was collected so far; locked while a collection is under way.
+    /// Totals of all collections; locked during a collection.
     collected: Mutex<Collected>,
-    /// What is being taken in.
+    /// The ingests under way.
     arrivals: Arrivals,
-    /// What they are to leave free.
+    /// The space that they leave free.
     reserve: Mutex<Mark>,
-    /// Told of each blob that was taken in.
+    /// Notified of each committed blob.
     committed: Notify,
-    /// Which of its files are known to be right.
+    /// The files that are known to be right.
     trust: Trust,
-    /// What frames are read into.
+    /// Buffers for frames.
     pool: Pool,
-    /// Who reads what, and what several of them share.
+    /// The readers, and frames that several of them share.
     recent: Recent,
     /// The lock of its only user; absent where others use the folder too.
     lock: Option<File>,
 }
 
-/// What can go wrong with the store itself rather than with one blob.
+/// A fault of the store itself, not of one blob.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// Another process has it open; two writers would clean up after each other.
@@ -91,7 +91,7 @@ pub enum StoreError {
     InUse {
         /// The store's folder.
         path: PathBuf,
-        /// Who says that it has it: `process 123`, by its own count, or `another process`.
+        /// The holder of the lock: `process 123`, as it wrote itself, or `another process`.
         holder: String,
     },
     /// No space, no permission, a broken disk: a person has to act.
@@ -114,8 +114,8 @@ impl StoreError {
 }
 
 impl FsStore {
-    /// Opens the store in folder `root`, making it where there is none and removing what a killed
-    /// process was still taking in.
+    /// Opens the store in folder `root`. Makes it where there is none, and removes the ingests of a
+    /// killed process.
     ///
     /// # Errors
     /// [`StoreError::InUse`] and [`StoreError::Io`].
@@ -164,13 +164,13 @@ impl FsStore {
         &self.0.root
     }
 
-    /// Who counts on which blobs.
+    /// The leases on blobs.
     #[must_use]
     pub fn leases(&self) -> &Leases {
         &self.0.leases
     }
 
-    /// How many blobs were found corrupt since the store was opened.
+    /// Number of blobs found corrupt since the store was opened.
     #[must_use]
     pub fn quarantined(&self) -> u64 {
         self.0.quarantined.load(Ordering::Relaxed)
@@ -412,7 +412,7 @@ fn lock(root: &Path) -> Result<File, StoreError> {
         .map_err(StoreError::io("open", &path))?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => {
-            // For whoever finds it locked; that it cannot be written is told by what follows.
+            // For a process that finds it locked. If it cannot be written, the next step fails.
             let own = std::process::id().to_string();
             let _for_people = file.set_len(0).and_then(|()| file.write_all_at(own.as_bytes(), 0));
             Ok(file)
@@ -424,7 +424,7 @@ fn lock(root: &Path) -> Result<File, StoreError> {
     }
 }
 
-/// Who wrote its number into the lock's file.
+/// The process that wrote its number into the lock's file.
 fn holder(lock: &File) -> String {
     let mut text = [0; 20];
     let size = lock.read_at(&mut text, 0).unwrap_or(0);

@@ -103,7 +103,7 @@ struct Ahead {
     running: Option<JoinHandle<Option<Job>>>,
 }
 
-/// What reads, and where it puts what it read.
+/// A reader, and the channel for its frames.
 struct Job {
     reader: Reader,
     frames: mpsc::Sender<Result<Bytes, BlobError>>,
@@ -142,7 +142,7 @@ impl Ahead {
                 }
             }
             let Some(running) = &mut self.running else {
-                // What was read before the end.
+                // Frames read before the end.
                 return self.frames.recv().await;
             };
             let paused = match running.is_finished() {
@@ -210,12 +210,12 @@ impl Reader {
         Ok((Self { inner, file: Arc::new(file), version, size, offset }, good))
     }
 
-    /// How many bytes the next frame is to have; 0 when all were read.
+    /// Length of the next frame; 0 at the end.
     fn next_len(&self) -> usize {
         frame_len(self.size - self.offset)
     }
 
-    /// Whether as many are reading as there are cores, or more.
+    /// Whether there are at least as many readers as cores.
     fn is_one_of_many(&self) -> bool {
         *MANY <= self.inner.recent.readers()
     }

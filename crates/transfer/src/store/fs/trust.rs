@@ -34,7 +34,7 @@ pub(super) fn stamp(metadata: &Metadata) -> FileState {
     FileState::of(metadata).without_change_time()
 }
 
-/// What is known of the blobs that were taken in or read since the store was opened.
+/// Knowledge about the blobs that were ingested or read since the store was opened.
 #[derive(Debug, Default)]
 pub(super) struct Trust(Mutex<Table>);
 
@@ -58,7 +58,7 @@ struct Known {
 #[derive(Debug)]
 pub(super) struct Hashing(watch::Receiver<Option<Verdict>>);
 
-/// What a file turned out to be.
+/// The result of hashing a file.
 #[derive(Clone, Debug)]
 enum Verdict {
     Right,
@@ -88,7 +88,7 @@ impl Trust {
         }
     }
 
-    /// What was just taken in as this file is right.
+    /// Notes that the file of a committed blob is right.
     pub(super) fn good(&self, digest: Digest, stamp: FileState) {
         let mut table = self.table();
         let round = table.next_round();
@@ -101,7 +101,7 @@ impl Trust {
         known.known.get(digest).is_some_and(|known| known.good && known.stamp == state)
     }
 
-    /// The next to read the blob has it hashed.
+    /// Has the blob hashed for its next reader.
     pub(super) fn doubt(&self, digest: &Digest) {
         let mut table = self.table();
         let round = table.next_round();
@@ -110,7 +110,7 @@ impl Trust {
         }
     }
 
-    /// The blob is not here any more.
+    /// Forgets a blob that is gone.
     pub(super) fn forget(&self, digest: &Digest) {
         self.table().known.remove(digest);
     }
