@@ -23,8 +23,13 @@ use tokio::net::{TcpStream, UnixStream};
 use tokio_util::task::AbortOnDropHandle;
 use transfer::blob::Cause;
 
-use crate::docker::api::UNARY_DEADLINE;
 use crate::docker::api::error::EngineError;
+
+/// Maximum time of a call that only asks or changes one thing.
+///
+/// An engine that is extracting layers answers late, not never: on two busy cores `inspect` was
+/// seen to take seconds. A dead engine is found within this time.
+pub(crate) const UNARY_DEADLINE: Duration = Duration::from_secs(60);
 
 /// How long connecting may take: the socket is on this machine or near it.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);

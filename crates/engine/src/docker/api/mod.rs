@@ -27,16 +27,11 @@ pub use self::containers::{
 };
 pub use self::error::EngineError;
 pub use self::events::ImageEvents;
+pub(crate) use self::http::UNARY_DEADLINE;
 pub use self::spec::{Bind, ContainerSpec, Powers, PublishedPort, Restart};
 
-/// How long a call that only asks or changes one thing may take.
-///
-/// An engine that is extracting layers answers late, not never: on two busy cores `inspect` was
-/// seen to take seconds. A dead engine is found within this time.
-pub(crate) const UNARY_DEADLINE: Duration = Duration::from_secs(60);
-
-/// How long it counts what an engine said of itself. It takes an engine longer than this to come up
-/// with another store, and each question costs it the most of all that a look at an image needs.
+/// How long engine info stays cached. An engine takes longer than this to come up with another store,
+/// and this question costs it more than any other that a look at an image needs.
 const FRESH: Duration = Duration::from_secs(2);
 
 /// A connection to a Docker engine. Cheap to clone; each call opens its own connection.

@@ -6,14 +6,12 @@
 use std::pin::pin;
 use std::sync::Arc;
 
-use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use transfer::blob::Cause;
 use transfer::{BlobSource, Image, LoadError, Missing, StoreKind};
 
-use super::Loader;
 use super::watch::{MAX_SILENCE, Progress, Verdict, watched};
 use crate::docker::api::Docker;
 use crate::docker::api::error::EngineError;
@@ -78,9 +76,12 @@ impl ArchiveLoader {
     }
 }
 
-#[async_trait]
-impl Loader for ArchiveLoader {
-    async fn load(
+impl ArchiveLoader {
+    /// Loads an image without a name.
+    ///
+    /// # Errors
+    /// Any [`LoadError`].
+    pub(super) async fn load(
         &self,
         image: &Image,
         missing: &Missing,

@@ -39,21 +39,6 @@ use registry::RegistryLoader;
 pub use thin::ThinArchive;
 use watch::{PING_DEADLINE, is_alive};
 
-/// One way of taking an image into an engine.
-#[async_trait]
-trait Loader: Send + Sync {
-    /// As [`ImageSink::load`].
-    ///
-    /// # Errors
-    /// Any [`LoadError`].
-    async fn load(
-        &self,
-        image: &Image,
-        missing: &Missing,
-        blobs: &Arc<dyn BlobSource>,
-    ) -> Result<(), LoadError>;
-}
-
 /// A Docker engine that takes images, whichever store it has.
 #[derive(Debug)]
 pub struct DockerSink {
@@ -170,7 +155,7 @@ impl ImageSink for DockerSink {
         match self.way {
             LoadWay::Auto | LoadWay::Containerd => self.ingest(image, missing, blobs).await,
             LoadWay::Archive => self.archive.load(image, missing, blobs).await,
-            LoadWay::Registry => self.registry.load(image, missing, blobs).await,
+            LoadWay::Registry => self.registry.load(image, blobs).await,
         }
     }
 

@@ -22,7 +22,6 @@ use transfer::{
     StoreKind,
 };
 
-use super::Loader;
 use super::watch::{MAX_SILENCE, Progress, Verdict, watched};
 use crate::docker::api::Docker;
 use crate::docker::api::error::EngineError;
@@ -66,14 +65,15 @@ impl RegistryLoader {
     }
 }
 
-#[async_trait]
-impl Loader for RegistryLoader {
-    /// The engine finds out itself what it lacks: on the containerd store by blobs, on a graphdriver
-    /// by the digests that it pulled before.
-    async fn load(
+impl RegistryLoader {
+    /// Has the engine pull an image. The engine itself finds out what it lacks: on the containerd
+    /// store by blobs, on a graphdriver by the digests that it pulled before.
+    ///
+    /// # Errors
+    /// Any [`LoadError`].
+    pub(super) async fn load(
         &self,
         image: &Image,
-        _: &Missing,
         blobs: &Arc<dyn BlobSource>,
     ) -> Result<(), LoadError> {
         let progress = Arc::new(Progress::default());

@@ -20,9 +20,9 @@ use tonic::codegen::http::uri::PathAndQuery;
 use tonic_prost::ProstCodec;
 use transfer::{BlobError, BlobSource, BlobStream, Descriptor, Digest};
 
-use super::IngestError;
 use super::api::{self, Labels, WriteAction, WriteRequest, WriteResponse};
 use super::client::{Containerd, Fault};
+use super::error::IngestError;
 use super::lease::Lease;
 use crate::docker::load::watch::Progress;
 use crate::docker::read::content::Line;

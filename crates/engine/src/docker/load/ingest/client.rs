@@ -20,7 +20,7 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Why containerd did not do something.
 #[derive(Debug, thiserror::Error)]
-pub(in crate::docker::load) enum Fault {
+pub(in crate::docker) enum Fault {
     /// It answered, and said no.
     #[error("containerd answered to {call}: {code}: {message}")]
     Answer {

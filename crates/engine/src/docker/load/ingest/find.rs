@@ -14,8 +14,9 @@ use transfer::{Image, Platform};
 use super::api::{self, Labels};
 use super::blob::Content;
 use super::client::{Containerd, Fault};
+use super::error::IngestError;
 use super::lease::{EXPIRES, Lease, later, once};
-use super::{IngestError, create, documents, target, unnamed};
+use super::record::{create, documents, target, unnamed};
 use crate::docker::api::Docker;
 use crate::docker::api::error::EngineError;
 use crate::docker::load::watch::Progress;
@@ -35,7 +36,7 @@ const MOMENT: Duration = Duration::from_secs(600);
 
 /// Why images cannot go straight into containerd.
 #[derive(Debug, thiserror::Error)]
-pub(in crate::docker::load) enum WayError {
+pub(in crate::docker) enum WayError {
     #[error("the engine keeps its images without containerd")]
     Graphdriver,
     #[error(

@@ -14,8 +14,10 @@
 mod api;
 mod blob;
 mod client;
+mod error;
 mod find;
 mod lease;
+mod record;
 mod turns;
 mod unpack;
 
@@ -23,34 +25,27 @@ use std::future::ready;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::sync::{Semaphore, oneshot};
 use tonic::Code;
-use transfer::{
-    BlobError, BlobSource, ChainId, Descriptor, DiffId, Digest, Image, LoadError, MediaType,
-    Missing, StoreKind,
-};
+use transfer::{BlobSource, Image, LoadError, Missing, StoreKind};
 
 use self::api::Labels;
 use self::blob::Content;
 use self::client::Fault;
+use self::error::IngestError;
 pub(super) use self::find::WayError;
 use self::find::{Found, Search};
 use self::lease::Lease;
+use self::record::{documents, record, target};
 use self::turns::Turns;
 use self::unpack::{UNCOMPRESSED, Unpacker};
 use super::watch::{Progress, watched};
 use crate::docker::api::Docker;
 use crate::docker::api::error::EngineError;
 use crate::docker::api::error::says_no_space;
-use crate::docker::load::thin::published;
-use crate::document::described;
 
 const ACTION: &str = "bringing an image into its containerd";
-
-/// Labels that lead containerd's collection from a blob to what it needs.
-const REFERS_TO: &str = "containerd.io/gc.ref";
 
 /// Why a direct ingest did not end well.
 #[derive(Debug, thiserror::Error)]
@@ -61,20 +56,6 @@ pub(super) enum Detour {
     /// Another way may lead there.
     #[error(transparent)]
     Way(WayError),
-}
-
-/// What goes wrong between a source and containerd.
-#[derive(Debug, thiserror::Error)]
-enum IngestError {
-    /// The source's side.
-    #[error(transparent)]
-    Source(#[from] BlobError),
-    /// containerd's.
-    #[error(transparent)]
-    Way(#[from] Fault),
-    /// A layer that was planned to be there has gone: the full set heals that.
-    #[error("layer {0} is not in the content store any more")]
-    Gone(Digest),
 }
 
 /// Brings images into the containerd beneath one engine.
@@ -259,70 +240,4 @@ impl From<EngineError> for Detour {
 /// How many blobs come in at once: as many as there are cores, within reason.
 fn lanes() -> usize {
     std::thread::available_parallelism().map_or(2, |cores| cores.get().clamp(2, 8))
-}
-
-/// What the engine will call the image.
-fn target(image: &Image) -> Descriptor {
-    match published(image) {
-        Some(index) => described(index, MediaType::INDEX),
-        None => described(&image.manifest, MediaType::MANIFEST),
-    }
-}
-
-/// Takes an image's documents in, each with labels that lead to what it names.
-async fn documents(
-    content: Content<'_>,
-    image: &Image,
-    snapshotter: &str,
-) -> Result<(), IngestError> {
-    let chain = ChainId::chain(&image.diff_ids().collect::<Vec<DiffId>>());
-    let top =
-        chain.last().map(|top| (format!("{REFERS_TO}.snapshot.{snapshotter}"), top.to_string()));
-    let config = Descriptor::of(MediaType::CONFIG, &image.config);
-    content.keep(&config, &image.config, top.into_iter().collect()).await?;
-
-    let layers = image.layers.iter().map(|layer| layer.blob.digest).enumerate();
-    let layers =
-        layers.map(|(at, layer)| (format!("{REFERS_TO}.content.l.{at}"), layer.to_string()));
-    let config = (format!("{REFERS_TO}.content.config"), config.digest.to_string());
-    let manifest = described(&image.manifest, MediaType::MANIFEST);
-    content.keep(&manifest, &image.manifest, layers.chain([config]).collect()).await?;
-
-    let Some(index) = published(image) else { return Ok(()) };
-    let labels = children(index).enumerate();
-    let labels = labels.map(|(at, child)| (format!("{REFERS_TO}.content.m.{at}"), child));
-    content.keep(&described(index, MediaType::INDEX), index, labels.collect()).await
-}
-
-/// The manifests of an index, those of other platforms too: a later pull may bring them.
-fn children(index: &Bytes) -> impl Iterator<Item = String> {
-    // An image is under an index that was parsed.
-    let children = transfer::image::parse_index(index).unwrap_or_default();
-    children.into_iter().map(|child| child.descriptor.digest.to_string())
-}
-
-/// Makes the image known to the engine, under the name that means none. One that it knows already,
-/// by whatever name, stays as it is.
-async fn record(content: Content<'_>, target: &Descriptor) -> Result<(), Fault> {
-    let filters = api::Filters { filters: vec![format!("target.digest=={}", target.digest)] };
-    let known: api::Records = content.containerd.call(api::IMAGE_LIST, None, filters).await?;
-    if !known.images.is_empty() {
-        return Ok(());
-    }
-    create(content, target, Labels::new()).await
-}
-
-async fn create(content: Content<'_>, target: &Descriptor, labels: Labels) -> Result<(), Fault> {
-    let image = api::Record { name: unnamed(target), labels, target: Some(target.into()) };
-    let request = api::OneRecord { image: Some(image) };
-    let lease = content.lease.id().await?;
-    match content.containerd.tell(api::IMAGE_CREATE, Some(&lease), request).await {
-        Err(fault) if fault.code() == Some(Code::AlreadyExists) => Ok(()),
-        created => created,
-    }
-}
-
-/// The record of an image without a name, as the engine itself writes it.
-fn unnamed(target: &Descriptor) -> String {
-    format!("moby-dangling@{}", target.digest)
 }

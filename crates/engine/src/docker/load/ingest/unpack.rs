@@ -10,10 +10,10 @@ use tokio::sync::oneshot;
 use tonic::Code;
 use transfer::{ChainId, DiffId, Image, Layer};
 
-use super::IngestError;
 use super::api::{self, Labels};
 use super::blob::Content;
 use super::client::Fault;
+use super::error::IngestError;
 use super::lease::once;
 use super::turns::Turns;
 
