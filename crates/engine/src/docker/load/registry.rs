@@ -18,8 +18,7 @@ use bytes::Bytes;
 use futures::StreamExt as _;
 use tokio::sync::mpsc;
 use transfer::{
-    BlobError, BlobSource, BlobStream, Digest, EngineImageId, Image, LoadError, Missing, Platform,
-    StoreKind,
+    BlobError, BlobSource, BlobStream, Digest, EngineImageId, Image, LoadError, Platform, StoreKind,
 };
 
 use super::watch::{MAX_SILENCE, Progress, Verdict, watched};

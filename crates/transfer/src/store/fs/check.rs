@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::{FsStore, StoreError, open_file, storage};
+use super::folder::{FsStore, StoreError, open_file, storage};
 use crate::blob::BlobError;
 use crate::blocking::blocking;
 use crate::digest::Digest;

@@ -9,109 +9,13 @@ use std::path::PathBuf;
 use std::sync::PoisonError;
 use std::time::{Duration, SystemTime};
 
-use super::{FsStore, Inner, StoreError};
+use super::folder::{FsStore, Inner, StoreError};
+use super::policy::{Collected, Goal, Mark, Policy, Space, Usage};
 use crate::blocking::blocking;
 use crate::digest::Digest;
 
-/// What is to be collected.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Goal {
-    /// Bytes of blobs that may stay: collection ends once there are no more.
-    pub target: u64,
-    /// Only says what would be removed.
-    pub dry_run: bool,
-}
-
-/// What a collection came to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Collected {
-    /// Blobs removed, or that would be.
-    pub blobs: u64,
-    /// What they took, in bytes.
-    pub bytes: u64,
-    /// Blobs whose turn it was and that stayed, since a lease keeps them or an image is being taken in.
-    pub kept_leased: u64,
-}
-
-/// How full a store is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Usage {
-    /// Committed blobs.
-    pub blobs: u64,
-    /// What they take, in bytes.
-    pub bytes: u64,
-}
-
-/// The file system that a store lies on, in bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Space {
-    /// Its size.
-    pub size: u64,
-    /// What is free for this process.
-    pub free: u64,
-}
-
-/// An amount of bytes, or a share of the file system that the store lies on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mark {
-    /// So many bytes.
-    Bytes(u64),
-    /// So many hundredths of the file system's size.
-    Percent(u8),
-}
-
-impl Mark {
-    /// The mark in bytes on a file system of this size.
-    #[must_use]
-    pub fn of(self, size: u64) -> u64 {
-        match self {
-            Self::Bytes(bytes) => bytes,
-            Self::Percent(share) => size / 100 * u64::from(share.min(100)),
-        }
-    }
-}
-
-impl Space {
-    /// What a store that is to leave `reserve` free leaves free here, in bytes.
-    fn reserved(self, reserve: Mark) -> u64 {
-        reserve.of(self.size).min(self.size / 10)
-    }
-}
-
-/// When a store is collected by itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Policy {
-    /// The bytes of blobs above which it is, and those down to which. Absent: their number is no
-    /// reason.
-    pub water: Option<(Mark, Mark)>,
-    /// What is to stay free on the file system: blobs are removed for it, and none is taken in that
-    /// does not leave it. Never more than a tenth, or a store on a small disk would keep nothing.
-    pub reserve: Mark,
-}
-
 /// How often a store looks after itself when nothing is taken in.
 const TIDY_EVERY: Duration = Duration::from_secs(60);
-
-impl Policy {
-    /// High and low water in bytes on a file system of this size; absent where there are none.
-    #[must_use]
-    pub fn marks(&self, size: u64) -> Option<(u64, u64)> {
-        let (high, low) = self.water?;
-        Some((high.of(size), low.of(size).min(high.of(size))))
-    }
-
-    /// Down to how many bytes a store must be collected; absent where it need not be.
-    #[must_use]
-    pub fn target(&self, stored: u64, space: Space) -> Option<u64> {
-        let water = self.marks(space.size).filter(|(high, _)| *high < stored).map(|(_, low)| low);
-        let short = space.reserved(self.reserve).saturating_sub(space.free);
-        let reserve = (short != 0 && stored != 0).then(|| stored.saturating_sub(short));
-        match (water, reserve) {
-            (Some(water), Some(reserve)) => Some(water.min(reserve)),
-            (water, reserve) => water.or(reserve),
-        }
-    }
-}
 
 impl FsStore {
     /// Looks after the store for ever: after each blob that was taken in, and from time to time.

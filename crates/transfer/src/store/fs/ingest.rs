@@ -25,9 +25,10 @@ use rustix::fs::{FallocateFlags, fallocate};
 use tempfile::TempPath;
 use tokio::task::JoinHandle;
 
-use super::arrivals::{Ticket, admit};
+use super::admission::admit;
+use super::arrivals::Ticket;
+use super::folder::{Inner, StoreError, storage, sync_folder};
 use super::trust::stamp;
-use super::{Inner, storage, sync_folder};
 use crate::blob::{BlobError, Ingest, MAX_FRAME, Written};
 use crate::blocking::{blocking, joined};
 use crate::descriptor::Descriptor;
@@ -268,10 +269,10 @@ fn room_made(inner: &Inner) -> bool {
     inner.make_room(ROOM).is_ok_and(|made| made.blobs != 0)
 }
 
-fn sync_failed(digest: Digest, error: super::StoreError) -> BlobError {
+fn sync_failed(digest: Digest, error: StoreError) -> BlobError {
     match error {
-        super::StoreError::Io { path, source, .. } => storage(digest, &path)(source),
-        other @ super::StoreError::InUse { .. } => BlobError::unavailable(digest, other),
+        StoreError::Io { path, source, .. } => storage(digest, &path)(source),
+        other @ StoreError::InUse { .. } => BlobError::unavailable(digest, other),
     }
 }
 

@@ -24,9 +24,9 @@ use rustix::io::{Errno, ReadWriteFlags, preadv2};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use super::folder::{Inner, open_file, storage};
 use super::recent::Version;
 use super::trust::Hashing;
-use super::{Inner, storage};
 use crate::blob::{BlobError, BlobStream};
 use crate::blocking::{blocking, joined};
 use crate::digest::Digest;
@@ -191,7 +191,7 @@ impl Reader {
     /// Opens a blob, notes that it is read now, and says whether its file is known to be right.
     fn open(inner: Arc<Inner>, digest: Digest, offset: u64) -> Result<(Self, bool), BlobError> {
         let path = inner.blob(&digest);
-        let (file, size) = match super::open_file(&path) {
+        let (file, size) = match open_file(&path) {
             Ok(opened) => opened,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(BlobError::NotFound { digest });

@@ -1,5 +1,5 @@
-//! Which files were found to be the blobs that they are named after: so each is hashed once, and
-//! again only when there is a reason.
+//! The files that were found to be the blobs of their names. So each is hashed once, and again only
+//! for a reason.
 //!
 //! ```text
 //!                commit ─► good ◄──────────── right ─┐
@@ -23,10 +23,8 @@ use std::time::SystemTime;
 
 use tokio::sync::watch;
 
-use super::{Inner, storage};
-use crate::blob::BlobError;
 use crate::digest::Digest;
-use crate::file::{FileState, hash};
+use crate::file::FileState;
 
 /// The state of a blob's file by which it is known again. Taken before the rename of a commit, it
 /// leaves the change time out.
@@ -56,11 +54,11 @@ struct Known {
 
 /// A file that is being hashed; ends when nobody waits for it.
 #[derive(Debug)]
-pub(super) struct Hashing(watch::Receiver<Option<Verdict>>);
+pub(super) struct Hashing(pub(super) watch::Receiver<Option<Verdict>>);
 
 /// The result of hashing a file.
 #[derive(Clone, Debug)]
-enum Verdict {
+pub(super) enum Verdict {
     Right,
     Wrong { actual: Digest },
     Unreadable(Arc<io::Error>),
@@ -116,7 +114,7 @@ impl Trust {
     }
 
     /// The job that hashes this file, begun by whoever comes first.
-    fn hashing(
+    pub(super) fn hashing(
         &self,
         digest: &Digest,
         file: FileState,
@@ -139,7 +137,7 @@ impl Trust {
     }
 
     /// The file was found right: good from now on, unless there was a new reason to hash it.
-    fn found_right(&self, digest: &Digest, stamp: FileState, round: u64) {
+    pub(super) fn found_right(&self, digest: &Digest, stamp: FileState, round: u64) {
         let mut table = self.table();
         if let Some(known) = table.known.get_mut(digest) {
             known.good |= known.round == round && known.stamp == stamp;
@@ -162,73 +160,6 @@ impl Table {
 impl Known {
     fn unhashed(stamp: FileState, round: u64) -> Self {
         Self { stamp, good: false, round, hashing: Weak::new() }
-    }
-}
-
-impl Hashing {
-    /// Joins the job that hashes `file`, or begins it. It reads ahead of those who wait for it, so
-    /// that they find the file's pages in memory.
-    pub(super) fn of(
-        inner: &Arc<Inner>,
-        digest: Digest,
-        file: &Arc<File>,
-    ) -> io::Result<Arc<Self>> {
-        let stamp = stamp(&file.metadata()?);
-        let begin = |round| {
-            let (told, verdict) = watch::channel(None);
-            let (inner, file) = (inner.clone(), file.clone());
-            tokio::task::spawn_blocking(move || {
-                let verdict = judge(&inner, &digest, &file, round, &told);
-                told.send_replace(verdict);
-            });
-            Arc::new(Self(verdict))
-        };
-        Ok(inner.trust.hashing(&digest, stamp, begin))
-    }
-
-    /// Waits until it is known whether the file is right.
-    pub(super) async fn verdict(&self, inner: &Inner, digest: Digest) -> Result<(), BlobError> {
-        let mut verdict = self.0.clone();
-        let verdict = match verdict.wait_for(Option::is_some).await {
-            Ok(verdict) => verdict.clone(),
-            // The job is gone without a word: the runtime shuts down.
-            Err(_closed) => None,
-        };
-        match verdict {
-            Some(Verdict::Right) => Ok(()),
-            Some(Verdict::Wrong { actual }) => {
-                Err(BlobError::DigestMismatch { expected: digest, actual })
-            }
-            Some(Verdict::Unreadable(error)) => {
-                let error = io::Error::new(error.kind(), error);
-                Err(storage(digest, &inner.blob(&digest))(error))
-            }
-            None => Err(BlobError::unavailable(digest, "the blob was not hashed to its end")),
-        }
-    }
-}
-
-/// Hashes the file, and has the consequences; `None` when nobody waits any more.
-fn judge(
-    inner: &Inner,
-    digest: &Digest,
-    file: &File,
-    round: u64,
-    waiting: &watch::Sender<Option<Verdict>>,
-) -> Option<Verdict> {
-    match hash(file, 0..u64::MAX, || !waiting.is_closed()) {
-        Ok(None) => None,
-        Ok(Some((actual, _))) if actual == *digest => {
-            if let Ok(metadata) = file.metadata() {
-                inner.trust.found_right(digest, stamp(&metadata), round);
-            }
-            Some(Verdict::Right)
-        }
-        Ok(Some((actual, _))) => {
-            inner.quarantine_if_same(digest, file);
-            Some(Verdict::Wrong { actual })
-        }
-        Err(error) => Some(Verdict::Unreadable(Arc::new(error))),
     }
 }
 

@@ -7,6 +7,7 @@ use tempfile::TempDir;
 use super::super::FsStore;
 use super::*;
 use crate::MAX_FRAME;
+use crate::blob::BlobError;
 use crate::blob::BlobSource as _;
 use crate::blob::BlobStore as _;
 use crate::fixture::{bytes, descriptor_of, drain, frames, keep};

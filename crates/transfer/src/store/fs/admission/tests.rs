@@ -4,6 +4,7 @@ use bytes::Bytes;
 use tempfile::TempDir;
 
 use super::*;
+use crate::MAX_FRAME;
 use crate::blob::BlobStore as _;
 use crate::fixture::{bytes, descriptor_of};
 use crate::store::{Mark, Policy};
