@@ -22,6 +22,7 @@ use transfer::metered::IngestCounters;
 use transfer::store::{Arrival, FsStore, Goal, Policy};
 
 use crate::engine::HostEngine;
+use crate::grants::Grants;
 use crate::link::RunningTask;
 use crate::ranges::Ranges;
 use crate::{store, watcher};
@@ -44,6 +45,8 @@ pub struct Admin {
     pub library: Arc<Library>,
     /// The ranges that are served.
     pub ranges: Arc<Ranges>,
+    /// The images that each of them may read.
+    pub grants: Grants,
     /// Whether the agent serves.
     pub health: Health,
     /// When the agent began.
@@ -75,13 +78,30 @@ impl Admin {
         Ok(())
     }
 
-    /// Serves a range that the command line names; one that was restored is served already.
+    /// Serves a range that the command line names, with the patterns given there. Without any, one
+    /// that had none before may read every image.
     ///
     /// # Errors
-    /// As [`HostAdmin::add_range`].
-    pub async fn serve_from_the_start(&self, name: &RangeName) -> Result<(), AdminError> {
+    /// As [`HostAdmin::add_range`], [`AdminError::Record`].
+    pub async fn serve_from_the_start(
+        &self,
+        name: &RangeName,
+        patterns: Vec<Pattern>,
+    ) -> Result<(), AdminError> {
         let services = self.services(Caller::Range(name.clone()));
-        self.ranges.add(NewRange::named(name.clone()), services).await.map(drop)
+        let all = vec![Pattern::all()];
+        let grants = if patterns.is_empty() { all.clone() } else { patterns.clone() };
+        let range = NewRange { grants, ..NewRange::named(name.clone()) };
+        self.ranges.add(range, services).await?;
+        if !patterns.is_empty() {
+            self.ranges.set_grants(name, patterns).await?;
+            return Ok(());
+        }
+        self.ranges.set_first_grants(name, all).await?;
+        if self.ranges.wants(name).await?.grants.iter().any(Pattern::is_all) {
+            tracing::warn!(range = %name, "the range may read every image; narrow that with --grant");
+        }
+        Ok(())
     }
 
     /// How full the store is; zeros where the system does not say, which a status can do without.
@@ -98,6 +118,27 @@ impl Admin {
             collected_bytes: collected.bytes,
             free: self.store.space().await.unwrap_or_default().free,
         }
+    }
+}
+
+/// A plan under way: the range may read its images.
+struct Planning {
+    admin: Admin,
+    range: RangeName,
+    images: Vec<Reference>,
+}
+
+impl Planning {
+    fn begin(admin: &Admin, range: &RangeName, images: &[Reference]) -> Self {
+        admin.grants.plan(range, images);
+        Self { admin: admin.clone(), range: range.clone(), images: images.to_vec() }
+    }
+}
+
+impl Drop for Planning {
+    fn drop(&mut self) {
+        self.admin.grants.planned(&self.range, &self.images);
+        self.admin.library.grants_changed(&Caller::Range(self.range.clone()));
     }
 }
 
@@ -187,6 +228,7 @@ impl HostAdmin for Admin {
         expected_revision: Option<u64>,
     ) -> Result<WantedSet, AdminError> {
         let set = self.ranges.set_wanted(name, references, expected_revision).await?;
+        self.library.grants_changed(&Caller::Range(name.clone()));
         tracing::info!(range = %name, images = set.references.len(), "wanted set");
         Ok(set)
     }
@@ -202,6 +244,7 @@ impl HostAdmin for Admin {
         grants: Vec<Pattern>,
     ) -> Result<Vec<Pattern>, AdminError> {
         let grants = self.ranges.set_grants(name, grants).await?;
+        self.library.grants_changed(&Caller::Range(name.clone()));
         tracing::info!(range = %name, patterns = grants.len(), "grants set");
         Ok(grants)
     }
@@ -216,7 +259,9 @@ impl HostAdmin for Admin {
         name: &RangeName,
         references: Vec<Reference>,
     ) -> Result<Vec<ImagePlan>, AdminError> {
-        let mut task = self.ranges.link(name).await?.begin_task(Task::Plan { references })?;
+        let link = self.ranges.link(name).await?;
+        let _until_planned = Planning::begin(self, name, &references);
+        let mut task = link.begin_task(Task::Plan { references })?;
         match task.next().await? {
             TaskEvent::Planned(plans) => Ok(plans),
             _ => Err(task.strange()),

@@ -5,6 +5,7 @@ mod store;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::error::ErrorKind;
@@ -16,10 +17,31 @@ use process::output::Format;
 use process::telemetry::Telemetry;
 use process::units::{self, ByteSize};
 
-use control::RangeName;
+use control::{Pattern, RangeName};
 
 pub use source::{ExportWay, Source};
 pub use store::{Amount, AmountError, KeepLayers, StoreFlags};
+
+/// One pattern of the images that a range may read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RangeGrant {
+    /// The range.
+    pub range: RangeName,
+    /// The pattern.
+    pub pattern: Pattern,
+}
+
+impl FromStr for RangeGrant {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (range, pattern) =
+            text.split_once('=').ok_or("expected NAME=PATTERN, such as ci=team/*")?;
+        let range = range.parse::<RangeName>().map_err(|error| error.to_string())?;
+        let pattern = pattern.parse::<Pattern>().map_err(|error| error.to_string())?;
+        Ok(Self { range, pattern })
+    }
+}
 
 /// Serves the images of this host's Docker engine to its ranges.
 ///
@@ -94,8 +116,20 @@ pub struct Serve {
     #[arg(long = "range", value_name = "NAME", env = "LONGSHORE_RANGES", value_delimiter = ',')]
     pub ranges: Vec<RangeName>,
 
+    /// Let a range of --range read only its wanted images and those that this pattern matches; may be
+    /// given several times. A pattern is a glob over image names: `ci=team/*`, `ci=python:3.*`. In
+    /// it, `*` stands for any characters but `/`, `:` and `@`, `**` for any characters; without a tag
+    /// it means every tag. A range without patterns may read every image.
+    #[arg(
+        long = "grant",
+        value_name = "NAME=PATTERN",
+        env = "LONGSHORE_GRANTS",
+        value_delimiter = ','
+    )]
+    pub grants: Vec<RangeGrant>,
+
     /// Allow remote ranges to be served on TCP addresses that other machines can reach; whoever
-    /// reaches such an address is taken for that range, and may read the images of this host.
+    /// reaches such an address is taken for that range, and may read its images.
     #[arg(long, env = "LONGSHORE_REMOTE_ANY")]
     pub remote_any: bool,
 

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use async_trait::async_trait;
+use engine::docker::ImageEvents;
 use engine::docker::way::{self, Places, Way};
 use engine::{Address, Archive, ArchiveError, Docker, Export, ExportStats, OciLayout};
 use tokio::sync::Mutex;
@@ -167,6 +168,15 @@ impl HostEngine {
             self.0.forget();
         }
         Ok(())
+    }
+
+    /// Follows what happens to the origin's images; absent where it has no events, or does not answer.
+    pub async fn image_events(&self) -> Option<ImageEvents> {
+        let opened = self.0.open().await.ok()?;
+        match &opened.place {
+            Place::Docker(docker) => docker.image_events().await.ok(),
+            Place::Layout(_) | Place::Archive(_) => None,
+        }
     }
 
     /// Waits until nothing is being read from the origin any more: for an orderly end.

@@ -11,6 +11,7 @@
 pub mod admin;
 pub mod config;
 pub mod engine;
+pub mod grants;
 pub mod link;
 pub mod ranges;
 pub mod record;
@@ -19,6 +20,7 @@ pub mod store;
 pub mod watcher;
 
 mod listeners;
+mod names;
 mod notify;
 mod status;
 
@@ -28,7 +30,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use control::Library;
-use control::lending::{AllImages, Terms};
+use control::lending::Terms;
 use futures::future::try_join_all;
 use process::exit::Exit;
 use process::run::{self, Threads};
@@ -43,6 +45,7 @@ use transfer::store::FsStore;
 use admin::Admin;
 use config::{Command, Config, Run, Serve};
 use engine::{HostEngine, Near};
+use grants::Grants;
 use ranges::Ranges;
 use state::{StateDir, admin_socket};
 
@@ -121,6 +124,14 @@ fn child(run: &Run) -> anyhow::Result<Child> {
 /// # Errors
 /// The state cannot be opened, a socket cannot be listened on, or serving ended by itself.
 pub async fn serve(config: Serve, shutdown: Shutdown) -> anyhow::Result<Exit> {
+    if let Some(grant) = config.grants.iter().find(|grant| !config.ranges.contains(&grant.range)) {
+        anyhow::bail!(
+            "--grant {}={} is for a range that is not served from the start: add --range {}",
+            grant.range,
+            grant.pattern,
+            grant.range
+        );
+    }
     let state = StateDir::open(&config.state_dir).with_context(|| {
         format!("opening the state folder {}; see --state-dir", config.state_dir.display())
     })?;
@@ -130,7 +141,10 @@ pub async fn serve(config: Serve, shutdown: Shutdown) -> anyhow::Result<Exit> {
     let admin = compose(&config, state, store, &shutdown).await?;
     admin.restore().await.context("reading which ranges there are")?;
     for name in &config.ranges {
-        admin.serve_from_the_start(name).await.with_context(|| format!("serving range {name}"))?;
+        let of_range = config.grants.iter().filter(|grant| grant.range == *name);
+        let patterns = of_range.map(|grant| grant.pattern.clone()).collect();
+        let served = admin.serve_from_the_start(name, patterns).await;
+        served.with_context(|| format!("serving range {name}"))?;
     }
     let servers = listeners.into_iter().map(|listener| {
         tracing::info!(%listener, "serving");
@@ -163,7 +177,8 @@ async fn compose(
 ) -> anyhow::Result<Admin> {
     let metered = MeteredStore::new(store.clone());
     let ingests = metered.ingests().clone();
-    let ranges = Ranges::new(state, shutdown.token(), config.remote_any);
+    let grants = Grants::default();
+    let ranges = Ranges::new(state, grants.clone(), shutdown.token(), config.remote_any);
     let alone = config.store.keep_layers.alone(ranges.count());
     let near = Near { store: Arc::new(metered), alone };
     let engine = Arc::new(HostEngine::at(config.source.origin(), near).await);
@@ -177,7 +192,7 @@ async fn compose(
     Ok(Admin {
         library: Arc::new(Library::new(
             engine.clone(),
-            Arc::new(AllImages),
+            Arc::new(grants.clone()),
             store.leases().clone(),
             terms,
         )),
@@ -186,6 +201,7 @@ async fn compose(
         policy: config.store.policy(),
         ingests,
         ranges: Arc::new(ranges),
+        grants,
         health: Health::not_serving(&HOST_SERVICES).await,
         started: Instant::now(),
     })
@@ -214,6 +230,7 @@ async fn tend(admin: &Admin, shutdown: &Shutdown) {
     tokio::select! {
         () = watch_engine(admin) => {}
         () = store::keep(&admin.store, admin.policy) => {}
+        () = names::keep(admin) => {}
         () = shutdown.draining() => {
             notify::tell(manager.as_deref(), notify::STOPPING);
             admin.health.set(false).await;

@@ -19,6 +19,7 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 use transfer::Reference;
 
+use crate::grants::Grants;
 use crate::link::{Changes, RangeLink};
 use crate::listeners::{self, Serving};
 use crate::record::Record;
@@ -37,6 +38,7 @@ pub struct Ranges {
     /// Whether addresses that other machines can reach may be served.
     remote_any: bool,
     served: Arc<Mutex<BTreeMap<RangeName, Served>>>,
+    grants: Grants,
     /// Every change of any range, for watchers.
     changes: Changes,
     /// One for us and one for each range.
@@ -56,6 +58,8 @@ struct Served {
     wanted: watch::Sender<WantedSet>,
     /// Patterns of the images that it may read beside the wanted ones.
     grants: Vec<Pattern>,
+    /// Whether they were ever set; not in a record from before grants.
+    has_grants: bool,
     link: RangeLink,
     _counted: Arc<()>,
 }
@@ -64,11 +68,17 @@ impl Ranges {
     /// Serves nobody yet; whoever is added is served until `draining` is cancelled. Addresses that
     /// other machines can reach are refused without `remote_any`.
     #[must_use]
-    pub fn new(state: StateDir, draining: CancellationToken, remote_any: bool) -> Self {
+    pub fn new(
+        state: StateDir,
+        grants: Grants,
+        draining: CancellationToken,
+        remote_any: bool,
+    ) -> Self {
         Self {
             state,
             remote_any,
             served: Arc::default(),
+            grants,
             changes: Changes::default(),
             counted: Arc::default(),
             tasks: TaskTracker::new(),
@@ -167,8 +177,10 @@ impl Ranges {
     ) -> Result<(), AdminError> {
         let (all, state) = (self.served.clone(), self.state.clone());
         let (tasks, changes, removed) = (self.tasks.clone(), self.changes.clone(), name.clone());
+        let grants = self.grants.clone();
         let removal = async move {
             let leaving = take_away(&all, &state, &removed, ended).await?;
+            grants.remove(&removed);
             changes.happened();
             tasks.spawn_blocking(move || delete(leaving, &removed));
             Ok(())
@@ -225,6 +237,7 @@ impl Ranges {
     ) -> Result<WantedSet, AdminError> {
         let record = Record::new(set.clone(), range.grants.clone(), range.address);
         self.remember(name, &record)?;
+        self.grants.set(name, &set.references, &range.grants);
         range.wanted.send_replace(set.clone());
         range.link.touch();
         Ok(set)
@@ -255,9 +268,27 @@ impl Ranges {
         let grants = each_once(grants);
         let record = Record::new(range.wanted.borrow().clone(), grants.clone(), range.address);
         self.remember(name, &record)?;
+        self.grants.set(name, &range.wanted.borrow().references, &grants);
         range.grants.clone_from(&grants);
+        range.has_grants = true;
         range.link.touch();
         Ok(grants)
+    }
+
+    /// Sets the grants of a range whose record is from before grants.
+    ///
+    /// # Errors
+    /// As [`set_grants`](Self::set_grants).
+    pub async fn set_first_grants(
+        &self,
+        name: &RangeName,
+        grants: Vec<Pattern>,
+    ) -> Result<(), AdminError> {
+        let had = known(&*self.served.lock().await, name)?.has_grants;
+        if !had {
+            self.set_grants(name, grants).await?;
+        }
+        Ok(())
     }
 
     /// What a range is to have, at once and after each change, until it is removed or draining
@@ -369,12 +400,15 @@ impl Ranges {
         if wanted.round == 0 {
             wanted = wanted.next_round(now());
         }
+        let grants = record.grants().unwrap_or_default().to_vec();
+        self.grants.set(name, &wanted.references, &grants);
         Ok(Served {
             socket: self.serve(name, Server::new(listener, services, Caps::default())),
             address: record.tcp_address(),
             remote: None,
             wanted: watch::Sender::new(wanted),
-            grants: record.grants().unwrap_or_default().to_vec(),
+            grants,
+            has_grants: record.grants().is_some(),
             link: RangeLink::new(name.clone(), self.changes.clone()),
             _counted: self.counted.clone(),
         })
@@ -421,9 +455,10 @@ impl Ranges {
     }
 }
 
-/// Seconds since 1970, for rounds; 0 where the clock is set before.
+/// Milliseconds since 1970, for rounds; 0 where the clock is set before.
 fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn each_once(mut grants: Vec<Pattern>) -> Vec<Pattern> {

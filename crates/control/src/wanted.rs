@@ -18,7 +18,7 @@ pub struct WantedSet {
 impl WantedSet {
     /// The set that follows this one, in a new round. A reference that is there twice counts once.
     ///
-    /// `now` is in seconds since 1970. Rounds are never below it: so they do not repeat when the
+    /// `now` is in milliseconds since 1970. Rounds are never below it: so they do not repeat when the
     /// record of a range is lost, or a range is removed and added again.
     #[must_use]
     pub fn replaced(&self, references: Vec<Reference>, now: u64) -> Self {
@@ -52,7 +52,7 @@ mod tests {
     fn rounds_grow_and_follow_the_clock() {
         let first = WantedSet::default().next_round(100);
         assert_eq!((first.revision, first.round), (0, 100));
-        assert_eq!(first.next_round(100).round, 101, "two in one second");
+        assert_eq!(first.next_round(100).round, 101, "two in one millisecond");
         assert_eq!(first.next_round(7).round, 101, "a clock that was set back");
         assert_eq!(first.next_round(500).round, 500);
     }

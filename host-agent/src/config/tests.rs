@@ -44,6 +44,16 @@ fn flags_are_read_into_types() {
 }
 
 #[test]
+fn a_grant_is_a_range_and_a_pattern() {
+    let serve = serve("serve --range ci --grant ci=team/* --grant ci=python:3.*");
+    let grants = serve.grants.iter().map(|it| format!("{} {}", it.range, it.pattern));
+    assert_eq!(grants.collect::<Vec<_>>(), ["ci team/*", "ci python:3.*"]);
+    for bad in ["ci", "=team/*", "CI=team/*", "ci=", "ci=a?"] {
+        assert!(parse(&format!("serve --range ci --grant {bad}")).is_err(), "{bad} was accepted");
+    }
+}
+
+#[test]
 fn inspection_stays_on_this_machine_unless_somebody_insists() {
     assert!(parse("serve --inspect 0.0.0.0:7070").unwrap().check().is_err());
     assert!(parse("serve --inspect 0.0.0.0:7070 --inspect-any").unwrap().check().is_ok());

@@ -64,13 +64,13 @@ impl Agent {
             }
         }
     }
+}
 
-    /// Why the link ended.
-    async fn end(mut self) -> LinkEnd {
-        loop {
-            if let Err(end) = self.told.next().await.expect("a link ends with a reason") {
-                return end;
-            }
+/// Why a link ended.
+async fn end(mut told: ToRangeStream) -> LinkEnd {
+    loop {
+        if let Err(end) = told.next().await.expect("a link ends with a reason") {
+            return end;
         }
     }
 }
@@ -115,10 +115,8 @@ async fn a_newer_link_replaces_the_older() {
     until(&link, 3).await;
     let newer = attach(&link);
     older.says(report(true, 0..9)).await;
-    let (says, reading) = (older.says.clone(), older.reading.abort_handle());
-    let end = Agent { reading: tokio::spawn(async {}), ..older }.end().await;
+    let end = end(older.told).await;
     assert!(matches!(end, LinkEnd::Replaced { .. }), "{end:?}");
-    drop((says, reading));
     newer.says(report(true, 0..2)).await;
     until(&link, 2).await;
     assert!(matches!(link.latest().0, Attachment::Attached { .. }), "the older took it down");
@@ -139,8 +137,10 @@ async fn what_is_no_report_or_too_much_of_one_ends_the_link() {
             // The host may have ended it already.
             let _sent = agent.says.send(message).await;
         }
-        let (gone, _nothing) = mpsc::channel(1);
-        let end = Agent { says: gone, ..agent }.end().await;
+        let Agent { says, told, reading } = agent;
+        drop(says);
+        let end = end(told).await;
+        reading.await.unwrap();
         assert!(end.to_string().contains(reason), "{end}, not {reason}");
         assert!(matches!(link.latest().0, Attachment::Detached { .. }));
         assert!(images(&link).len() <= MAX_IMAGES + 100);
@@ -152,7 +152,7 @@ async fn a_removed_range_hears_why() {
     let link = link();
     let agent = attach(&link);
     link.end(LinkEnd::UnknownRange { name: "lab-1".parse().unwrap() });
-    assert!(matches!(agent.end().await, LinkEnd::UnknownRange { .. }));
+    assert!(matches!(end(agent.told).await, LinkEnd::UnknownRange { .. }));
 }
 
 #[tokio::test]

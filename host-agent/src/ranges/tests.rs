@@ -54,7 +54,7 @@ async fn served() -> (Ranges, RangeName, ServedRange, TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let state = StateDir::open(folder.path()).unwrap();
     let name: RangeName = "lab-1".parse().unwrap();
-    let ranges = Ranges::new(state.clone(), CancellationToken::new(), false);
+    let ranges = Ranges::new(state.clone(), Grants::default(), CancellationToken::new(), false);
     let range = add(&ranges, &name).await;
     let deep = state.range(&name).join("agent/a/b/c");
     std::fs::create_dir_all(&deep).unwrap();

@@ -10,12 +10,13 @@ use control::link::{
 };
 use control::range::{ImageCheck, ImagePlan, Reach, VerifyEvent, VerifySummary};
 use futures::{StreamExt as _, TryStreamExt as _};
-use proto::{AdminClient, Endpoint, LinkClient};
+use proto::client::Manners;
+use proto::{AdminClient, Endpoint, LinkClient, RemoteHost};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use transfer::Reference;
+use transfer::{ImageSource as _, Reference, SourceError};
 
-use crate::host::{HostAgent, HostProcess, app, engine, folder};
+use crate::host::{HostAgent, HostProcess, app, engine, folder, read_all, size};
 
 fn lab() -> RangeName {
     "lab-1".parse().unwrap()
@@ -198,6 +199,42 @@ async fn wants_grants_and_rounds_survive_a_kill() {
     assert_eq!(admin.wanted(&lab()).await.unwrap().grants, grants);
     // A range that is removed and added again has no round that it had before.
     admin.remove_range(&lab()).await.unwrap();
-    assert!(round <= admin.add_range(&new).await.unwrap().wanted.round);
+    assert!(round < admin.add_range(&new).await.unwrap().wanted.round);
     agent.kill().await;
+}
+
+#[tokio::test]
+async fn a_range_reads_what_it_was_granted_while_it_is() {
+    let ((docker, image), folder) = (engine(), folder());
+    let agent = HostAgent::start(folder.path(), &docker.address());
+    let admin = agent.admin();
+    let range = admin.add_range(&NewRange::named(lab())).await.unwrap();
+    let host = RemoteHost::new(Endpoint::unix(range.socket_path), Manners::default());
+    let is_hidden = async || {
+        let resolved = host.resolve(&app()).await;
+        let read = read_all(&host, &image).await;
+        let error = read.err().map(|error| error.to_string()).unwrap_or_default();
+        host.list().await.unwrap().is_empty()
+            && matches!(resolved, Err(SourceError::NotFound { .. }))
+            && error.contains("is not on the host")
+    };
+    assert!(is_hidden().await, "nothing was granted");
+    admin.set_grants(&lab(), &["other/*".parse().unwrap()]).await.unwrap();
+    assert!(is_hidden().await, "something else was granted");
+
+    for granted in [true, false] {
+        // Once by a pattern, once as a wanted image.
+        if granted {
+            admin.set_grants(&lab(), &["app".parse().unwrap()]).await.unwrap();
+        } else {
+            admin.set_wanted(&lab(), &[app()], None).await.unwrap();
+        }
+        assert_eq!(host.list().await.unwrap().len(), 1);
+        assert!(host.resolve(&app()).await.is_ok());
+        assert_eq!(read_all(&host, &image).await.unwrap(), size(&image));
+        admin.set_grants(&lab(), &[]).await.unwrap();
+        admin.set_wanted(&lab(), &[], None).await.unwrap();
+        assert!(is_hidden().await, "the grant was taken away");
+    }
+    agent.stop().await.unwrap();
 }

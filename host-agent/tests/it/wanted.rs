@@ -98,7 +98,7 @@ async fn what_is_wanted_survives_a_kill_and_is_forgotten_with_its_range() {
 }
 
 #[tokio::test]
-async fn a_record_that_is_none_costs_the_set_and_nothing_else() {
+async fn a_record_that_is_none_costs_the_set_and_the_grants_and_nothing_else() {
     let ((docker, image), folder) = (engine(), folder());
     let agent = HostAgent::start(folder.path(), &docker.address());
     let host = agent.range("lab-1").await;
@@ -107,9 +107,11 @@ async fn a_record_that_is_none_costs_the_set_and_nothing_else() {
     fs::write(folder.path().join("ranges/lab-1/range.json"), "not a record").unwrap();
 
     let agent = HostAgent::start(folder.path(), &docker.address());
-    assert_eq!(read_all(&host, &image).await.unwrap(), size(&image));
+    let error = read_all(&host, &image).await.unwrap_err();
+    assert!(error.to_string().contains("is not on the host"), "{error:?}");
     assert!(is_unset(&wanted(&agent.admin(), &lab(1)).await));
     let set = agent.admin().set_wanted(&lab(1), &names(&["app:1"]), None).await.unwrap();
+    assert_eq!(read_all(&host, &image).await.unwrap(), size(&image));
     agent.stop().await.unwrap();
     let agent = HostAgent::start(folder.path(), &docker.address());
     assert_eq!(wanted(&agent.admin(), &lab(1)).await, set);

@@ -439,6 +439,7 @@ pub mod inventory_service_client {
         /// INVALID_ARGUMENT: the name is neither a reference nor a digest, or is absent; target_digest or
         /// doubted has no digest, or doubted has more than 200.
         /// NOT_FOUND: no such image, or not for this caller.
+        /// PERMISSION_DENIED: the caller is an inspector, who sees no configs.
         /// FAILED_PRECONDITION: the image is malformed, or went away while it was being exported.
         /// DATA_LOSS: what the engine gave is not what the image is made of.
         /// INTERNAL, reason STORAGE: the host cannot write to its store; reason NO_SPACE: its file system
@@ -560,6 +561,7 @@ pub mod inventory_service_server {
         /// INVALID_ARGUMENT: the name is neither a reference nor a digest, or is absent; target_digest or
         /// doubted has no digest, or doubted has more than 200.
         /// NOT_FOUND: no such image, or not for this caller.
+        /// PERMISSION_DENIED: the caller is an inspector, who sees no configs.
         /// FAILED_PRECONDITION: the image is malformed, or went away while it was being exported.
         /// DATA_LOSS: what the engine gave is not what the image is made of.
         /// INTERNAL, reason STORAGE: the host cannot write to its store; reason NO_SPACE: its file system

@@ -28,7 +28,8 @@ pub enum Who {
 /// Every RPC that is served, and who may call it.
 pub const RPCS: &[(&str, Who)] = &[
     ("/longshore.v1.InventoryService/ListImages", Who::Anyone),
-    ("/longshore.v1.InventoryService/GetImage", Who::Anyone),
+    // An image's config has what is in the environment of its containers.
+    ("/longshore.v1.InventoryService/GetImage", Who::Holder),
     ("/longshore.v1.InventoryService/ResolveImages", Who::Anyone),
     ("/longshore.v1.InventoryService/WatchWanted", Who::Range),
     ("/longshore.v1.BlobService/StatBlobs", Who::Holder),
@@ -170,6 +171,7 @@ mod tests {
             .map(|rpc| rpc.trim_start_matches("/longshore.v1."))
             .collect();
         let expected = [
+            "InventoryService/GetImage",
             "InventoryService/WatchWanted",
             "BlobService/StatBlobs",
             "BlobService/ReadBlob",

@@ -2,54 +2,14 @@
 
 use std::sync::Arc;
 
+use control::Caller;
 use control::admin::{NewRange, Pruning};
 use control::lending::{ImageName, Loan, ReadError};
-use control::{Access, Caller};
-use proto::{AdminClient, RemoteError, RemoteHost};
+use proto::{AdminClient, RemoteError};
 use transfer::fixture::{MemorySource, image};
-use transfer::{
-    BlobError, BlobSource as _, ConfigDigest, ImageSource as _, LayerForm, SourceError,
-};
+use transfer::{BlobError, LayerForm};
 
-use crate::pipe::{LARGE, Served, lent, library, manners, range, services};
-
-/// Each range may read one image; the administrator all.
-struct Granted(Vec<(Caller, ConfigDigest)>);
-
-impl Access for Granted {
-    fn may_read(&self, caller: &Caller, config_digest: &ConfigDigest) -> bool {
-        *caller == Caller::Admin || self.0.contains(&(caller.clone(), *config_digest))
-    }
-}
-
-#[tokio::test]
-async fn what_is_not_granted_does_not_exist() {
-    let source = MemorySource::default();
-    let ((ours, our_blobs), (theirs, their_blobs)) = (image(1, &[10]), image(2, &[10]));
-    source.insert("ours", (ours.clone(), our_blobs));
-    source.insert("theirs", (theirs.clone(), their_blobs));
-    let access =
-        Granted(vec![(range("a"), ours.config_digest), (range("b"), theirs.config_digest)]);
-    let library = library(Arc::new(source), Arc::new(access));
-    let served = Served::new(services(range("a"), library).await, LARGE);
-    let host = RemoteHost::new(served.endpoint(), manners());
-
-    let listed: Vec<_> = host.list().await.unwrap().iter().map(|it| it.config_digest).collect();
-    assert_eq!(listed, [ours.config_digest]);
-    assert!(host.resolve(&"ours".parse().unwrap()).await.is_ok());
-    let hidden = host.resolve(&"theirs".parse().unwrap()).await.unwrap_err();
-    let absent = host.resolve(&"nobodys".parse().unwrap()).await.unwrap_err();
-    let text = |error: SourceError| error.to_string().replace("theirs", "nobodys");
-    assert_eq!(text(hidden), text(absent));
-    let error = host.open(&theirs.config_digest.into(), LayerForm::AsStored).await.unwrap_err();
-    assert!(matches!(error, SourceError::NotFound { .. }), "{error:?}");
-    // A layer of another image is no part of the one that was granted.
-    let blobs = lent(&host, &ours).await;
-    let foreign = theirs.layers[0].blob.digest;
-    assert_eq!(blobs.stat(&foreign).await.unwrap(), None);
-    let error = blobs.open(&foreign, 0).await.map(drop).unwrap_err();
-    assert!(matches!(error, BlobError::NotFound { .. }), "{error:?}");
-}
+use crate::pipe::{LARGE, Served, library, range, services};
 
 #[tokio::test(start_paused = true)]
 async fn nothing_is_read_without_a_living_lease_of_ones_own() {

@@ -9,6 +9,7 @@ mod doubts;
 mod elsewhere;
 mod flight;
 mod forms;
+mod grants;
 mod identity;
 mod inventory;
 mod link;

@@ -10,12 +10,12 @@ use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
 use std::fmt;
 use std::hash::BuildHasher as _;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use transfer::store::{Arriving, Lease as KeptBlob, Leases as Kept};
-use transfer::{BlobSource, ConfigDigest, Digest, Image, OpenImage};
+use transfer::{BlobSource, ConfigDigest, Digest, Image, OpenImage, Reference};
 
 use super::{Known, LeaseGrant, Loan};
 use crate::identity::Caller;
@@ -27,8 +27,12 @@ pub(super) struct Granted {
     config_digest: ConfigDigest,
     /// The target of the image in the form that was asked for.
     target_digest: Digest,
+    /// The image's names when it was asked for.
+    names: Vec<Reference>,
     known: HashMap<Digest, Known>,
     blobs: Arc<dyn BlobSource>,
+    /// Set when the image is not granted any more; shared by all handles of the lease.
+    is_revoked: Arc<AtomicBool>,
     /// Its name in the store's table.
     holder: String,
     ttl: Duration,
@@ -50,6 +54,16 @@ impl Granted {
     /// The image's blobs.
     pub(super) fn blobs(&self) -> &Arc<dyn BlobSource> {
         &self.blobs
+    }
+
+    /// The image's names when it was asked for.
+    pub(super) fn names(&self) -> &[Reference] {
+        &self.names
+    }
+
+    /// Whether the image is not granted any more.
+    pub(super) fn is_revoked(&self) -> bool {
+        self.is_revoked.load(Ordering::Relaxed)
     }
 
     /// Begins the lease's time anew; `false` when it ran out before.
@@ -85,7 +99,12 @@ impl Leases {
     /// it is renewed, and reads through the new handle from now on.
     ///
     /// Forgets the leases that ran out, so that the table is no larger than what callers use.
-    pub(super) fn grant(&self, caller: &Caller, opened: OpenImage) -> (LeaseGrant, Image) {
+    pub(super) fn grant(
+        &self,
+        caller: &Caller,
+        opened: OpenImage,
+        names: &[Reference],
+    ) -> (LeaseGrant, Image) {
         let mut granted = self.lock();
         let alive = self.kept.holders();
         granted.retain(|_, lease| alive.binary_search(&lease.holder).is_ok());
@@ -94,16 +113,19 @@ impl Leases {
         let same = |lease: &&Arc<Granted>| {
             lease.caller == *caller && lease.target_digest == target_digest && lease.renew()
         };
-        let before = granted.values().find(same).map(|lease| lease.id.clone());
+        let before = granted.values().find(same);
+        let before = before.map(|lease| (lease.id.clone(), lease.is_revoked.clone()));
         let is_new = before.is_none();
-        let id = before.unwrap_or_else(|| self.new_id());
+        let (id, is_revoked) = before.unwrap_or_else(|| (self.new_id(), Arc::default()));
         let lease = Granted {
             id: id.clone(),
             caller: caller.clone(),
             config_digest: image.config_digest,
             target_digest,
+            names: names.to_vec(),
             known: known(&image),
             blobs,
+            is_revoked,
             holder: format!("{caller}/{target_digest}"),
             ttl: self.ttl,
             kept: self.kept.clone(),
@@ -149,11 +171,18 @@ impl Leases {
 
     /// Ends every lease of a caller.
     pub(super) fn forget(&self, caller: &Caller) {
+        self.revoke(caller, |_| true);
+    }
+
+    /// Ends a caller's leases on images whose names are lost to it, with the reads under them.
+    pub(super) fn revoke(&self, caller: &Caller, are_lost: impl Fn(&[Reference]) -> bool) {
         self.lock().retain(|_, lease| {
-            if lease.caller == *caller {
+            let ends = lease.caller == *caller && are_lost(&lease.names);
+            if ends {
+                lease.is_revoked.store(true, Ordering::Relaxed);
                 self.kept.release(&lease.holder);
             }
-            lease.caller != *caller
+            !ends
         });
     }
 }

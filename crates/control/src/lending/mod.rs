@@ -1,14 +1,16 @@
-//! What a host lets its callers read: every image and every blob passes through here.
+//! Lending: every image and every blob that a caller reads passes through here.
 //!
 //! ```text
-//!   list, resolve, image ──► granted? ──► ImageSource
-//!                                │ image: opened, and leased to the caller with its blobs
-//!   stat, open ──► readable? ────┘──► blobs of that lease   renews the lease
+//!   by name ───────────► granted? ──► ImageSource
+//!   by digest ─► names ──►  │ image: a lease on (caller, image)
+//!   stat, open ─► lease ────┘──► blobs of that image   renews the lease
 //! ```
 //!
-//! What is not granted does not exist: the answer is the same `NotFound` in both cases.
+//! Grants are checked before anything is asked of the source. An image that is not granted does not
+//! exist: the answer is the same `NotFound` in both cases.
 
 mod lease;
+mod names;
 mod reading;
 
 use std::sync::Arc;
@@ -23,6 +25,7 @@ use transfer::{
 use crate::identity::Caller;
 use crate::transfers::Transfer;
 use lease::{Granted, Leases};
+use names::Names;
 pub use reading::Turn;
 use reading::{Read, Reads, Turnstile};
 
@@ -30,21 +33,34 @@ use reading::{Read, Reads, Turnstile};
 /// than a caller gives up a host that says nothing.
 const TURN_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Which images a caller may read; asked at every read, so that taking a grant away works at once.
+/// Which images a caller may read; asked at every step, and again of every lease when grants change
+/// ([`Library::grants_changed`]).
 pub trait Access: Send + Sync {
-    /// Whether `caller` may know of the image and read all of it.
-    fn may_read(&self, caller: &Caller, config_digest: &ConfigDigest) -> bool;
+    /// Whether `caller` may read every image, also one without a name.
+    fn may_read_all(&self, caller: &Caller) -> bool;
+
+    /// Whether `caller` may know of the image with this name, and read all of it.
+    fn may_read(&self, caller: &Caller, name: &Reference) -> bool;
 }
 
-/// Every range of this host may read every image of this host.
+/// Everybody may read every image.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct AllImages;
 
 impl Access for AllImages {
-    fn may_read(&self, _caller: &Caller, _config_digest: &ConfigDigest) -> bool {
+    fn may_read_all(&self, _caller: &Caller) -> bool {
+        true
+    }
+
+    fn may_read(&self, _caller: &Caller, _name: &Reference) -> bool {
         true
     }
 }
+
+/// The names of images are not known yet.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the host's images are not listed yet; ask again")]
+struct NotListed;
 
 /// How much a library lends, and for how long.
 #[derive(Clone, Copy, Debug)]
@@ -164,6 +180,7 @@ struct Meter {
 pub struct Library {
     images: Arc<dyn ImageSource>,
     access: Arc<dyn Access>,
+    names: Names,
     leases: Leases,
     turnstile: Turnstile,
     reads: Reads,
@@ -189,6 +206,7 @@ impl Library {
         Self {
             images,
             access,
+            names: Names::default(),
             leases: Leases::new(leases, terms.lease),
             turnstile: Turnstile::new(terms),
             reads: Reads::default(),
@@ -217,18 +235,34 @@ impl Library {
         self.turnstile.forget(caller);
     }
 
-    /// Every image that the caller may read, sorted by key.
+    /// Takes over the names of all images of the host: callers that ask by digest are granted an
+    /// image by its names.
+    pub fn learn_names(&self, images: &[ImageSummary]) {
+        self.names.replace(images);
+    }
+
+    /// Ends what is not granted to a caller any more: its leases go, and reads under way end with
+    /// [`BlobError::NotFound`] at their next frame.
+    pub fn grants_changed(&self, caller: &Caller) {
+        self.leases.revoke(caller, |names| !self.is_granted(caller, names));
+    }
+
+    /// Every image that the caller may read, sorted by key, with the names by which it may.
     ///
     /// # Errors
     /// As [`ImageSource::list`].
     pub async fn list(&self, caller: &Caller) -> Result<Vec<ImageSummary>, SourceError> {
         let mut images = self.images.list().await?;
-        images.retain(|image| self.access.may_read(caller, &image.config_digest));
+        images.retain_mut(|image| {
+            let is_granted = self.is_granted(caller, &image.references);
+            self.hide_names(caller, image);
+            is_granted
+        });
         images.sort_by_key(ImageSummary::key);
         Ok(images)
     }
 
-    /// The image that `reference` names now.
+    /// The image that `reference` names now, with the names by which the caller may read it.
     ///
     /// # Errors
     /// As [`ImageSource::resolve`]; an image that is not granted is not found.
@@ -237,10 +271,26 @@ impl Library {
         caller: &Caller,
         reference: &Reference,
     ) -> Result<ImageSummary, SourceError> {
-        let image = self.images.resolve(reference).await?;
-        if !self.access.may_read(caller, &image.config_digest) {
+        let mut image = self.find(caller, reference).await?;
+        self.hide_names(caller, &mut image);
+        Ok(image)
+    }
+
+    /// The image that a granted `reference` names now.
+    async fn find(
+        &self,
+        caller: &Caller,
+        reference: &Reference,
+    ) -> Result<ImageSummary, SourceError> {
+        let by_digest = || {
+            let names = reference.digest().map(|digest| self.names.of_digest(digest));
+            self.is_granted(caller, &names.unwrap_or_default())
+        };
+        if !self.is_granted(caller, std::slice::from_ref(reference)) && !by_digest() {
             return Err(SourceError::NotFound { image: reference.to_string() });
         }
+        let image = self.images.resolve(reference).await?;
+        self.names.note(&image, reference);
         Ok(image)
     }
 
@@ -255,23 +305,50 @@ impl Library {
         form: LayerForm,
     ) -> Result<(Image, LeaseGrant), SourceError> {
         let key = match name {
-            ImageName::Reference(reference) => self.resolve(caller, reference).await?.key(),
+            ImageName::Reference(reference) => self.find(caller, reference).await?.key(),
             ImageName::Key(key) => *key,
         };
-        if !self.access.may_read(caller, &key.config_digest) {
-            return Err(key.not_found());
-        }
+        let names = self.names_for(caller, &key)?;
         let removals = self.leases.removals();
         let _until_leased = self.leases.hold_arrivals();
         let opened = self.images.open(&key, form).await;
-        let granted = opened.map(|opened| self.leases.grant(caller, opened));
-        if removals == self.leases.removals() {
-            return granted.map(|(grant, image)| (image, grant));
+        let mut granted = opened.map(|opened| self.leases.grant(caller, opened, &names));
+        if removals != self.leases.removals() {
+            // A blob was removed since the source looked for it, perhaps one of these. What it finds
+            // or takes in now stays: all of it is leased, or arrives while arrivals are held.
+            let opened = self.images.open(&key, form).await;
+            granted = opened.map(|opened| self.leases.grant(caller, opened, &names));
         }
-        // A blob was removed since the source looked for it, perhaps one of these. What it finds or
-        // takes in now stays: all of it is leased, or arrives while arrivals are held.
-        let (grant, image) = self.leases.grant(caller, self.images.open(&key, form).await?);
+        let (grant, image) = granted?;
+        if !self.is_granted(caller, &names) {
+            // The grant was taken away meanwhile, perhaps before there was a lease to take.
+            self.grants_changed(caller);
+            return Err(key.not_found());
+        }
         Ok((image, grant))
+    }
+
+    /// The names of an image that the caller asks for by digest, if it is granted one of them.
+    fn names_for(&self, caller: &Caller, key: &ImageKey) -> Result<Vec<Reference>, SourceError> {
+        let names = self.names.of(key);
+        if names.is_none() && !self.access.may_read_all(caller) {
+            return Err(SourceError::unavailable(key, NotListed));
+        }
+        let names = names.unwrap_or_default();
+        if self.is_granted(caller, &names) { Ok(names) } else { Err(key.not_found()) }
+    }
+
+    /// Whether the caller may read the image that has these names.
+    fn is_granted(&self, caller: &Caller, names: &[Reference]) -> bool {
+        self.access.may_read_all(caller)
+            || names.iter().any(|name| self.access.may_read(caller, name))
+    }
+
+    /// Takes the names away that the caller was not granted.
+    fn hide_names(&self, caller: &Caller, image: &mut ImageSummary) {
+        if !self.access.may_read_all(caller) {
+            image.references.retain(|name| self.access.may_read(caller, name));
+        }
     }
 
     /// Takes note of blobs of an image whose bytes were wrong when the caller read them: each is
@@ -343,26 +420,23 @@ impl Library {
             started: SystemTime::now(),
             bytes: AtomicU64::new(0),
         });
-        let frames = reading::lend(stream, lease, self.meter.clone(), line);
+        let frames = reading::lend(stream, lease, *digest, self.meter.clone(), line);
         Ok(Opened { known, frames, turn })
     }
 
-    /// The one place that decides whether a caller may read a blob: the image is granted to it, it
-    /// holds a living lease on that image, and the blob is part of it.
+    /// The one place that decides whether a caller may read a blob: it holds a living lease on the
+    /// image, the image is still granted to it, and the blob is part of it.
     fn readable(
         &self,
         caller: &Caller,
         loan: &Loan,
         digest: &Digest,
     ) -> Result<Arc<Granted>, BlobError> {
-        if !self.access.may_read(caller, &loan.config_digest) {
-            return Err(BlobError::NotFound { digest: *digest });
-        }
         let lease =
             self.leases.renew(caller, loan).ok_or(BlobError::LeaseLost { digest: *digest })?;
         match lease.known(digest) {
-            Some(_) => Ok(lease),
-            None => Err(BlobError::NotFound { digest: *digest }),
+            Some(_) if self.is_granted(caller, lease.names()) => Ok(lease),
+            _ => Err(BlobError::NotFound { digest: *digest }),
         }
     }
 }

@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use futures::StreamExt as _;
+use futures::future::ready;
 use tokio::time::{Instant, timeout_at};
 use transfer::limited::{Limits, Reserved};
-use transfer::{BlobStream, ConfigDigest, Digest};
+use transfer::{BlobError, BlobStream, ConfigDigest, Digest};
 
 use super::TURN_TIMEOUT;
 use super::lease::Granted;
@@ -147,21 +148,30 @@ impl Read {
     }
 }
 
-/// The same stream; it keeps its lease while it moves, and its bytes are counted.
+/// The same stream; it keeps its lease while it moves, its bytes are counted, and it ends with
+/// [`BlobError::NotFound`] once the image is not granted any more.
 pub(super) fn lend(
     stream: BlobStream,
     lease: Arc<Granted>,
+    digest: Digest,
     meter: Arc<Meter>,
     line: Line,
 ) -> BlobStream {
-    stream
-        .inspect(move |frame| {
-            if let Ok(frame) = frame {
-                meter.bytes.fetch_add(frame.len() as u64, Ordering::Relaxed);
-                line.read.bytes.fetch_add(frame.len() as u64, Ordering::Relaxed);
-                // A lease that ran out all the same is told to the next read.
-                let _alive = lease.renew();
-            }
-        })
-        .boxed()
+    let lent = stream.scan(false, move |is_over, frame| {
+        if *is_over {
+            return ready(None);
+        }
+        if lease.is_revoked() {
+            *is_over = true;
+            return ready(Some(Err(BlobError::NotFound { digest })));
+        }
+        if let Ok(frame) = &frame {
+            meter.bytes.fetch_add(frame.len() as u64, Ordering::Relaxed);
+            line.read.bytes.fetch_add(frame.len() as u64, Ordering::Relaxed);
+            // A lease that ran out all the same is told to the next read.
+            let _alive = lease.renew();
+        }
+        ready(Some(frame))
+    });
+    lent.boxed()
 }
