@@ -10,12 +10,12 @@
 //! ```
 //!
 //! Several images are pulled at once. A layer that several of them lack goes in once and first, as
-//! part of a base that they share (`base`); then they load at once, the largest first (`board`).
+//! part of a base that they share (`base`); then they load at once, the largest first (`schedule`).
 
 mod base;
-mod board;
+mod schedule;
 mod error;
-mod journey;
+mod progress;
 mod resolve;
 mod sizes;
 
@@ -37,9 +37,9 @@ use crate::reference::Reference;
 use crate::sink::{ImageSink, LoadError, Missing, Overlap, Proof, Room, StoreKind};
 use crate::source::{ImageKey, ImageSource, ImageSummary, OpenImage, SourceError};
 use base::base_of;
-use board::{Board, Seat, Turn, WHOLE_FOR, Wanted, Wants};
-use journey::Journey;
+use progress::Progress;
 use resolve::Resolver;
+use schedule::{Grant, NeededLayer, Needs, Schedule, Slot, WHOLE_FOR};
 use sizes::{Sizes, size};
 
 /// How often a pull repeats a load, after the host forgot its lease or gave wrong bytes.
@@ -57,7 +57,7 @@ pub struct Puller {
     source: Arc<dyn ImageSource>,
     sink: Arc<dyn ImageSink>,
     resolver: Resolver,
-    board: Board,
+    schedule: Schedule,
     looks: Semaphore,
     /// The sizes of images, for those that are there and need not be opened.
     sizes: Sizes,
@@ -67,7 +67,7 @@ pub struct Puller {
 
 impl std::fmt::Debug for Puller {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Puller").field("board", &self.board).finish_non_exhaustive()
+        f.debug_struct("Puller").field("schedule", &self.schedule).finish_non_exhaustive()
     }
 }
 
@@ -79,7 +79,7 @@ impl Puller {
             resolver: Resolver::new(source.clone()),
             source,
             sink,
-            board: Board::new(concurrency),
+            schedule: Schedule::new(concurrency),
             looks: Semaphore::new(LOOKS),
             sizes: Sizes::default(),
             // A pull before this one may have been killed.
@@ -111,7 +111,7 @@ impl Puller {
         reference: Reference,
         observer: Arc<dyn Observer>,
     ) -> (ImageReport, Option<PullError>) {
-        let mut journey = Journey::begin(reference, observer);
+        let mut journey = Progress::begin(reference, observer);
         match self.travel(&mut journey).await {
             Ok((outcome, proof)) => {
                 self.sweep().await;
@@ -128,8 +128,8 @@ impl Puller {
     }
 
     /// The way of one image; the module's drawing in code.
-    async fn travel(&self, journey: &mut Journey) -> Result<(Outcome, Proof), PullError> {
-        let seat = self.board.look();
+    async fn travel(&self, journey: &mut Progress) -> Result<(Outcome, Proof), PullError> {
+        let seat = self.schedule.look();
         journey.enter(Stage::Resolve);
         // The engine says meanwhile who it is: the answer counts for what is asked of it next, and an
         // error comes again there.
@@ -162,9 +162,9 @@ impl Puller {
     /// brought in some of that, and brings in for others too what they share with it.
     async fn turn<'a>(
         &'a self,
-        journey: &mut Journey,
+        journey: &mut Progress,
         whole: &Whole,
-        mut seat: Seat<'a>,
+        mut seat: Slot<'a>,
         mut look: SemaphorePermit<'a>,
     ) -> Result<Next<'a>, PullError> {
         let image = &whole.opened.image;
@@ -184,9 +184,9 @@ impl Puller {
                 }
             };
             seat = match turn {
-                Turn::Whole(seat) => return Ok(Next::Load(seat, missing)),
-                Turn::Again(seat) => seat,
-                Turn::Base(seat, count) => {
+                Grant::Whole(seat) => return Ok(Next::Load(seat, missing)),
+                Grant::Again(seat) => seat,
+                Grant::Base(seat, count) => {
                     self.load_base(journey, whole, &missing, count).await?;
                     seat.look_again()
                 }
@@ -196,32 +196,33 @@ impl Puller {
         }
     }
 
-    /// What an image lacks, in the words of the board.
-    async fn wants(&self, image: &Image, missing: &Missing) -> Result<Wants, PullError> {
+    /// What an image lacks, in the words of the schedule.
+    async fn wants(&self, image: &Image, missing: &Missing) -> Result<Needs, PullError> {
         let (bytes, _) = missing.sizes(image);
         let own = vec![image.config_digest.0];
         if self.sink.overlap().await? == Overlap::Layers {
-            return Ok(Wants { image: own, layers: Vec::new(), bytes });
+            return Ok(Needs { image: own, layers: Vec::new(), bytes });
         }
         let diff_ids: Vec<_> = image.diff_ids().collect();
         let stacks = ChainId::chain(&diff_ids);
         let store = self.sink.store().await?;
         let layers = image.layers.iter().zip(&stacks).zip(&missing.0);
-        let layers = layers.filter(|(_, missing)| **missing).map(|((layer, stack), _)| Wanted {
-            key: match store {
-                StoreKind::Graphdriver => stack.0,
-                StoreKind::Containerd => layer.blob.digest,
-            },
-            stack: stack.0,
-        });
-        Ok(Wants { image: own, layers: layers.collect(), bytes })
+        let layers =
+            layers.filter(|(_, missing)| **missing).map(|((layer, stack), _)| NeededLayer {
+                key: match store {
+                    StoreKind::Graphdriver => stack.0,
+                    StoreKind::Containerd => layer.blob.digest,
+                },
+                stack: stack.0,
+            });
+        Ok(Needs { image: own, layers: layers.collect(), bytes })
     }
 
     /// Brings in the first `count` of the layers that are missing, for all who share them. An engine
     /// that does not take them in this way gets them with their images for a while.
     async fn load_base(
         &self,
-        journey: &mut Journey,
+        journey: &mut Progress,
         whole: &Whole,
         missing: &Missing,
         count: usize,
@@ -252,8 +253,8 @@ impl Puller {
     }
 
     /// Has images go in whole for a while, since a base did not go in.
-    fn go_whole(&self, journey: &Journey, reason: &str) {
-        self.board.only_whole();
+    fn go_whole(&self, journey: &Progress, reason: &str) {
+        self.schedule.only_whole();
         let image = &journey.reference;
         tracing::warn!(
             %image, reason, again_after = ?WHOLE_FOR,
@@ -264,7 +265,7 @@ impl Puller {
 
     /// Removes bases, once nobody is about to load upon them.
     async fn sweep(&self) {
-        if !self.board.is_idle() || !self.unswept.swap(false, Ordering::Relaxed) {
+        if !self.schedule.is_idle() || !self.unswept.swap(false, Ordering::Relaxed) {
             return;
         }
         if let Err(error) = self.sink.sweep().await {
@@ -288,7 +289,7 @@ impl Puller {
     /// Loads and proves; what a load that failed left is removed.
     async fn load_or_discard(
         &self,
-        journey: &mut Journey,
+        journey: &mut Progress,
         whole: &Whole,
         missing: Missing,
     ) -> Result<Proof, PullError> {
@@ -304,7 +305,7 @@ impl Puller {
     /// Loads what is missing; what is not proven then is healed with the full set, once.
     async fn load_and_prove(
         &self,
-        journey: &mut Journey,
+        journey: &mut Progress,
         whole: &Whole,
         missing: Missing,
     ) -> Result<Proof, PullError> {
@@ -332,7 +333,7 @@ impl Puller {
     /// Loads once there is room.
     async fn load_in(
         &self,
-        journey: &mut Journey,
+        journey: &mut Progress,
         whole: &Whole,
         missing: &Missing,
         stage: Stage,
@@ -346,7 +347,7 @@ impl Puller {
 
     async fn room(
         &self,
-        journey: &mut Journey,
+        journey: &mut Progress,
         image: &Image,
         missing: &Missing,
     ) -> Result<Room, PullError> {
@@ -364,7 +365,7 @@ impl Puller {
     /// were wrong are doubted: the host puts its bad copy aside, and the next load reads another.
     async fn load(
         &self,
-        journey: &Journey,
+        journey: &Progress,
         whole: &Whole,
         part: &Image,
         missing: &Missing,
@@ -393,7 +394,7 @@ impl Puller {
     /// The blobs of the same image under another lease.
     async fn open_again(
         &self,
-        journey: &Journey,
+        journey: &Progress,
         whole: &Whole,
     ) -> Result<Arc<dyn BlobSource>, PullError> {
         let now = self.open(whole.key).await?.opened;
@@ -408,7 +409,7 @@ impl Puller {
     /// Gives a proven image its name, unless it has it.
     async fn name(
         &self,
-        journey: &mut Journey,
+        journey: &mut Progress,
         has: Has<'_>,
         proof: Proof,
     ) -> Result<(Outcome, Proof), PullError> {
@@ -446,7 +447,7 @@ enum Next<'a> {
     /// The image is there.
     Proven(Proof),
     /// It is this image's turn to load what is missing.
-    Load(Seat<'a>, Missing),
+    Load(Slot<'a>, Missing),
 }
 
 /// What is known of an image that is there.

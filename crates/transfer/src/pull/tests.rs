@@ -214,7 +214,7 @@ impl BlobSource for Unhashed {
 
 #[tokio::test]
 async fn nothing_hashes_for_a_sink_that_verifies_by_itself() {
-    let journey = Journey::begin(name("app:1"), quiet());
+    let journey = Progress::begin(name("app:1"), quiet());
     let blobs = journey.metered(Arc::new(Unhashed(Bytes::from_static(b"other"))));
     let stream = blobs.open_unverified(&Digest::of(b"bytes"), 0).await.unwrap();
     let (bytes, end) = fixture::drain(stream).await;

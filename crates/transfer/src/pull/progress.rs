@@ -21,7 +21,7 @@ use crate::sink::Proof;
 const PROGRESS_EVERY: Duration = Duration::from_millis(250);
 
 /// One image on its way.
-pub(super) struct Journey {
+pub(super) struct Progress {
     pub(super) reference: Reference,
     pub(super) config_digest: Option<ConfigDigest>,
     observer: Arc<dyn Observer>,
@@ -41,7 +41,7 @@ struct Moved {
     told: Mutex<Option<Instant>>,
 }
 
-impl Journey {
+impl Progress {
     pub(super) fn begin(reference: Reference, observer: Arc<dyn Observer>) -> Self {
         Self {
             reference,

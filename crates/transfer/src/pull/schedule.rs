@@ -3,7 +3,7 @@
 //! ```text
 //!              ┌──────────────── again: plan with what is there now ──────────────┐
 //!              ▼                                                                  │
-//!   look ► Looking ─ wants ─► Waiting ─┬─ free, and nobody else lacks it ► whole  │
+//!   look ► Looking ─ needs ─► Waiting ─┬─ free, and nobody else lacks it ► whole  │
 //!                                      ├─ free, others lack its base too ► base ──┤
 //!                                      └─ somebody brings in what it lacks ───────┘
 //! ```
@@ -32,32 +32,32 @@ pub(super) const WHOLE_FOR: Duration = Duration::from_secs(600);
 
 /// What an image lacks.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Wants {
+pub(super) struct Needs {
     /// What nobody else may bring in at the same time, besides the layers: the image itself.
     pub(super) image: Vec<Digest>,
     /// The layers that it lacks, the base first; empty where loads see each other's layers.
-    pub(super) layers: Vec<Wanted>,
+    pub(super) layers: Vec<NeededLayer>,
     /// Bytes that it lacks.
     pub(super) bytes: u64,
 }
 
 /// A layer that an image lacks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Wanted {
+pub(super) struct NeededLayer {
     /// What the engine knows it by.
     pub(super) key: Digest,
     /// The stack that ends with it: the same for two images that have the same base up to here.
     pub(super) stack: Digest,
 }
 
-impl Wants {
+impl Needs {
     fn keys(&self) -> impl Iterator<Item = Digest> + '_ {
         self.image.iter().copied().chain(self.layers.iter().map(|layer| layer.key))
     }
 
     /// How many of the layers, from the base on, all of the same others lack as well.
     fn shared(&self, others: &[&Self]) -> usize {
-        let sharers = |layer: &Wanted| -> Vec<usize> {
+        let sharers = |layer: &NeededLayer| -> Vec<usize> {
             let lacks = |other: &&Self| other.layers.iter().any(|l| l.stack == layer.stack);
             let found = others.iter().enumerate().filter(|(_, other)| lacks(other));
             found.map(|(position, _)| position).collect()
@@ -71,7 +71,7 @@ impl Wants {
 
 /// Who brings in what.
 #[derive(Debug)]
-pub(super) struct Board {
+pub(super) struct Schedule {
     /// Loads at once, at least one.
     limit: usize,
     state: Mutex<State>,
@@ -92,14 +92,14 @@ struct State {
 
 #[derive(Debug)]
 struct Waiting {
-    wants: Wants,
+    needs: Needs,
     since: Instant,
-    granted: Option<Granted>,
+    granted: Option<Decision>,
 }
 
 /// What an image that waited is to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Granted {
+enum Decision {
     /// Load all that it lacks.
     Whole,
     /// Load so many of the layers that it lacks, from the base on.
@@ -108,15 +108,15 @@ enum Granted {
     Again,
 }
 
-/// An image's place on the board; dropping it lets others go on.
+/// An image's place on the schedule; dropping it lets others go on.
 #[derive(Debug)]
-pub(super) struct Seat<'a> {
-    board: &'a Board,
-    place: Place,
+pub(super) struct Slot<'a> {
+    schedule: &'a Schedule,
+    state: SlotState,
 }
 
 #[derive(Debug)]
-enum Place {
+enum SlotState {
     Looking,
     Waiting(u64),
     Loading(Vec<Digest>),
@@ -124,24 +124,24 @@ enum Place {
 
 /// What comes of waiting.
 #[derive(Debug)]
-pub(super) enum Turn<'a> {
-    /// Load all that is lacking, and drop the seat when it is proven.
-    Whole(Seat<'a>),
-    /// Load so many of the layers that are lacking, from the base on, and [`Seat::look_again`].
-    Base(Seat<'a>, usize),
+pub(super) enum Grant<'a> {
+    /// Load all that is lacking, and drop the slot when it is proven.
+    Whole(Slot<'a>),
+    /// Load so many of the layers that are lacking, from the base on, and [`Slot::look_again`].
+    Base(Slot<'a>, usize),
     /// Plan again.
-    Again(Seat<'a>),
+    Again(Slot<'a>),
 }
 
-impl Board {
+impl Schedule {
     pub(super) fn new(limit: usize) -> Self {
         Self { limit: limit.max(1), state: Mutex::default(), changed: Notify::new() }
     }
 
-    /// A seat for an image of which nobody knows yet what it lacks.
-    pub(super) fn look(&self) -> Seat<'_> {
+    /// A slot for an image of which nobody knows yet what it lacks.
+    pub(super) fn look(&self) -> Slot<'_> {
         self.lock().looking += 1;
-        Seat { board: self, place: Place::Looking }
+        Slot { schedule: self, state: SlotState::Looking }
     }
 
     /// For [`WHOLE_FOR`] nobody is told to bring in a base on its own. Who is told so already goes on.
@@ -176,21 +176,21 @@ impl State {
     /// Tells those who wait what they are to do, as far as it can be said. Whether anybody was told.
     fn decide(&mut self, limit: usize, now: Instant) -> bool {
         let mut order: Vec<u64> = self.undecided().map(|(ticket, _)| ticket).collect();
-        order.sort_by_key(|ticket| std::cmp::Reverse(self.waiting[ticket].wants.bytes));
+        order.sort_by_key(|ticket| std::cmp::Reverse(self.waiting[ticket].needs.bytes));
         let mut decided = false;
         for ticket in order {
             if limit <= self.loading {
                 break;
             }
-            let Waiting { wants, since, .. } = &self.waiting[&ticket];
+            let Waiting { needs, since, .. } = &self.waiting[&ticket];
             let settled = self.looking == 0 || *since + GRACE <= now;
-            if !settled || wants.keys().any(|key| self.held.contains(&key)) {
+            if !settled || needs.keys().any(|key| self.held.contains(&key)) {
                 continue;
             }
             let (ticket, granted) = self.grant(ticket, now);
             let Some(waiting) = self.waiting.get_mut(&ticket) else { continue };
             waiting.granted = Some(granted);
-            self.held.extend(waiting.wants.granted(granted));
+            self.held.extend(waiting.needs.granted(granted));
             self.loading += 1;
             decided = true;
         }
@@ -198,25 +198,25 @@ impl State {
     }
 
     /// What is granted in the turn of this image, and to whom.
-    fn grant(&self, ticket: u64, now: Instant) -> (u64, Granted) {
-        let wants = &self.waiting[&ticket].wants;
+    fn grant(&self, ticket: u64, now: Instant) -> (u64, Decision) {
+        let needs = &self.waiting[&ticket].needs;
         // The same image under another name comes with it.
-        let is_other = |other: &Wants| !other.image.iter().any(|same| wants.image.contains(same));
-        let others: Vec<(u64, &Wants)> = self
+        let is_other = |other: &Needs| !other.image.iter().any(|same| needs.image.contains(same));
+        let others: Vec<(u64, &Needs)> = self
             .undecided()
-            .map(|(other, waiting)| (other, &waiting.wants))
+            .map(|(other, waiting)| (other, &waiting.needs))
             .filter(|(_, other)| is_other(other))
             .collect();
-        let lacking: Vec<&Wants> = others.iter().map(|(_, wants)| *wants).collect();
-        let count = wants.shared(&lacking);
+        let lacking: Vec<&Needs> = others.iter().map(|(_, needs)| *needs).collect();
+        let count = needs.shared(&lacking);
         if count == 0 || self.whole_until.is_some_and(|until| now < until) {
-            return (ticket, Granted::Whole);
+            return (ticket, Decision::Whole);
         }
         // One that lacks just that needs no base made up for it.
-        let base = wants.layers[..count].last();
+        let base = needs.layers[..count].last();
         match others.iter().find(|(_, other)| other.layers.last() == base) {
-            Some((other, _)) => (*other, Granted::Whole),
-            None => (ticket, Granted::Base(count)),
+            Some((other, _)) => (*other, Decision::Whole),
+            None => (ticket, Decision::Base(count)),
         }
     }
 
@@ -232,8 +232,8 @@ impl State {
             self.held.remove(key);
         }
         for waiting in self.waiting.values_mut().filter(|waiting| waiting.granted.is_none()) {
-            if waiting.wants.keys().any(|key| keys.contains(&key)) {
-                waiting.granted = Some(Granted::Again);
+            if waiting.needs.keys().any(|key| keys.contains(&key)) {
+                waiting.granted = Some(Decision::Again);
                 // Before it even knows: nobody should begin without it.
                 self.looking += 1;
             }
@@ -241,52 +241,52 @@ impl State {
     }
 }
 
-impl Wants {
+impl Needs {
     /// What is held by who was granted this.
-    fn granted(&self, granted: Granted) -> Vec<Digest> {
+    fn granted(&self, granted: Decision) -> Vec<Digest> {
         match granted {
-            Granted::Whole => self.keys().collect(),
-            Granted::Base(count) => self.layers[..count].iter().map(|layer| layer.key).collect(),
-            Granted::Again => Vec::new(),
+            Decision::Whole => self.keys().collect(),
+            Decision::Base(count) => self.layers[..count].iter().map(|layer| layer.key).collect(),
+            Decision::Again => Vec::new(),
         }
     }
 }
 
-impl<'a> Seat<'a> {
+impl<'a> Slot<'a> {
     /// Says what the image lacks, and waits for its turn.
     ///
     /// All that is granted is granted at once, so two images that lack each other's layers cannot
     /// wait for one another.
-    pub(super) async fn turn(mut self, wants: Wants) -> Turn<'a> {
-        let board = self.board;
+    pub(super) async fn turn(mut self, needs: Needs) -> Grant<'a> {
+        let schedule = self.schedule;
         let since = Instant::now();
-        let ticket = board.change(|state| {
+        let ticket = schedule.change(|state| {
             let ticket = state.next;
             state.next += 1;
             state.looking -= 1;
-            state.waiting.insert(ticket, Waiting { wants, since, granted: None });
+            state.waiting.insert(ticket, Waiting { needs, since, granted: None });
             ticket
         });
-        self.place = Place::Waiting(ticket);
+        self.state = SlotState::Waiting(ticket);
         let mut in_grace = true;
         loop {
-            let changed = board.changed.notified();
+            let changed = schedule.changed.notified();
             tokio::pin!(changed);
             // Listen before looking, or a change between the two is missed.
             changed.as_mut().enable();
-            if let Some((place, granted)) = board.take(ticket) {
-                self.place = place;
+            if let Some((state, granted)) = schedule.take(ticket) {
+                self.state = state;
                 return match granted {
-                    Granted::Whole => Turn::Whole(self),
-                    Granted::Base(count) => Turn::Base(self, count),
-                    Granted::Again => Turn::Again(self),
+                    Decision::Whole => Grant::Whole(self),
+                    Decision::Base(count) => Grant::Base(self, count),
+                    Decision::Again => Grant::Again(self),
                 };
             }
             tokio::select! {
                 () = changed => {}
                 () = sleep_until(since + GRACE), if in_grace => {
                     in_grace = false;
-                    board.change(|_| ());
+                    schedule.change(|_| ());
                 }
             }
         }
@@ -295,36 +295,36 @@ impl<'a> Seat<'a> {
     /// Ends the load of a base: the image itself is planned again.
     pub(super) fn look_again(mut self) -> Self {
         self.leave(|state| state.looking += 1);
-        self.place = Place::Looking;
+        self.state = SlotState::Looking;
         self
     }
 
     /// Leaves the place for what `next` does.
     fn leave(&mut self, next: impl FnOnce(&mut State)) {
-        let board = self.board;
-        board.change(|state| {
-            match &self.place {
-                Place::Looking => state.looking -= 1,
-                Place::Loading(keys) => state.release(keys),
-                Place::Waiting(ticket) => state.give_up(*ticket),
+        let schedule = self.schedule;
+        schedule.change(|state| {
+            match &self.state {
+                SlotState::Looking => state.looking -= 1,
+                SlotState::Loading(keys) => state.release(keys),
+                SlotState::Waiting(ticket) => state.give_up(*ticket),
             }
             next(state);
         });
-        board.changed.notify_waiters();
+        schedule.changed.notify_waiters();
     }
 }
 
-impl Board {
+impl Schedule {
     /// What was granted, once it is.
-    fn take(&self, ticket: u64) -> Option<(Place, Granted)> {
+    fn take(&self, ticket: u64) -> Option<(SlotState, Decision)> {
         let mut state = self.lock();
         let granted = state.waiting.get(&ticket)?.granted?;
         let waiting = state.waiting.remove(&ticket)?;
-        let place = match granted {
-            Granted::Again => Place::Looking,
-            granted => Place::Loading(waiting.wants.granted(granted)),
+        let state = match granted {
+            Decision::Again => SlotState::Looking,
+            granted => SlotState::Loading(waiting.needs.granted(granted)),
         };
-        Some((place, granted))
+        Some((state, granted))
     }
 }
 
@@ -334,18 +334,18 @@ impl State {
         let Some(waiting) = self.waiting.remove(&ticket) else { return };
         match waiting.granted {
             None => {}
-            Some(Granted::Again) => self.looking -= 1,
-            Some(granted) => self.release(&waiting.wants.granted(granted)),
+            Some(Decision::Again) => self.looking -= 1,
+            Some(granted) => self.release(&waiting.needs.granted(granted)),
         }
     }
 }
 
-impl Drop for Seat<'_> {
+impl Drop for Slot<'_> {
     fn drop(&mut self) {
         self.leave(|_| ());
     }
 }
 
 #[cfg(test)]
-#[path = "board/tests.rs"]
+#[path = "schedule/tests.rs"]
 mod tests;

@@ -9,37 +9,37 @@ fn digest(name: &str) -> Digest {
 }
 
 /// An image that lacks a stack of layers, given from the base on, of some size.
-fn wants(image: &str, layers: &[&str], bytes: u64) -> Wants {
+fn needs(image: &str, layers: &[&str], bytes: u64) -> Needs {
     let mut stack = String::new();
     let layers = layers.iter().map(|layer| {
         stack = format!("{stack}/{layer}");
-        Wanted { key: digest(&stack), stack: digest(&stack) }
+        NeededLayer { key: digest(&stack), stack: digest(&stack) }
     });
-    Wants { layers: layers.collect(), image: vec![digest(image)], bytes }
+    Needs { layers: layers.collect(), image: vec![digest(image)], bytes }
 }
 
 /// What came of waiting, in a word.
-fn word(turn: &Turn<'_>) -> String {
+fn word(turn: &Grant<'_>) -> String {
     match turn {
-        Turn::Whole(_) => "whole".into(),
-        Turn::Base(_, count) => format!("base {count}"),
-        Turn::Again(_) => "again".into(),
+        Grant::Whole(_) => "whole".into(),
+        Grant::Base(_, count) => format!("base {count}"),
+        Grant::Again(_) => "again".into(),
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_is_shared_goes_in_first_and_then_all_at_once() {
-    let board = Board::new(4);
+    let schedule = Schedule::new(4);
     let images = [
-        ("small", wants("small", &["base", "s"], 10)),
-        ("large", wants("large", &["base", "l"], 90)),
-        ("alone", wants("alone", &["other"], 50)),
+        ("small", needs("small", &["base", "s"], 10)),
+        ("large", needs("large", &["base", "l"], 90)),
+        ("alone", needs("alone", &["other"], 50)),
     ];
-    let seats: Vec<_> = images.iter().map(|_| board.look()).collect();
-    let mut turns: Vec<_> = seats
+    let slots: Vec<_> = images.iter().map(|_| schedule.look()).collect();
+    let mut turns: Vec<_> = slots
         .into_iter()
         .zip(&images)
-        .map(|(seat, (_, wants))| Box::pin(seat.turn(wants.clone())))
+        .map(|(slot, (_, needs))| Box::pin(slot.turn(needs.clone())))
         .collect();
     // Those who share nothing begin with the base.
     assert!(turns[0].as_mut().now_or_never().is_none());
@@ -51,27 +51,27 @@ async fn what_is_shared_goes_in_first_and_then_all_at_once() {
     assert_eq!(word(&base), "base 1");
     assert!(turns[0].as_mut().now_or_never().is_none());
 
-    let Turn::Base(seat, _) = base else { unreachable!() };
-    let large = seat.look_again();
+    let Grant::Base(slot, _) = base else { unreachable!() };
+    let large = slot.look_again();
     let again = turns[0].as_mut().now_or_never().unwrap();
     assert_eq!(word(&again), "again");
-    let Turn::Again(small) = again else { unreachable!() };
-    let large = large.turn(wants("large", &["l"], 80));
-    let small = small.turn(wants("small", &["s"], 5));
+    let Grant::Again(small) = again else { unreachable!() };
+    let large = large.turn(needs("large", &["l"], 80));
+    let small = small.turn(needs("small", &["s"], 5));
     let (large, small) = tokio::join!(large, small);
     assert_eq!((word(&large), word(&small)), ("whole".into(), "whole".into()));
     drop((large, small, alone));
-    assert!(board.is_idle());
+    assert!(schedule.is_idle());
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_largest_begins_and_no_more_than_the_limit() {
-    let board = Board::new(1);
-    let seats = [board.look(), board.look()];
-    let [first, second] = seats;
-    let mut small = Box::pin(first.turn(wants("small", &["a"], 1)));
+    let schedule = Schedule::new(1);
+    let slots = [schedule.look(), schedule.look()];
+    let [first, second] = slots;
+    let mut small = Box::pin(first.turn(needs("small", &["a"], 1)));
     assert!(small.as_mut().now_or_never().is_none());
-    let mut large = Box::pin(second.turn(wants("large", &["b"], 2)));
+    let mut large = Box::pin(second.turn(needs("large", &["b"], 2)));
     let large = large.as_mut().now_or_never().unwrap();
     assert_eq!(word(&large), "whole");
     assert!(small.as_mut().now_or_never().is_none());
@@ -81,11 +81,11 @@ async fn the_largest_begins_and_no_more_than_the_limit() {
 
 #[tokio::test(start_paused = true)]
 async fn one_that_lacks_just_what_is_shared_brings_it_in() {
-    let board = Board::new(2);
-    let [child, parent] = [board.look(), board.look()];
-    let mut child = Box::pin(child.turn(wants("child", &["base", "c"], 9)));
+    let schedule = Schedule::new(2);
+    let [child, parent] = [schedule.look(), schedule.look()];
+    let mut child = Box::pin(child.turn(needs("child", &["base", "c"], 9)));
     assert!(child.as_mut().now_or_never().is_none());
-    let parent = parent.turn(wants("parent", &["base"], 5)).await;
+    let parent = parent.turn(needs("parent", &["base"], 5)).await;
     assert_eq!(word(&parent), "whole");
     assert!(child.as_mut().now_or_never().is_none());
     drop(parent);
@@ -94,11 +94,11 @@ async fn one_that_lacks_just_what_is_shared_brings_it_in() {
 
 #[tokio::test(start_paused = true)]
 async fn one_image_under_two_names_is_brought_in_once() {
-    let board = Board::new(2);
-    let [first, second] = [board.look(), board.look()];
-    let mut first = Box::pin(first.turn(wants("same", &["a"], 1)));
+    let schedule = Schedule::new(2);
+    let [first, second] = [schedule.look(), schedule.look()];
+    let mut first = Box::pin(first.turn(needs("same", &["a"], 1)));
     assert!(first.as_mut().now_or_never().is_none());
-    let mut second = Box::pin(second.turn(wants("same", &["a"], 1)));
+    let mut second = Box::pin(second.turn(needs("same", &["a"], 1)));
     assert!(second.as_mut().now_or_never().is_none());
     let first = first.as_mut().now_or_never().unwrap();
     assert_eq!(word(&first), "whole");
@@ -108,37 +108,37 @@ async fn one_image_under_two_names_is_brought_in_once() {
 
 #[tokio::test(start_paused = true)]
 async fn a_host_that_takes_long_to_tell_is_not_waited_for() {
-    let board = Board::new(2);
-    let slow = board.look();
+    let schedule = Schedule::new(2);
+    let slow = schedule.look();
     let begun = Instant::now();
-    let turn = board.look().turn(wants("quick", &["a"], 1)).await;
+    let turn = schedule.look().turn(needs("quick", &["a"], 1)).await;
     assert_eq!((word(&turn), begun.elapsed()), ("whole".into(), GRACE));
     drop(slow);
 }
 
 #[tokio::test(start_paused = true)]
 async fn who_goes_away_leaves_nothing_behind() {
-    let board = Board::new(1);
-    let held = board.look().turn(wants("held", &["a"], 1)).await;
-    let mut waiting = Box::pin(board.look().turn(wants("waiting", &["a"], 1)));
+    let schedule = Schedule::new(1);
+    let held = schedule.look().turn(needs("held", &["a"], 1)).await;
+    let mut waiting = Box::pin(schedule.look().turn(needs("waiting", &["a"], 1)));
     assert!(waiting.as_mut().now_or_never().is_none());
     drop(waiting);
     // One who was told to go on, and did not hear it.
-    let mut told = Box::pin(board.look().turn(wants("told", &["a"], 1)));
+    let mut told = Box::pin(schedule.look().turn(needs("told", &["a"], 1)));
     assert!(told.as_mut().now_or_never().is_none());
     drop(held);
     drop(told);
-    assert!(board.is_idle());
-    let next = board.look().turn(wants("next", &["a"], 1)).await;
+    assert!(schedule.is_idle());
+    let next = schedule.look().turn(needs("next", &["a"], 1)).await;
     assert_eq!(word(&next), "whole");
 }
 
 /// What two that share a base are told, the first of them first; the first is done before the second.
-async fn told(board: &Board) -> [String; 2] {
-    let [first, second] = [board.look(), board.look()];
-    let mut first = Box::pin(first.turn(wants("first", &["base", "a"], 2)));
+async fn told(schedule: &Schedule) -> [String; 2] {
+    let [first, second] = [schedule.look(), schedule.look()];
+    let mut first = Box::pin(first.turn(needs("first", &["base", "a"], 2)));
     assert!(first.as_mut().now_or_never().is_none());
-    let mut second = Box::pin(second.turn(wants("second", &["base", "b"], 1)));
+    let mut second = Box::pin(second.turn(needs("second", &["base", "b"], 1)));
     assert!(second.as_mut().now_or_never().is_none());
     let first = first.as_mut().now_or_never().unwrap();
     let word_of_first = word(&first);
@@ -148,16 +148,16 @@ async fn told(board: &Board) -> [String; 2] {
 
 #[tokio::test(start_paused = true)]
 async fn an_engine_that_took_no_base_gets_whole_images_and_is_tried_again_later() {
-    let board = Board::new(2);
-    assert_eq!(told(&board).await, ["base 1", "again"]);
+    let schedule = Schedule::new(2);
+    assert_eq!(told(&schedule).await, ["base 1", "again"]);
     // Each refusal counts anew.
     for _ in 0..2 {
-        board.only_whole();
-        assert_eq!(told(&board).await, ["whole", "again"]);
+        schedule.only_whole();
+        assert_eq!(told(&schedule).await, ["whole", "again"]);
         tokio::time::advance(WHOLE_FOR - GRACE * 2).await;
-        assert_eq!(told(&board).await, ["whole", "again"]);
+        assert_eq!(told(&schedule).await, ["whole", "again"]);
         tokio::time::advance(GRACE * 2).await;
-        assert_eq!(told(&board).await, ["base 1", "again"]);
+        assert_eq!(told(&schedule).await, ["base 1", "again"]);
     }
-    assert!(board.is_idle());
+    assert!(schedule.is_idle());
 }
