@@ -285,9 +285,12 @@ impl<'a> Reporter<'a> {
         let images: Vec<_> = table.since(self.version).cloned().collect();
         self.version = table.version();
         let agent = self.link.about.status(table.engine().clone());
-        let is_gone = |reference: &Reference| table.status(reference).is_none();
-        let removed: Vec<_> = self.reported.extract_if(.., is_gone).collect();
+        let is_gone = |reference: &&Reference| table.status(reference).is_none();
+        let removed: Vec<_> = self.reported.iter().filter(is_gone).cloned().collect();
         drop(table);
+        for reference in &removed {
+            self.reported.remove(reference);
+        }
         self.reported.extend(images.iter().map(|image| image.reference.clone()));
         let count = images.len().div_ceil(MAX_REPORTED).max(removed.len().div_ceil(MAX_REMOVED));
         let (mut images, mut removed) = (images.into_iter(), removed.into_iter());

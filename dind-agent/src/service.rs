@@ -1,4 +1,4 @@
-//! RangeService inside the range: syncs, the engine's images, and how all of it is.
+//! `RangeService` inside the range: syncs, the engine's images, and how all of it is.
 
 use std::sync::Arc;
 use std::time::Duration;
