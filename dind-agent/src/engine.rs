@@ -1,52 +1,50 @@
-//! The range's engine as a sink that may come up after the agent, and go away under it.
+//! The range's engine, which may start after the agent, stop under it and come back.
 
+use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use engine::docker::{LoadWay, Verification};
+use engine::docker::LoadWay;
 use engine::{
-    Address, Docker, DockerSink, EngineError, HeldImage, ImageEvents, InvalidAddress, OciLayoutSink,
+    Address, Engine, EngineError, HeldImage, ImageEvents, InvalidAddress, Options, Verification,
 };
 use tokio::sync::OnceCell;
 use tokio::time::timeout;
-use transfer::blob::Cause;
 use transfer::{
-    EngineImageId, EngineInfo, Image, ImageSink, ImageSummary, LoadError, Missing, OpenImage,
-    Overlap, Proof, Reference, Room, StoreKind,
+    EngineImageId, EngineInfo, Image, ImageSink, ImageSummary, Intake, LoadError, Missing,
+    OpenImage, Overlap, Proof, Reference, Room,
 };
 
-use crate::space::Space;
-
-/// How long a start waits for the engine's first answer. What is slower is asked again later.
+/// How long a start waits for the engine's first answer. A slower engine is asked again later.
 const FIRST_LOOK: Duration = Duration::from_secs(2);
 
 /// An engine at an address: connected to when it first answers, and asked anew on each call until
 /// then.
-#[derive(Debug)]
 pub struct RangeEngine {
     address: Address,
     /// The address as people write it.
     text: String,
-    journal: PathBuf,
-    way: LoadWay,
-    /// The socket of the containerd beneath the engine, when not in one of the usual places.
-    containerd: Option<PathBuf>,
-    sink: OnceCell<Sink>,
-    space: Space,
+    options: Options,
+    opened: OnceCell<Opened>,
 }
 
-/// What takes images, by its kind.
-#[derive(Debug)]
-enum Sink {
-    Docker(Box<DockerSink>),
-    /// A folder in the place of an engine.
-    Layout(OciLayoutSink),
+/// An engine that answered.
+struct Opened {
+    engine: Arc<dyn Engine>,
+    sink: Arc<dyn ImageSink>,
+}
+
+impl fmt::Debug for RangeEngine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RangeEngine").field("address", &self.text).finish_non_exhaustive()
+    }
 }
 
 impl RangeEngine {
-    /// The engine at `address`, which need not be there yet; what is learnt of its blobs is kept in
-    /// the file `journal`.
+    /// The engine at `address`, which need not be there yet. The file `journal` keeps what is learnt
+    /// of its blobs.
     ///
     /// # Errors
     /// [`InvalidAddress`]: no engine will ever answer there.
@@ -56,83 +54,59 @@ impl RangeEngine {
         if let Address::Archive(_) = address {
             return Err(InvalidAddress { text, reason: "an archive takes no images" });
         }
-        let (way, containerd) = (LoadWay::Auto, None);
-        Ok(Self {
-            address,
-            text,
-            journal,
-            way,
-            containerd,
-            sink: OnceCell::new(),
-            space: Space::default(),
-        })
+        let mut options = Options::default();
+        options.docker.journal = Some(journal);
+        Ok(Self { address, text, options, opened: OnceCell::new() })
     }
 
-    /// Brings images in by `way`; `containerd` is the socket of the containerd beneath the engine,
-    /// when it is not in one of the usual places.
+    /// Loads images by `way`; `containerd` is the socket of the containerd beneath the engine, when
+    /// it is not in one of the usual places.
     #[must_use]
     pub fn loading_by(mut self, way: LoadWay, containerd: Option<PathBuf>) -> Self {
-        (self.way, self.containerd) = (way, containerd);
+        self.options.docker.load_way = way;
+        self.options.docker.places.containerd_socket = containerd;
         self
     }
 
     /// Gives the engine a moment for its first answer.
     pub async fn look(&self) {
-        if let Ok(Err(error)) = timeout(FIRST_LOOK, self.connect()).await {
+        if let Ok(Err(error)) = timeout(FIRST_LOOK, self.open()).await {
             let error = transfer::explain(&error);
             tracing::info!(engine = self.text, error, "waiting for the engine");
         }
     }
 
-    /// Where the engine is.
+    /// The engine's address.
     #[must_use]
     pub fn address(&self) -> &str {
         &self.text
     }
 
-    async fn connect(&self) -> Result<&Sink, EngineError> {
-        self.sink.get_or_try_init(|| self.open()).await
+    async fn open(&self) -> Result<&Opened, EngineError> {
+        let open = || async {
+            let engine = engine::open(&self.address, &self.options).await?;
+            let sink = engine.sink().await?;
+            Ok(Opened { engine, sink })
+        };
+        self.opened.get_or_try_init(open).await
     }
 
-    async fn open(&self) -> Result<Sink, EngineError> {
-        match &self.address {
-            Address::OciLayout(root) => {
-                let opened = OciLayoutSink::open(root).await;
-                opened.map(Sink::Layout).map_err(|error| self.failed("opening the folder", error))
-            }
-            Address::Docker(_) | Address::Archive(_) => {
-                let docker = Docker::connect(&self.text).await?;
-                let sink = DockerSink::new(docker).with_journal(&self.journal);
-                Ok(Sink::Docker(Box::new(sink.with_way(self.way, self.containerd.clone()))))
-            }
-        }
-    }
-
-    /// What a folder says, as an engine would.
-    fn failed(&self, action: &'static str, source: impl Into<Cause>) -> EngineError {
-        EngineError::Failed { engine: self.text.clone(), action, source: source.into() }
+    async fn engine(&self) -> Result<&dyn Engine, EngineError> {
+        Ok(&*self.open().await?.engine)
     }
 
     async fn sink(&self) -> Result<&dyn ImageSink, LoadError> {
-        Ok(match self.connect().await? {
-            Sink::Docker(sink) => &**sink,
-            Sink::Layout(sink) => sink,
-        })
+        Ok(&*self.open().await?.sink)
     }
 }
 
 impl RangeEngine {
-    /// Who the engine is.
+    /// The engine's identity.
     ///
     /// # Errors
     /// It does not answer.
     pub async fn who(&self) -> Result<EngineInfo, EngineError> {
-        match self.connect().await? {
-            Sink::Docker(sink) => sink.docker().info().await,
-            Sink::Layout(sink) => {
-                sink.info().await.map_err(|error| self.failed("looking at the folder", error))
-            }
-        }
+        self.engine().await?.info().await
     }
 
     /// Asks for a sign of life.
@@ -140,35 +114,26 @@ impl RangeEngine {
     /// # Errors
     /// There is none.
     pub async fn ping(&self) -> Result<(), EngineError> {
-        match self.connect().await? {
-            Sink::Docker(sink) => sink.docker().ping().await,
-            Sink::Layout(_) => self.who().await.map(|_| ()),
-        }
+        self.engine().await?.ping().await
     }
 
-    /// Reads every file of an image through the engine; `None` where a folder is in its place.
+    /// Reads every file of an image through the engine; `None` where the engine unpacks nothing.
     ///
     /// # Errors
     /// Any [`EngineError`].
     pub async fn verify(&self, image: EngineImageId) -> Result<Option<Verification>, EngineError> {
-        match self.connect().await? {
-            Sink::Docker(sink) => sink.docker().verify(image).await.map(Some),
-            Sink::Layout(_) => Ok(None),
-        }
+        self.engine().await?.verify(image).await
     }
 
-    /// Removes what verifications left in the engine when they were ended.
+    /// Removes what verifications left in the engine when they were cut off.
     ///
     /// # Errors
     /// Any [`EngineError`].
     pub async fn sweep_verifications(&self) -> Result<(), EngineError> {
-        match self.connect().await? {
-            Sink::Docker(sink) => sink.docker().sweep_verifications().await,
-            Sink::Layout(_) => Ok(()),
-        }
+        self.engine().await?.sweep_verifications().await
     }
 
-    /// Every image that the engine has, sorted by what it calls them.
+    /// Every image that the engine holds, sorted by its own IDs.
     ///
     /// # Errors
     /// Any [`EngineError`].
@@ -181,39 +146,22 @@ impl RangeEngine {
     /// # Errors
     /// Any [`EngineError`].
     pub async fn images_since(&self, known: &[HeldImage]) -> Result<Vec<HeldImage>, EngineError> {
-        match self.connect().await? {
-            Sink::Docker(sink) => sink.images_since(known).await,
-            Sink::Layout(sink) => {
-                sink.images().await.map_err(|error| self.failed("listing its images", error))
-            }
-        }
+        self.engine().await?.images_since(known).await
     }
-}
 
-impl RangeEngine {
     /// An item for each change of the engine's images or their names.
     ///
     /// # Errors
-    /// Any [`EngineError`]; [`EngineError::Unsupported`] where a folder is in its place.
+    /// Any [`EngineError`]; [`EngineError::Unsupported`] where the engine has no events.
     pub async fn image_events(&self) -> Result<ImageEvents, EngineError> {
-        match self.connect().await? {
-            Sink::Docker(sink) => sink.docker().image_events().await,
-            Sink::Layout(_) => {
-                let engine = self.text.clone();
-                Err(EngineError::Unsupported { engine, what: "a folder has no events" })
-            }
-        }
+        self.engine().await?.image_events().await
     }
 }
 
 #[async_trait]
 impl ImageSink for RangeEngine {
-    async fn info(&self) -> Result<EngineInfo, LoadError> {
-        self.sink().await?.info().await
-    }
-
-    async fn store(&self) -> Result<StoreKind, LoadError> {
-        self.sink().await?.store().await
+    async fn intake(&self) -> Result<Intake, LoadError> {
+        self.sink().await?.intake().await
     }
 
     async fn overlap(&self) -> Result<Overlap, LoadError> {
@@ -229,11 +177,7 @@ impl ImageSink for RangeEngine {
     }
 
     async fn room(&self, image: &Image, missing: &Missing) -> Result<Room, LoadError> {
-        let Sink::Docker(sink) = self.connect().await? else { return Ok(Room::default()) };
-        match sink.docker().data_root().await? {
-            Some(root) => self.space.room(&root, image, missing).await,
-            None => Ok(Room::default()),
-        }
+        self.sink().await?.room(image, missing).await
     }
 
     async fn load(&self, opened: &OpenImage, missing: &Missing) -> Result<(), LoadError> {

@@ -17,11 +17,9 @@ mod healthcheck;
 mod keeper;
 mod link;
 mod plan;
-mod processors;
 mod report;
 mod serve;
 mod service;
-mod space;
 mod sync_command;
 mod syncs;
 mod verify;
@@ -29,6 +27,7 @@ mod verify;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use ::engine::docker::daemon;
 use anyhow::Context as _;
 use process::exit::Exit;
 use process::run::{self, Threads};
@@ -38,7 +37,6 @@ use process::supervise::{Child, end_with_supervisor, note_path, supervise};
 pub use serve::serve;
 
 use config::{Command, Config, Run, Serve};
-use registry::mirror::with_mirror;
 
 /// What an agent may take beyond its drain's own limit before it is killed: the last file work, and
 /// the last spans on their way to a collector.
@@ -102,13 +100,13 @@ fn children(run: Run) -> anyhow::Result<Vec<Child>> {
     agent.extend(run.entry_point.iter().cloned());
     let registry = run.serve.registry.clone().in_range().address();
     let command = match registry.filter(|_| run.registry_mirror) {
-        Some(registry) => with_mirror(run.entry_point, registry),
+        Some(registry) => daemon::with_mirror(run.entry_point, registry),
         None => run.entry_point,
     };
     let engine = Child {
         name: "engine",
         command,
-        environment: processors::environment(),
+        environment: daemon::environment(),
         stop_limit: run.engine_stop_timeout,
         reloads: true,
         pid_files: run.pid_files,

@@ -18,7 +18,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tracing::Instrument as _;
-use transfer::{ImageSink, ImageSource, Reference};
+use transfer::Reference;
 
 use crate::about::About;
 use crate::keeper::Keeper;
@@ -53,10 +53,6 @@ const MAX_TASKS: usize = 8;
 pub(crate) struct Link {
     pub(crate) keeper: Arc<Keeper>,
     pub(crate) about: Arc<About>,
-    /// The host's images, for plans.
-    pub(crate) source: Arc<dyn ImageSource>,
-    /// The engine, for plans.
-    pub(crate) sink: Arc<dyn ImageSink>,
     pub(crate) checks: Arc<Checks>,
 }
 
@@ -147,12 +143,11 @@ impl Link {
 
     /// Does a task.
     fn work(&self, task: Task, answers: Answers) -> impl Future<Output = ()> + use<> {
-        let (source, sink) = (self.source.clone(), self.sink.clone());
-        let checks = self.checks.clone();
+        let (keeper, checks) = (self.keeper.clone(), self.checks.clone());
         async move {
             match task {
                 Task::Plan { references } => {
-                    let plans = plan(&*source, &*sink, references).await;
+                    let plans = plan(keeper.puller(), references).await;
                     answers.send(TaskEvent::Planned(plans)).await;
                 }
                 Task::Verify { references, deep } => {

@@ -38,13 +38,7 @@ pub async fn serve(config: Serve, shutdown: Shutdown) -> anyhow::Result<Exit> {
     let checks = Arc::new(Checks::new(engine.clone()));
     let about = Arc::new(About::starting(note_path(&config.path.state_dir)));
     let health = Health::not_serving(&RANGE_SERVICES).await;
-    let link = Link {
-        keeper: keeper.clone(),
-        about: about.clone(),
-        source: host.clone(),
-        sink: engine.clone(),
-        checks: checks.clone(),
-    };
+    let link = Link { keeper: keeper.clone(), about: about.clone(), checks: checks.clone() };
     let to_host = LinkClient::new(config.path.host.clone());
     let service = Arc::new(Service {
         engine: engine.clone(),

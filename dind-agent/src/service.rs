@@ -75,7 +75,7 @@ impl RangeControl for Service {
         _caller: &Caller,
         references: Vec<Reference>,
     ) -> Result<Vec<ImagePlan>, ControlError> {
-        Ok(plan(&*self.host, &*self.engine, references).await)
+        Ok(plan(self.keeper.puller(), references).await)
     }
 
     async fn verify(

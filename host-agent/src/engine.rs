@@ -2,29 +2,25 @@
 //! and come back as another, or a folder or archive of images.
 //!
 //! ```text
-//!   folder, archive ────────────────────────────────────┐
-//!   files, content service ──────► Fallback ────────────┴► Stored ──┐
-//!                                    │ it cannot                     ├──► Uncompressed ──► callers
-//!   engine by save ──────────────► Export ──────────────────────────┘
+//!   engine that gives single layers ─────► Stored ──┐
+//!                                                    ├──► Uncompressed ──► callers
+//!   engine that exports whole images ───────────────┘
 //! ```
 //!
-//! Both `Stored` and `Export` keep layers in the blob store; `Stored` passes them on and keeps nothing
-//! while the one who asks is alone ([`Near`]).
+//! Layers of either kind end up in the blob store. `Stored` passes them on and keeps nothing while
+//! its reader is the only range ([`Near`]).
 
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use anyhow::Context as _;
 use async_trait::async_trait;
-use engine::docker::ImageEvents;
-use engine::docker::way::{self, Places, Way};
-use engine::{Address, Archive, ArchiveError, Docker, Export, ExportStats, OciLayout};
+use engine::{Address, Engine, EngineError, ExportStats, ImageEvents, Options, Source};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 use transfer::stored::Alone;
 use transfer::{
-    BlobError, BlobSource, BlobStore, BlobStream, Digest, EngineInfo, Fallback, ImageKey,
-    ImageSource, ImageSummary, LayerForm, OpenImage, Reference, SourceError, Stored, Uncompressed,
+    BlobError, BlobSource, BlobStore, BlobStream, Digest, EngineInfo, ImageKey, ImageSource,
+    ImageSummary, LayerForm, OpenImage, Reference, SourceError, Stored, Uncompressed,
 };
 
 /// How long a start waits for the engine's first answer. What is slower is asked again later.
@@ -35,10 +31,8 @@ const FIRST_LOOK: Duration = Duration::from_secs(2);
 pub struct Origin {
     /// The engine, folder or archive.
     pub address: Address,
-    /// The way in which an engine's layers are read; the first that can be gone when absent.
-    pub way: Option<Way>,
-    /// Where the engine's own files can be read.
-    pub places: Places,
+    /// The settings for it.
+    pub options: Options,
 }
 
 /// Where layers are kept.
@@ -82,33 +76,15 @@ struct Inner {
 
 /// An origin that answered.
 struct Opened {
-    images: Arc<dyn ImageSource>,
-    /// How layers are read, in a word.
-    way: &'static str,
-    place: Place,
+    engine: Arc<dyn Engine>,
     /// Who answered.
     info: EngineInfo,
-    /// What gives single layers; absent where only `save` does.
+    /// Its images as the engine gives them.
+    source: Source,
+    /// The same for callers, in both forms.
+    images: Arc<dyn ImageSource>,
+    /// What keeps single layers; absent where the engine exports whole images.
     stored: Option<Stored<Arc<dyn ImageSource>>>,
-    /// What saves; absent for a folder or an archive.
-    export: Option<Export>,
-}
-
-/// What is asked for a sign of life.
-enum Place {
-    Docker(Docker),
-    Layout(OciLayout),
-    Archive(Archive),
-}
-
-impl Place {
-    async fn info(&self) -> anyhow::Result<EngineInfo> {
-        Ok(match self {
-            Self::Docker(docker) => docker.info().await?,
-            Self::Layout(layout) => layout.info().await?,
-            Self::Archive(archive) => archive.info().await?,
-        })
-    }
 }
 
 impl std::fmt::Debug for HostEngine {
@@ -122,7 +98,7 @@ impl HostEngine {
     pub async fn at(origin: Origin, near: Near) -> Self {
         let inner = Inner { origin, near, opened: RwLock::default(), opening: Mutex::default() };
         if let Ok(Err(error)) = timeout(FIRST_LOOK, inner.open()).await {
-            let error = format!("{error:#}");
+            let error = transfer::explain(&error);
             tracing::warn!(engine = %inner.origin.address, error, "no images until it answers");
         }
         Self(Arc::new(inner))
@@ -132,23 +108,22 @@ impl HostEngine {
     ///
     /// # Errors
     /// It does not.
-    pub async fn info(&self) -> anyhow::Result<EngineInfo> {
-        self.0.open().await?.place.info().await
+    pub async fn info(&self) -> Result<EngineInfo, EngineError> {
+        self.0.open().await?.engine.info().await
     }
 
     /// Asks for a sign of life. An archive that was written anew is opened anew.
     ///
     /// # Errors
     /// There is none.
-    pub async fn ping(&self) -> anyhow::Result<()> {
-        let opened = self.0.open().await?;
-        let Err(error) = opened.sign_of_life().await else { return Ok(()) };
-        if matches!(error.downcast_ref(), Some(ArchiveError::Changed { .. })) {
-            self.0.forget();
-            self.0.open().await?;
-            return Ok(());
+    pub async fn ping(&self) -> Result<(), EngineError> {
+        match self.0.open().await?.engine.ping().await {
+            Err(EngineError::Changed { .. }) => {
+                self.0.forget();
+                self.0.open().await.map(drop)
+            }
+            answer => answer,
         }
-        Err(error)
     }
 
     /// Looks whether what answers again is still the engine that it was; another one, or one that
@@ -156,27 +131,22 @@ impl HostEngine {
     ///
     /// # Errors
     /// It does not answer.
-    pub async fn came_back(&self) -> anyhow::Result<()> {
+    pub async fn came_back(&self) -> Result<(), EngineError> {
         let now = self.info().await?;
         let Some(before) = self.0.opened() else { return Ok(()) };
         let origin = &self.0.origin;
         if !same(&before.info, &now) {
             tracing::info!(engine = %origin.address, "another engine answers than before");
             self.0.forget();
-        } else if before.stored.is_none() && origin.way.is_none() {
-            // A more direct way may be there by now.
+        } else if before.source.may_improve {
             self.0.forget();
         }
         Ok(())
     }
 
-    /// Follows what happens to the origin's images; absent where it has no events, or does not answer.
+    /// Follows changes of the origin's images; `None` where it has no events, or does not answer.
     pub async fn image_events(&self) -> Option<ImageEvents> {
-        let opened = self.0.open().await.ok()?;
-        match &opened.place {
-            Place::Docker(docker) => docker.image_events().await.ok(),
-            Place::Layout(_) | Place::Archive(_) => None,
-        }
+        self.0.open().await.ok()?.engine.image_events().await.ok()
     }
 
     /// Waits until nothing is being read from the origin any more: for an orderly end.
@@ -189,14 +159,15 @@ impl HostEngine {
     /// How layers are read, in a word; empty until the engine answered.
     #[must_use]
     pub fn way(&self) -> &'static str {
-        self.0.opened().map_or("", |opened| opened.way)
+        self.0.opened().map_or("", |opened| opened.source.way)
     }
 
     /// What reading from the engine has cost so far.
     #[must_use]
     pub fn stats(&self) -> ExportStats {
         let Some(opened) = self.0.opened() else { return ExportStats::default() };
-        let saved = opened.export.as_ref().map(Export::stats).unwrap_or_default();
+        let exported = opened.source.exported.as_ref();
+        let saved = exported.map(|exported| exported()).unwrap_or_default();
         let single = opened.stored.as_ref().map(|stored| stored.read().snapshot().bytes);
         let single = single.unwrap_or_default();
         ExportStats { bytes_read: saved.bytes_read + single, ..saved }
@@ -214,7 +185,7 @@ impl Inner {
     }
 
     /// What the origin has, opened by the first caller.
-    async fn open(&self) -> anyhow::Result<Arc<Opened>> {
+    async fn open(&self) -> Result<Arc<Opened>, EngineError> {
         if let Some(opened) = self.opened() {
             return Ok(opened);
         }
@@ -223,7 +194,8 @@ impl Inner {
             return Ok(opened);
         }
         let opened = Arc::new(self.origin.open(&self.near).await?);
-        tracing::info!(engine = %self.origin.address, way = opened.way, "this is how layers are read");
+        let way = opened.source.way;
+        tracing::info!(engine = %self.origin.address, way, "this is how layers are read");
         *self.opened.write().unwrap_or_else(PoisonError::into_inner) = Some(opened.clone());
         Ok(opened)
     }
@@ -239,72 +211,17 @@ fn same(before: &EngineInfo, now: &EngineInfo) -> bool {
 }
 
 impl Origin {
-    async fn open(&self, near: &Near) -> anyhow::Result<Opened> {
-        match &self.address {
-            Address::Docker(address) => self.open_engine(address, near).await,
-            Address::OciLayout(path) => {
-                let layout = OciLayout::open(path).await?;
-                Opened::files(Place::Layout(layout.clone()), Arc::new(layout), near).await
-            }
-            Address::Archive(path) => {
-                let archive = Archive::open(path).await?;
-                Opened::files(Place::Archive(archive.clone()), Arc::new(archive), near).await
-            }
-        }
-    }
-
-    async fn open_engine(&self, address: &str, near: &Near) -> anyhow::Result<Opened> {
-        let docker = Docker::connect(address).await?;
-        let info = docker.info().await?;
-        let (way, direct) = match self.way {
-            Some(way) => {
-                let opened = way::open(&docker, way, &self.places).await;
-                (way, opened.with_context(|| format!("reading layers by --export-way {way}"))?)
-            }
-            None => way::open_best(&docker, &self.places).await?,
-        };
-        let export = Export::new(docker.clone(), near.store.clone());
-        let stored = direct.map(|direct| {
-            let images: Arc<dyn ImageSource> = match self.way {
-                // What was asked for is what is done.
-                Some(_) => direct,
-                None => Arc::new(Fallback::new(direct, export.clone())),
-            };
-            near.of(images)
-        });
-        let images: Arc<dyn ImageSource> = match &stored {
+    async fn open(&self, near: &Near) -> Result<Opened, EngineError> {
+        let engine = engine::open(&self.address, &self.options).await?;
+        let info = engine.info().await?;
+        let source = engine.source(&near.store).await?;
+        let stored = source.single_layers.then(|| near.of(source.images.clone()));
+        let kept: Arc<dyn ImageSource> = match &stored {
             Some(stored) => Arc::new(stored.clone()),
-            None => Arc::new(export.clone()),
+            None => source.images.clone(),
         };
-        let images = Arc::new(Uncompressed::new(images, near.store.clone()));
-        let place = Place::Docker(docker);
-        Ok(Opened { images, way: way.as_str(), place, info, stored, export: Some(export) })
-    }
-}
-
-impl Opened {
-    /// Images that lie in files of this machine.
-    async fn files(
-        place: Place,
-        images: Arc<dyn ImageSource>,
-        near: &Near,
-    ) -> anyhow::Result<Self> {
-        let info = place.info().await?;
-        let stored = near.of(images);
-        let images = Arc::new(Uncompressed::new(Arc::new(stored.clone()), near.store.clone()));
-        let way = match place {
-            Place::Archive(_) => "archive",
-            _ => "layout",
-        };
-        Ok(Self { images, way, place, info, stored: Some(stored), export: None })
-    }
-
-    async fn sign_of_life(&self) -> anyhow::Result<()> {
-        match &self.place {
-            // Cheaper than asking who it is.
-            Place::Docker(docker) => Ok(docker.ping().await?),
-            place => place.info().await.map(drop),
-        }
+        let images = Arc::new(Uncompressed::new(kept, near.store.clone()));
+        Ok(Opened { engine, info, source, images, stored })
     }
 }
 

@@ -255,7 +255,7 @@ async fn watch_engine(admin: &Admin) {
                     }
                 }
                 Err(error) => {
-                    let error = format!("{error:#}");
+                    let error = transfer::explain(&error);
                     tracing::warn!(error, "the engine does not answer");
                 }
             }

@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use engine::docker::ImageEvents;
+use engine::ImageEvents;
 use futures::StreamExt as _;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};

@@ -1,9 +1,9 @@
-//! What an engine lacks of an image: the two stores' rules, as pure functions.
+//! The layers that an engine lacks of an image: one rule for each kind of
+//! [`Sharing`](crate::Sharing), as pure functions.
 //!
-//! A graphdriver knows a layer by its chain ID, so only a present *prefix* of an image's layers can
-//! be left out of an archive. The containerd store knows blobs, so any layer can. A plain set
-//! difference of diff IDs is wrong on the first and right on the second only for the digests that
-//! are really in the content store.
+//! An engine that shares by chain knows a layer by its chain ID, so only a present *prefix* of an
+//! image's layers can be left out. One that shares by blob can do without any layer that it has. A
+//! plain set difference of diff IDs is wrong for both.
 
 use std::collections::HashSet;
 
@@ -11,14 +11,13 @@ use crate::digest::{ChainId, DiffId, Digest};
 use crate::image::Image;
 use crate::sink::Missing;
 
-/// The chain IDs that a graphdriver has, when these are the layers of all its images: each image's
-/// every prefix.
+/// The chain IDs of an engine whose images have these layers: every prefix of each image.
 #[must_use]
 pub fn present_chains<'a>(images: impl IntoIterator<Item = &'a [DiffId]>) -> HashSet<ChainId> {
     images.into_iter().flat_map(ChainId::chain).collect()
 }
 
-/// The graphdriver's rule: everything above the longest present prefix is missing.
+/// The rule of sharing by chain: everything above the longest present prefix is missing.
 #[must_use]
 pub fn missing_above_prefix(image: &Image, present: &HashSet<ChainId>) -> Missing {
     let diff_ids: Vec<DiffId> = image.layers.iter().map(|layer| layer.diff_id).collect();
@@ -27,7 +26,7 @@ pub fn missing_above_prefix(image: &Image, present: &HashSet<ChainId>) -> Missin
     Missing((0..chain.len()).map(|position| prefix <= position).collect())
 }
 
-/// The containerd store's rule: a layer is missing when its blob is.
+/// The rule of sharing by blob: a layer is missing when its blob is.
 #[must_use]
 pub fn missing_blobs(image: &Image, present: &HashSet<Digest>) -> Missing {
     Missing(image.layers.iter().map(|layer| !present.contains(&layer.blob.digest)).collect())
@@ -56,7 +55,7 @@ mod tests {
     }
 
     #[test]
-    fn any_blob_can_be_left_out_of_an_archive_for_the_containerd_store() {
+    fn any_blob_can_be_left_out() {
         let (image, _) = fixture::image(1, &[10, 20, 30]);
         let present = HashSet::from([image.layers[1].blob.digest]);
         assert_eq!(missing_blobs(&image, &present).0, [true, false, true]);

@@ -34,7 +34,7 @@ use crate::digest::ChainId;
 use crate::event::{ImageReport, Observer, Outcome, Stage};
 use crate::image::Image;
 use crate::reference::Reference;
-use crate::sink::{ImageSink, LoadError, Missing, Overlap, Proof, Room, StoreKind};
+use crate::sink::{ImageSink, LoadError, Missing, Overlap, Proof, Room, Sharing};
 use crate::source::{ImageKey, ImageSource, ImageSummary, OpenImage, SourceError};
 use base::base_of;
 use progress::Progress;
@@ -127,15 +127,32 @@ impl Puller {
         }
     }
 
+    /// What bringing an image in would move: its way as far as the plan, and no further.
+    ///
+    /// # Errors
+    /// Any [`PullError`].
+    pub async fn plan(&self, reference: &Reference) -> Result<Plan, PullError> {
+        let summary = self.find(reference).await?;
+        let _look = self.look().await;
+        let (proof, (bytes_to_move, bytes_saved)) = match self.sink.confirm(&summary).await? {
+            Some(proof) => (Some(proof), (0, self.sizes.of(&summary))),
+            None => {
+                let image = self.open(summary.key()).await?.opened.image;
+                match self.sink.prove(&image).await? {
+                    Some(proof) => (Some(proof), (0, size(&image))),
+                    None => (None, self.sink.missing(&image).await?.sizes(&image)),
+                }
+            }
+        };
+        let is_there = proof.is_some_and(|proof| proof.references.contains(reference));
+        Ok(Plan { key: summary.key(), bytes_to_move, bytes_saved, is_there })
+    }
+
     /// The way of one image; the module's drawing in code.
     async fn travel(&self, journey: &mut Progress) -> Result<(Outcome, Proof), PullError> {
         let seat = self.schedule.look();
         journey.enter(Stage::Resolve);
-        // The engine says meanwhile who it is: the answer counts for what is asked of it next, and an
-        // error comes again there.
-        let (summary, _) =
-            tokio::join!(self.resolver.resolve(&journey.reference), self.sink.store());
-        let summary = summary?;
+        let summary = self.find(&journey.reference).await?;
         journey.config_digest = Some(summary.config_digest);
 
         let look = self.look().await;
@@ -156,6 +173,14 @@ impl Puller {
                 self.name(journey, Has::Image(image), proof).await
             }
         }
+    }
+
+    /// The image that `reference` names now.
+    async fn find(&self, reference: &Reference) -> Result<ImageSummary, PullError> {
+        // The engine tells meanwhile how it takes images: its answer counts for the next questions,
+        // and an error comes again there.
+        let (summary, _) = tokio::join!(self.resolver.resolve(reference), self.sink.intake());
+        Ok(summary?)
     }
 
     /// Plans, and waits for the image's turn to load what it lacks; plans again whenever somebody
@@ -205,13 +230,13 @@ impl Puller {
         }
         let diff_ids: Vec<_> = image.diff_ids().collect();
         let stacks = ChainId::chain(&diff_ids);
-        let store = self.sink.store().await?;
+        let sharing = self.sink.intake().await?.sharing;
         let layers = image.layers.iter().zip(&stacks).zip(&missing.0);
         let layers =
             layers.filter(|(_, missing)| **missing).map(|((layer, stack), _)| NeededLayer {
-                key: match store {
-                    StoreKind::Graphdriver => stack.0,
-                    StoreKind::Containerd => layer.blob.digest,
+                key: match sharing {
+                    Sharing::ByChain => stack.0,
+                    Sharing::ByBlob => layer.blob.digest,
                 },
                 stack: stack.0,
             });
@@ -278,9 +303,9 @@ impl Puller {
         self.looks.acquire().await.expect("invariant: it is never closed")
     }
 
-    /// The image with its layers in the form that the engine's store wants.
+    /// The image with its layers in the form that the engine takes best.
     async fn open(&self, key: ImageKey) -> Result<Whole, PullError> {
-        let form = self.sink.store().await?.layer_form();
+        let form = self.sink.intake().await?.form;
         let opened = self.source.open(&key, form).await?;
         self.sizes.remember(key, &opened.image);
         Ok(Whole { key, opened })
@@ -434,6 +459,19 @@ impl Puller {
             _ => Err(PullError::Unnamed { reference: journey.reference.clone() }),
         }
     }
+}
+
+/// What bringing an image in would move.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// The image.
+    pub key: ImageKey,
+    /// Bytes of layers that the engine lacks.
+    pub bytes_to_move: u64,
+    /// Bytes of layers that it has.
+    pub bytes_saved: u64,
+    /// Whether the engine has the image under its name, and confirmed every layer.
+    pub is_there: bool,
 }
 
 /// An image on its way, and the key that it was opened by.

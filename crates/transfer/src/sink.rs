@@ -4,7 +4,6 @@ use std::any::Any;
 use std::fmt;
 
 use async_trait::async_trait;
-use serde::{Deserialize, Serialize};
 
 use crate::blob::{BlobError, Cause};
 use crate::digest::EngineImageId;
@@ -12,47 +11,40 @@ use crate::image::{Image, LayerForm};
 use crate::reference::Reference;
 use crate::source::{ImageSummary, OpenImage};
 
-/// How an engine keeps images; detected by asking it, never by its version.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum StoreKind {
-    /// Layers by chain ID (overlay2 and its like).
-    Graphdriver,
-    /// Blobs in containerd's content store, unpacked by a snapshotter.
-    Containerd,
+/// How the images of a sink share layers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Sharing {
+    /// A layer on top of the same layers is the same layer: only a present *prefix* of an image's
+    /// layers can be left out of a load.
+    ByChain,
+    /// A layer with the same blob is the same layer: any present one can be left out.
+    ByBlob,
 }
 
-impl StoreKind {
-    /// The form of layers that such a store takes with the least work.
-    #[must_use]
-    pub fn layer_form(self) -> LayerForm {
-        match self {
-            Self::Graphdriver => LayerForm::Uncompressed,
-            Self::Containerd => LayerForm::AsStored,
-        }
-    }
+/// How a sink takes images.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Intake {
+    /// How it shares layers.
+    pub sharing: Sharing,
+    /// The form of layers that it takes with the least work.
+    pub form: LayerForm,
 }
 
-impl fmt::Display for StoreKind {
+impl Intake {
+    /// A sink that only unpacks layers and knows them by what is beneath them.
+    pub const UNPACKS: Self = Self { sharing: Sharing::ByChain, form: LayerForm::Uncompressed };
+
+    /// A sink that keeps the blobs.
+    pub const KEEPS_BLOBS: Self = Self { sharing: Sharing::ByBlob, form: LayerForm::AsStored };
+}
+
+impl fmt::Display for Sharing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Graphdriver => "graphdriver",
-            Self::Containerd => "containerd",
+            Self::ByChain => "by chain",
+            Self::ByBlob => "by blob",
         })
     }
-}
-
-/// Who an engine is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EngineInfo {
-    /// Product and version, as it says: `docker 28.5.2`.
-    pub engine: String,
-    /// How it keeps images.
-    pub store: StoreKind,
-    /// Its own word for that: `overlay2`, `overlayfs`.
-    pub driver: String,
-    /// A name that changes when the engine's data does.
-    pub id: String,
 }
 
 /// What an engine lacks of an image: for each layer, whether its bytes must be sent.
@@ -149,19 +141,11 @@ pub enum LoadError {
 /// good tag to a broken image ([`crate::pull`]).
 #[async_trait]
 pub trait ImageSink: Send + Sync {
-    /// Who the engine is.
+    /// How the engine takes images now. An engine may come back with another store.
     ///
     /// # Errors
     /// [`LoadError::Unavailable`].
-    async fn info(&self) -> Result<EngineInfo, LoadError>;
-
-    /// How the engine keeps images, as it said a moment ago or says now.
-    ///
-    /// # Errors
-    /// [`LoadError::Unavailable`].
-    async fn store(&self) -> Result<StoreKind, LoadError> {
-        Ok(self.info().await?.store)
-    }
+    async fn intake(&self) -> Result<Intake, LoadError>;
 
     /// What loads at once see of each other.
     ///

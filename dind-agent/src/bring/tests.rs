@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use transfer::fixture::{MemorySink, MemorySource, image};
-use transfer::{EngineInfo, Image, ImageSink, Missing, OpenImage, Proof, StoreKind};
+use transfer::{Image, ImageSink, Intake, Missing, OpenImage, Proof, Sharing};
 
 use super::*;
 
@@ -18,15 +18,15 @@ struct Shaky {
 
 impl Shaky {
     fn falling(times: usize) -> Self {
-        let sink = MemorySink::new(StoreKind::Graphdriver);
+        let sink = MemorySink::new(Sharing::ByChain);
         Self { sink, falls: Arc::new(times.into()), loads: Arc::default() }
     }
 }
 
 #[async_trait]
 impl ImageSink for Shaky {
-    async fn info(&self) -> Result<EngineInfo, LoadError> {
-        self.sink.info().await
+    async fn intake(&self) -> Result<Intake, LoadError> {
+        self.sink.intake().await
     }
 
     async fn missing(&self, image: &Image) -> Result<Missing, LoadError> {

@@ -61,6 +61,11 @@ impl fmt::Debug for Keeper {
 }
 
 impl Keeper {
+    /// Brings images in.
+    pub(crate) fn puller(&self) -> &Puller {
+        &self.puller
+    }
+
     /// Brings images in by `puller`; `own` are wanted whatever the host agent says.
     pub(crate) fn new(puller: Puller, own: Vec<Reference>) -> Self {
         Self {

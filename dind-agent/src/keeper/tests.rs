@@ -13,7 +13,7 @@ use tokio_stream::wrappers::WatchStream;
 use transfer::fixture::{MemorySink, MemorySource, image};
 use transfer::{
     Digest, EngineImageId, EngineInfo, Image, ImageKey, ImageSink as _, ImageSource, ImageSummary,
-    LayerForm, OpenImage, Outcome, Proof, SourceError, StoreKind,
+    LayerForm, OpenImage, Outcome, Proof, Sharing, SourceError, StoreKind,
 };
 
 use super::truth::WatchedEngine;
@@ -32,7 +32,7 @@ struct FakeEngine {
 impl FakeEngine {
     fn new() -> Self {
         let changes = Some(watch::Sender::new(()));
-        let sink = MemorySink::new(StoreKind::Graphdriver);
+        let sink = MemorySink::new(Sharing::ByChain);
         Self { sink, is_down: Arc::default(), changes, lists: Arc::default() }
     }
 
@@ -65,7 +65,12 @@ impl WatchedEngine for FakeEngine {
     }
 
     async fn who(&self) -> Result<EngineInfo, EngineError> {
-        self.answer(self.sink.info().await.unwrap())
+        self.answer(EngineInfo {
+            engine: "memory 1.0".into(),
+            store: StoreKind::Graphdriver,
+            driver: "memory".into(),
+            id: "memory".into(),
+        })
     }
 
     async fn ping(&self) -> Result<(), EngineError> {

@@ -7,7 +7,7 @@ use control::WantedSet;
 use control::link::{ImageStatus, WantedBy};
 use futures::stream::BoxStream;
 use tokio::time::{Instant, timeout};
-use transfer::StoreKind;
+use transfer::Sharing;
 use transfer::fixture::{MemorySink, MemorySource, image};
 use transfer::pull::Puller;
 
@@ -68,13 +68,11 @@ impl World {
         let engine = RangeEngine::at(&address, folder.path().join("journal.json")).unwrap();
         let source = Arc::new(MemorySource::default());
         source.insert("app:1", image(1, &[10, 20]));
-        let sink = Arc::new(MemorySink::new(StoreKind::Containerd));
-        let puller = Puller::new(source.clone(), sink.clone(), 2);
+        let sink = Arc::new(MemorySink::new(Sharing::ByBlob));
+        let puller = Puller::new(source, sink, 2);
         let link = Link {
             keeper: Arc::new(Keeper::new(puller, Vec::new())),
             about: Arc::new(About::starting(folder.path().join("note.json"))),
-            source,
-            sink,
             checks: Arc::new(Checks::new(Arc::new(engine))),
         };
         let (sender, links) = mpsc::channel(1);

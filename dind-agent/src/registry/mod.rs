@@ -3,12 +3,10 @@
 //! ```text
 //!   docker pull 127.0.0.1:5055/app:1 ──► engine ──► 127.0.0.1:5055 ──► host agent
 //!   docker pull app:1 ──────────────────► engine ──┘  as a mirror of docker.io, where the engine was
-//!                                                     started with it (mirror.rs)
+//!                                                     started with it (`engine::docker::daemon`)
 //! ```
 //! What the range may read is for the host agent to decide, as with everything else it asks for. A
 //! mirror that has not the image says so, and the engine goes on to the registry that was meant.
-
-pub(crate) mod mirror;
 
 use std::io;
 use std::str::FromStr;

@@ -5,7 +5,7 @@ use tokio::time::sleep;
 
 use transfer::fixture::{MemorySink, MemorySource, image};
 use transfer::pull::Puller;
-use transfer::{Outcome, StoreKind};
+use transfer::{Outcome, Sharing};
 
 use super::*;
 
@@ -23,7 +23,7 @@ struct World {
 fn world() -> World {
     let source = MemorySource::default();
     source.insert("app:1", image(1, &[10, 20]));
-    let sink = MemorySink::new(StoreKind::Containerd);
+    let sink = MemorySink::new(Sharing::ByBlob);
     let puller = Puller::new(Arc::new(source), Arc::new(sink.clone()), 2);
     let keeper = Arc::new(Keeper::new(puller, Vec::new()));
     let syncs = Syncs::new(keeper.clone());

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::Args;
-use engine::Address;
 use engine::docker::way::{InvalidWay, Places, Way};
+use engine::{Address, Options, docker};
 
 use crate::engine::Origin;
 
@@ -55,10 +55,15 @@ impl Source {
     pub fn origin(&self) -> Origin {
         Origin {
             address: self.engine.clone(),
-            way: self.export_way.0,
-            places: Places {
-                data_root: self.data_root.clone(),
-                containerd_socket: self.containerd_socket.clone(),
+            options: Options {
+                docker: docker::Options {
+                    way: self.export_way.0,
+                    places: Places {
+                        data_root: self.data_root.clone(),
+                        containerd_socket: self.containerd_socket.clone(),
+                    },
+                    ..docker::Options::default()
+                },
             },
         }
     }

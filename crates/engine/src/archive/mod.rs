@@ -15,6 +15,7 @@
 //! The file must stay as it is: each call looks whether it did.
 
 mod docker;
+mod engine;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -33,6 +34,8 @@ use transfer::{
     BlobError, BlobSource, BlobStream, ConfigDigest, Digest, EngineInfo, Image, ImageKey,
     ImageSource, ImageSummary, LayerForm, OpenImage, Platform, Reference, SourceError, StoreKind,
 };
+
+pub use self::engine::ArchiveEngine;
 
 use self::docker::SavedImage;
 use crate::file_blob::FileBlob;

@@ -7,17 +7,19 @@
 //! ```
 
 mod api;
+pub mod daemon;
+mod engine;
 mod load;
 mod read;
 mod verify;
 
 pub use self::api::{
-    Bind, ContainerSpec, ContainerState, ContainerSummary, Docker, EngineError, ExecOutput,
-    ImageEvents, ImageSettings, Powers, PublishedPort, Restart, VolumeSummary,
+    Bind, ContainerSpec, ContainerState, ContainerSummary, Docker, ExecOutput, ImageSettings,
+    Powers, PublishedPort, Restart, VolumeSummary,
 };
-pub use self::load::{DockerSink, HeldImage, InvalidLoadWay, LoadWay, ThinArchive};
+pub use self::engine::{DockerEngine, Options};
+pub use self::load::{DockerSink, InvalidLoadWay, LoadWay, ThinArchive};
 pub use self::read::method as way;
 pub use self::read::{
-    ContainerdContent, ContentStats, ContentWay, Export, ExportStats, FilesStats, Overlay2Files,
+    ContainerdContent, ContentStats, ContentWay, Export, FilesStats, Overlay2Files,
 };
-pub use self::verify::Verification;

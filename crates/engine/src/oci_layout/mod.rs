@@ -13,6 +13,7 @@
 pub(crate) mod catalog;
 pub(crate) mod index;
 
+mod engine;
 mod folder;
 mod lock;
 mod reach;
@@ -30,6 +31,7 @@ use transfer::image::InvalidImage;
 use transfer::store::StoreError;
 use transfer::{Digest, EngineInfo, StoreKind};
 
+pub use self::engine::LayoutEngine;
 pub use self::sink::OciLayoutSink;
 pub use self::source::OciLayout;
 

@@ -13,12 +13,12 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use transfer::blocking::blocking;
 use transfer::{
     BlobError, BlobSource, BlobStore as _, Descriptor, EngineImageId, EngineInfo, Image, ImageSink,
-    LoadError, Missing, OpenImage, Proof, Reference,
+    Intake, LoadError, Missing, OpenImage, Proof, Reference,
 };
 
 use super::folder::{Folder, blobs_of};
 use super::{LayoutError, OciLayout, info, lock};
-use crate::HeldImage;
+use crate::engine::HeldImage;
 
 /// Layers taken in, and blobs hashed, at once by one image: more than one keeps the disk busy while
 /// another hashes, and each costs a few frames of memory.
@@ -119,10 +119,20 @@ impl fmt::Debug for OciLayoutSink {
     }
 }
 
+impl OciLayoutSink {
+    /// The folder's identity, as an engine; also a sign of life.
+    ///
+    /// # Errors
+    /// [`LoadError::Unavailable`].
+    pub async fn info(&self) -> Result<EngineInfo, LoadError> {
+        self.work(|folder| info(&folder.root).map_err(folder.unusable("asking who it is"))).await
+    }
+}
+
 #[async_trait]
 impl ImageSink for OciLayoutSink {
-    async fn info(&self) -> Result<EngineInfo, LoadError> {
-        self.work(|folder| info(&folder.root).map_err(folder.unusable("asking who it is"))).await
+    async fn intake(&self) -> Result<Intake, LoadError> {
+        Ok(Intake::KEEPS_BLOBS)
     }
 
     async fn missing(&self, image: &Image) -> Result<Missing, LoadError> {

@@ -11,8 +11,7 @@ use proto::client::{Manners, RemoteHost};
 use range::{Outcome, Reference, StoreKind};
 use transfer::pull::Puller;
 use transfer::{
-    EngineInfo, Event, Image, ImageSink, ImageSource, LayerForm, LoadError, Missing, OpenImage,
-    Proof,
+    Event, Image, ImageSink, ImageSource, Intake, LayerForm, LoadError, Missing, OpenImage, Proof,
 };
 
 use crate::docker::{Docker, noise};
@@ -31,8 +30,8 @@ struct Losing {
 
 #[async_trait]
 impl ImageSink for Losing {
-    async fn info(&self) -> Result<EngineInfo, LoadError> {
-        self.sink.info().await
+    async fn intake(&self) -> Result<Intake, LoadError> {
+        self.sink.intake().await
     }
 
     async fn missing(&self, image: &Image) -> Result<Missing, LoadError> {

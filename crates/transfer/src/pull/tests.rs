@@ -12,9 +12,8 @@ use crate::digest::Digest;
 use crate::event::{Event, EventKind};
 use crate::fixture::{self, MemorySink, MemorySource, SinkFault};
 use crate::image::LayerForm;
-use crate::sink::StoreKind;
 
-const STORES: [StoreKind; 2] = [StoreKind::Graphdriver, StoreKind::Containerd];
+const RULES: [Sharing; 2] = [Sharing::ByChain, Sharing::ByBlob];
 
 fn quiet() -> Arc<dyn Observer> {
     Arc::new(|_: Event| {})
@@ -35,8 +34,8 @@ fn stages(report: &ImageReport) -> Vec<Stage> {
 
 #[tokio::test]
 async fn an_image_is_loaded_proven_and_then_named() {
-    for store in STORES {
-        let (source, sink) = (MemorySource::default(), MemorySink::new(store));
+    for sharing in RULES {
+        let (source, sink) = (MemorySource::default(), MemorySink::new(sharing));
         source.insert("app:1", fixture::image(1, &[1000, 2000]));
         let report = pull(&source, &sink, "app:1").await;
         assert_eq!((report.outcome, report.proven), (Outcome::Synced, true), "{report:?}");
@@ -55,7 +54,7 @@ async fn an_image_is_loaded_proven_and_then_named() {
 
 #[tokio::test]
 async fn an_image_that_only_lacks_its_name_gets_it_and_moves_nothing() {
-    let (source, sink) = (MemorySource::default(), MemorySink::new(StoreKind::Graphdriver));
+    let (source, sink) = (MemorySource::default(), MemorySink::new(Sharing::ByChain));
     source.insert("app:1", fixture::image(1, &[1000]));
     source.insert("app:latest", fixture::image(1, &[1000]));
     pull(&source, &sink, "app:1").await;
@@ -66,26 +65,26 @@ async fn an_image_that_only_lacks_its_name_gets_it_and_moves_nothing() {
 
 #[tokio::test]
 async fn only_a_changed_layer_moves() {
-    for store in STORES {
-        let (source, sink) = (MemorySource::default(), MemorySink::new(store));
+    for sharing in RULES {
+        let (source, sink) = (MemorySource::default(), MemorySink::new(sharing));
         source.insert("app:1", fixture::image(1, &[5000, 10]));
         pull(&source, &sink, "app:1").await;
         source.insert("app:1", fixture::image(1, &[5000, 20]));
         let report = pull(&source, &sink, "app:1").await;
         assert_eq!(report.outcome, Outcome::Synced, "{report:?}");
-        assert_eq!(sink.loads()[1].len(), 1, "{store}");
+        assert_eq!(sink.loads()[1].len(), 1, "{sharing}");
         assert!(report.bytes_moved < 5000 && 5000 <= report.bytes_saved, "{report:?}");
     }
 }
 
 #[tokio::test]
 async fn what_is_not_proven_is_healed_once_with_the_full_set() {
-    for store in STORES {
-        let (source, sink) = (MemorySource::default(), MemorySink::new(store));
+    for sharing in RULES {
+        let (source, sink) = (MemorySource::default(), MemorySink::new(sharing));
         source.insert("app:1", fixture::image(1, &[1000, 2000]));
         sink.fail(SinkFault::DropsALayer);
         let report = pull(&source, &sink, "app:1").await;
-        assert_eq!(report.outcome, Outcome::Synced, "{store}: {report:?}");
+        assert_eq!(report.outcome, Outcome::Synced, "{sharing}: {report:?}");
         assert!(stages(&report).contains(&Stage::Heal));
         assert_eq!(sink.loads().iter().map(Vec::len).collect::<Vec<_>>(), [2, 2]);
     }
@@ -93,13 +92,13 @@ async fn what_is_not_proven_is_healed_once_with_the_full_set() {
 
 #[tokio::test]
 async fn a_failed_pull_never_moves_a_good_name() {
-    for store in STORES {
+    for sharing in RULES {
         for (fault, words) in [
             (SinkFault::NeverProves, "does not confirm"),
             (SinkFault::Refuses, "refused"),
             (SinkFault::IsFull, "no space left"),
         ] {
-            let (source, sink) = (MemorySource::default(), MemorySink::new(store));
+            let (source, sink) = (MemorySource::default(), MemorySink::new(sharing));
             source.insert("app:1", fixture::image(1, &[1000]));
             let old = pull(&source, &sink, "app:1").await;
             let broken = fixture::image(2, &[1000]);
@@ -118,7 +117,7 @@ async fn a_failed_pull_never_moves_a_good_name() {
 
 #[tokio::test]
 async fn an_image_that_is_not_there_stops_no_other_and_says_what_to_do() {
-    let (source, sink) = (MemorySource::default(), MemorySink::new(StoreKind::Containerd));
+    let (source, sink) = (MemorySource::default(), MemorySink::new(Sharing::ByBlob));
     source.insert("app:1", fixture::image(1, &[10]));
     let puller = Puller::new(Arc::new(source), Arc::new(sink), 2);
     let reports = puller.pull(&[name("nobody:1"), name("app:1")], quiet()).await;
@@ -130,8 +129,8 @@ async fn an_image_that_is_not_there_stops_no_other_and_says_what_to_do() {
 
 #[tokio::test]
 async fn a_layer_that_several_images_lack_goes_in_once() {
-    for store in STORES {
-        let (source, sink) = (MemorySource::default(), MemorySink::new(store));
+    for sharing in RULES {
+        let (source, sink) = (MemorySource::default(), MemorySink::new(sharing));
         // One seed: the first layer is the same in all of them.
         let references: Vec<_> = (1..=4).map(|n| format!("app:{n}")).collect();
         for (number, reference) in references.iter().enumerate() {
@@ -142,21 +141,21 @@ async fn a_layer_that_several_images_lack_goes_in_once() {
         let reports = puller.pull(&names, quiet()).await;
         assert!(reports.iter().all(|report| report.outcome == Outcome::Synced), "{reports:?}");
         let layers: usize = sink.loads().iter().map(Vec::len).sum();
-        assert_eq!(layers, 5, "{store}: one base and four tops");
+        assert_eq!(layers, 5, "{sharing}: one base and four tops");
         // The base first, by itself; nothing is left of that, and each byte is counted once.
-        assert_eq!(sink.loads()[0].len(), 1, "{store}");
-        assert_eq!(sink.bases(), 0, "{store}");
+        assert_eq!(sink.loads()[0].len(), 1, "{sharing}");
+        assert_eq!(sink.bases(), 0, "{sharing}");
         let moved: u64 = reports.iter().map(|report| report.bytes_moved).sum();
         let saved: u64 = reports.iter().map(|report| report.bytes_saved).sum();
         let base = 5632 + 1024;
-        assert_eq!((moved, saved), (base + 4 * 2048, 3 * base), "{store}: {reports:?}");
+        assert_eq!((moved, saved), (base + 4 * 2048, 3 * base), "{sharing}: {reports:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_base_that_did_not_go_in_costs_its_sharing_for_a_while_only() {
-    for store in STORES {
-        let (source, sink) = (MemorySource::default(), MemorySink::new(store));
+    for sharing in RULES {
+        let (source, sink) = (MemorySource::default(), MemorySink::new(sharing));
         let puller = Puller::new(Arc::new(source.clone()), Arc::new(sink.clone()), 4);
         // Two images with a base of their own; how many layers go in with each load.
         let loads = async |seed: u64| {
@@ -170,18 +169,22 @@ async fn a_base_that_did_not_go_in_costs_its_sharing_for_a_while_only() {
             sink.loads()[before..].iter().map(Vec::len).collect::<Vec<_>>()
         };
         sink.fail(SinkFault::DropsALayer);
-        assert_eq!(loads(1).await, [1, 2, 1], "{store}: the base, one whole, and the other's top");
-        assert_eq!(loads(2).await, [2, 1], "{store}");
+        assert_eq!(
+            loads(1).await,
+            [1, 2, 1],
+            "{sharing}: the base, one whole, and the other's top"
+        );
+        assert_eq!(loads(2).await, [2, 1], "{sharing}");
         tokio::time::advance(WHOLE_FOR).await;
-        assert_eq!(loads(3).await, [1, 1, 1], "{store}");
-        assert_eq!(sink.bases(), 0, "{store}");
+        assert_eq!(loads(3).await, [1, 1, 1], "{sharing}");
+        assert_eq!(sink.bases(), 0, "{sharing}");
     }
 }
 
 #[tokio::test]
 async fn every_image_is_told_from_its_first_stage_to_its_report() {
     let events: Arc<Mutex<Vec<Event>>> = Arc::default();
-    let (source, sink) = (MemorySource::default(), MemorySink::new(StoreKind::Graphdriver));
+    let (source, sink) = (MemorySource::default(), MemorySink::new(Sharing::ByChain));
     source.insert("app:1", fixture::image(1, &[1000]));
     let puller = Puller::new(Arc::new(source), Arc::new(sink), 1);
     let seen = events.clone();
@@ -267,7 +270,7 @@ async fn a_lost_lease_is_asked_for_again_but_not_for_ever() {
         let host = MemorySource::default();
         host.insert("app:1", fixture::image(1, &[1000]));
         let source = Forgetful { host, times: Arc::new(AtomicU32::new(times)) };
-        let sink = MemorySink::new(StoreKind::Containerd);
+        let sink = MemorySink::new(Sharing::ByBlob);
         let report =
             Puller::new(Arc::new(source), Arc::new(sink), 1).pull_one(name("app:1"), quiet()).await;
         assert_eq!(report.outcome, outcome, "{times} times: {report:?}");
@@ -276,7 +279,7 @@ async fn a_lost_lease_is_asked_for_again_but_not_for_ever() {
 
 #[tokio::test]
 async fn two_images_of_one_config_are_two_images() {
-    let (source, sink) = (MemorySource::default(), MemorySink::new(StoreKind::Containerd));
+    let (source, sink) = (MemorySource::default(), MemorySink::new(Sharing::ByBlob));
     let (image, blobs) = fixture::image(1, &[1000]);
     let twin = fixture::twin(&image);
     source.insert("app:1", (image.clone(), blobs.clone()));
@@ -335,7 +338,7 @@ async fn only_a_blob_with_wrong_bytes_is_doubted_and_then_read_again() {
     host.insert("app:1", (image.clone(), blobs));
     let doubted = Arc::default();
     let source = Rotten(host, Arc::clone(&doubted));
-    let sink = MemorySink::new(StoreKind::Containerd);
+    let sink = MemorySink::new(Sharing::ByBlob);
     let puller = Puller::new(Arc::new(source), Arc::new(sink), 1);
     let report = puller.pull_one(name("app:1"), quiet()).await;
     assert_eq!(report.outcome, Outcome::Synced, "{report:?}");
@@ -345,8 +348,8 @@ async fn only_a_blob_with_wrong_bytes_is_doubted_and_then_read_again() {
 
 #[tokio::test]
 async fn a_base_that_a_killed_pull_left_is_removed_by_the_next() {
-    for store in STORES {
-        let (source, sink) = (MemorySource::default(), MemorySink::new(store));
+    for sharing in RULES {
+        let (source, sink) = (MemorySource::default(), MemorySink::new(sharing));
         let (first, blobs) = fixture::image(1, &[5000, 10]);
         let base = base_of(&first, 1).unwrap();
         source.insert("app:1", (first.clone(), blobs));
@@ -356,15 +359,15 @@ async fn a_base_that_a_killed_pull_left_is_removed_by_the_next() {
         assert_eq!(sink.bases(), 1);
         let report = pull(&source, &sink, "app:1").await;
         assert_eq!(report.outcome, Outcome::Synced);
-        assert_eq!(sink.bases(), 0, "{store}");
+        assert_eq!(sink.bases(), 0, "{sharing}");
         // What it had brought is not brought again.
-        assert!(5000 <= report.bytes_saved && report.bytes_moved < 5000, "{store}: {report:?}");
+        assert!(5000 <= report.bytes_saved && report.bytes_moved < 5000, "{sharing}: {report:?}");
     }
 }
 
 #[tokio::test]
 async fn what_a_graphdriver_confirms_is_not_asked_for() {
-    let (source, sink) = (MemorySource::default(), MemorySink::new(StoreKind::Graphdriver));
+    let (source, sink) = (MemorySource::default(), MemorySink::new(Sharing::ByChain));
     source.insert("app:1", fixture::image(1, &[1000]));
     pull(&source, &sink, "app:1").await;
     let report = pull(&source, &sink, "app:1").await;

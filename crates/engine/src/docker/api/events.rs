@@ -1,15 +1,12 @@
 //! The engine's own word that its images changed.
 
 use futures::StreamExt as _;
-use futures::stream::{self, BoxStream};
+use futures::stream;
 
 use crate::docker::api::error::EngineError;
 use crate::docker::api::http::percent_encoded;
 use crate::docker::api::{Docker, UNARY_DEADLINE};
-
-/// One item for each time that an engine's images or their names may have changed. Ends with an
-/// error, or when the engine ends.
-pub type ImageEvents = BoxStream<'static, Result<(), EngineError>>;
+use crate::engine::ImageEvents;
 
 impl Docker {
     /// Follows what happens to the engine's images: taken in, named, unnamed, deleted.

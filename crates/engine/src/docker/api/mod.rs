@@ -25,8 +25,7 @@ use transfer::{EngineInfo, StoreKind};
 pub use self::containers::{
     ContainerState, ContainerSummary, ExecOutput, ImageSettings, VolumeSummary,
 };
-pub use self::error::EngineError;
-pub use self::events::ImageEvents;
+use self::error::EngineError;
 pub(crate) use self::http::UNARY_DEADLINE;
 pub use self::spec::{Bind, ContainerSpec, Powers, PublishedPort, Restart};
 

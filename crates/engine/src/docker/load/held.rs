@@ -3,26 +3,13 @@
 use std::collections::HashMap;
 
 use futures::{StreamExt as _, TryStreamExt as _};
-use transfer::{ConfigDigest, EngineImageId, Reference, StoreKind};
+use transfer::{ConfigDigest, StoreKind};
 
 use crate::docker::api::error::EngineError;
 use crate::docker::api::images::INSPECTIONS;
 use crate::docker::api::images::Inspected;
 use crate::docker::load::DockerSink;
-
-/// An image that an engine has.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HeldImage {
-    /// What the engine calls it.
-    pub engine_image_id: EngineImageId,
-    /// Its names. Sorted; empty for an image without a tag.
-    pub references: Vec<Reference>,
-    /// Its name across engines; absent on the containerd store for an image that another program
-    /// brought, since the engine does not report it.
-    pub config_digest: Option<ConfigDigest>,
-    /// Whether the engine confirms that every layer of it is there and unpacked.
-    pub proven: bool,
-}
+use crate::engine::HeldImage;
 
 impl DockerSink {
     /// Every image of the engine with a name or without, sorted by what the engine calls it.

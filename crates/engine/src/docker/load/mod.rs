@@ -15,6 +15,7 @@ mod journal;
 mod method;
 mod prove;
 mod registry;
+mod space;
 mod thin;
 mod watch;
 
@@ -23,16 +24,16 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use transfer::{
-    BlobSource, EngineInfo, Image, ImageSink, ImageSummary, LoadError, Missing, OpenImage, Overlap,
-    Proof, Reference, StoreKind,
+    BlobSource, Image, ImageSink, ImageSummary, Intake, LoadError, Missing, OpenImage, Overlap,
+    Proof, Reference, Room, StoreKind,
 };
 
 use crate::docker::api::Docker;
 use crate::docker::api::error::EngineError;
 use crate::docker::load::journal::Journal;
 use crate::docker::load::prove::Presence;
+use crate::docker::load::space::Space;
 use archive::ArchiveLoader;
-pub use held::HeldImage;
 use ingest::{Detour, Ingester, WayError};
 pub use method::{InvalidLoadWay, LoadWay};
 use registry::RegistryLoader;
@@ -48,6 +49,7 @@ pub struct DockerSink {
     archive: ArchiveLoader,
     registry: RegistryLoader,
     ingester: Ingester,
+    space: Space,
 }
 
 impl DockerSink {
@@ -58,7 +60,8 @@ impl DockerSink {
         let registry = RegistryLoader::new(docker.clone());
         let ingester = Ingester::new(docker.clone(), None);
         let presence = Presence::default();
-        Self { docker, presence, way: LoadWay::Auto, archive, registry, ingester }
+        let (way, space) = (LoadWay::Auto, Space::default());
+        Self { docker, presence, way, archive, registry, ingester, space }
     }
 
     /// Keeps what is learnt in the file `path` as well, so that it outlives the process. Losing the
@@ -124,12 +127,11 @@ fn tell(error: &WayError) {
 
 #[async_trait]
 impl ImageSink for DockerSink {
-    async fn info(&self) -> Result<EngineInfo, LoadError> {
-        Ok(self.docker.info().await?)
-    }
-
-    async fn store(&self) -> Result<StoreKind, LoadError> {
-        Ok(self.docker.store_kind().await?)
+    async fn intake(&self) -> Result<Intake, LoadError> {
+        Ok(match self.docker.store_kind().await? {
+            StoreKind::Graphdriver => Intake::UNPACKS,
+            StoreKind::Containerd => Intake::KEEPS_BLOBS,
+        })
     }
 
     async fn confirm(&self, summary: &ImageSummary) -> Result<Option<Proof>, LoadError> {
@@ -148,6 +150,13 @@ impl ImageSink for DockerSink {
             return Ok(missing);
         }
         Ok(self.presence.missing(&self.docker, image).await?)
+    }
+
+    async fn room(&self, image: &Image, missing: &Missing) -> Result<Room, LoadError> {
+        match self.docker.data_root().await? {
+            Some(root) => self.space.room(&root, image, missing).await,
+            None => Ok(Room::default()),
+        }
     }
 
     async fn load(&self, opened: &OpenImage, missing: &Missing) -> Result<(), LoadError> {

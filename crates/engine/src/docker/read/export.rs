@@ -32,8 +32,9 @@ use crate::docker::api::Docker;
 use crate::docker::read::catalogue;
 use crate::docker::read::documents::{self, Documents};
 use crate::docker::read::flight::{Answer, Failure, Pilot};
-use crate::docker::read::save::{ExportStats, State};
+use crate::docker::read::save::State;
 use crate::docker::read::target::{Root, Target};
+use crate::engine::ExportStats;
 
 /// How long an export waits for company: ranges that start together ask within this time, and each
 /// save that is not made saves the engine seconds of work per gigabyte.

@@ -22,4 +22,3 @@ mod target;
 pub use self::content::{ContainerdContent, ContentStats, ContentWay};
 pub use self::export::Export;
 pub use self::overlay2::{FilesStats, Overlay2Files};
-pub use self::save::ExportStats;

@@ -19,21 +19,13 @@ use crate::docker::read::documents;
 use crate::docker::read::flight::{Answer, Failure, Flight};
 use crate::docker::read::split::{SplitError, Splitter, Wanted};
 use crate::docker::read::target::{Root, Target};
+use crate::engine::ExportStats;
 
 const SAVING: &str = "exporting images";
 
 /// How long the engine may be silent in a save. It writes all layers to its temporary folder before
 /// the first byte, which takes minutes for tens of gigabytes.
 const PATIENCE: Duration = Duration::from_secs(15 * 60);
-
-/// What exporting has cost so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ExportStats {
-    /// Saves begun.
-    pub saves: u64,
-    /// Bytes read from the engine in saves.
-    pub bytes_read: u64,
-}
 
 /// What exporting works on.
 pub(super) struct State {

@@ -26,6 +26,7 @@ use self::feed::feed;
 use crate::docker::api::ContainerSpec;
 use crate::docker::api::Docker;
 use crate::docker::api::error::EngineError;
+use crate::engine::Verification;
 
 /// How long the engine may be silent in a save or an export: it may write all layers to its temporary
 /// folder before the first byte.
@@ -54,19 +55,6 @@ const ENGINES_OWN: [&[u8]; 11] = [
     b"proc",
     b"sys",
 ];
-
-/// What was found of one image.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Verification {
-    /// Files whose content was compared.
-    pub files: u64,
-    /// Bytes read from the engine.
-    pub bytes_read: u64,
-    /// What is wrong, at most a hundred texts; empty when nothing is.
-    pub problems: Vec<String>,
-    /// Problems beyond those.
-    pub more_problems: u64,
-}
 
 impl Verification {
     fn problem(&mut self, problem: String) {

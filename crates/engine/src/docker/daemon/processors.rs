@@ -1,4 +1,4 @@
-//! How many threads of an engine run at once.
+//! The number of an engine's threads that run at once.
 //!
 //! A graphdriver unpacks each layer on a thread that nothing else may use, and hands it the layer in
 //! small pieces: Go gives the core's place to that thread each time, and the place stands empty until
@@ -16,8 +16,10 @@ const PLACES: &str = "GOMAXPROCS";
 /// Places that the loads of one range fill; a machine with as many cores has them anyway.
 const ENOUGH: usize = 8;
 
-/// What an engine is told; nothing where somebody said it already, or its default is enough.
-pub(crate) fn environment() -> Vec<(&'static str, OsString)> {
+/// The environment for a dockerd that is about to start; empty where the user chose it already, or
+/// where the default is enough.
+#[must_use]
+pub fn environment() -> Vec<(&'static str, OsString)> {
     let said = std::env::var_os(PLACES).is_some();
     let cores = available_parallelism().map_or(1, usize::from);
     let places = if said { None } else { places(cores) };

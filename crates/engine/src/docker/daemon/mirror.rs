@@ -1,14 +1,15 @@
-//! The engine of a range started so that it asks the range's registry first: one more argument for
-//! dockerd, where that is what is started and nobody chose mirrors of their own.
+//! The command line of a dockerd that asks a registry on loopback first: one more argument, where
+//! dockerd is what starts and the user chose no mirrors.
 //!
-//! The address is tried out before the engine is started: one that has somebody else's server as its
-//! mirror would ask that for everything. No file of the range is written. What starts an engine in a way that is not known here is left as
-//! it is: it says `"registry-mirrors": ["http://127.0.0.1:5055"]` in its daemon.json.
+//! The address is tried before the engine starts: a mirror that is another program's server would be
+//! asked for everything. No file of the engine is written. A command that starts an engine in a way
+//! unknown here stays as it is; its user adds `"registry-mirrors": ["http://127.0.0.1:5055"]` to
+//! daemon.json.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
-use engine::Loopback;
+use crate::registry::Loopback;
 
 /// The engine.
 const DOCKERD: &str = "dockerd";
@@ -27,9 +28,10 @@ const DAEMON_JSON: &str = "/etc/docker/daemon.json";
 /// The flag, which dockerd takes once for each mirror.
 const MIRROR: &str = "--registry-mirror";
 
-/// `command` with the registry at `address` as mirror, or as it was: also where no registry can
-/// listen there.
-pub(crate) fn with_mirror(mut command: Vec<OsString>, address: Loopback) -> Vec<OsString> {
+/// `command` with the registry at `address` as a mirror; unchanged where dockerd takes none, or where
+/// no registry can listen there.
+#[must_use]
+pub fn with_mirror(mut command: Vec<OsString>, address: Loopback) -> Vec<OsString> {
     if let Some(reason) = reason_against(&command, |path| std::fs::read(path).ok()) {
         tracing::info!(reason, "the engine gets no mirror from here");
         return command;

@@ -1,5 +1,5 @@
-//! Room on the engine's disk, found out before anything is moved: each load says what it will write,
-//! and waits while others under way may still take it.
+//! Room on the engine's disk, found out before anything is moved: each load reserves what it will
+//! write, and waits while others under way may still take it.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 use transfer::{Image, LoadError, Missing, Room};
 
-/// What an engine keeps in its data-root whatever its store. A folder that lacks one of these is
+/// Folders in the data-root of every engine, whatever its store. A folder that lacks one of these is
 /// somebody else's: an agent beside its engine may see another folder under the same path.
 const ENGINES: [&str; 2] = ["containers", "volumes"];
 
@@ -20,15 +20,14 @@ const TIMES_COMPRESSED: u64 = 3;
 
 /// The disk that an engine keeps its data on, as loads share it.
 #[derive(Debug, Default)]
-pub(crate) struct Space {
+pub(super) struct Space {
     shared: Arc<Shared>,
 }
 
 #[derive(Debug, Default)]
 struct Shared {
-    /// Bytes that loads under way were told they may write. They count in full until a load is over,
-    /// though some of them are written and gone from the disk by then: that makes one wait longer
-    /// than it must, and never fail.
+    /// Bytes that loads under way may write. They count in full until a load is over, though some are
+    /// on the disk by then: a load may wait longer than it must, and never fails.
     promised: Mutex<u64>,
     freed: Notify,
 }
@@ -59,7 +58,7 @@ impl Space {
     ///
     /// # Errors
     /// [`LoadError::NoSpace`] with both numbers, when they do not fit and nobody else is loading.
-    pub(crate) async fn room(
+    pub(super) async fn room(
         &self,
         root: &Path,
         image: &Image,
@@ -110,7 +109,7 @@ fn need(image: &Image, missing: &Missing) -> u64 {
     needs.fold(0, u64::saturating_add)
 }
 
-/// Free bytes for whom the engine runs as; `None` where its data-root is not to be seen.
+/// Free bytes for the engine's user; `None` where its data-root is not visible here.
 fn free(root: &Path) -> Option<u64> {
     if !ENGINES.iter().all(|folder| root.join(folder).is_dir()) {
         return None;
