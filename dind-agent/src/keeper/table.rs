@@ -71,6 +71,8 @@ struct Entry {
     status: ImageStatus,
     /// The version of the table at which the status last changed.
     version: u64,
+    /// The status at that version; absent while no reader saw any.
+    seen: Option<ImageStatus>,
     /// What the engine has under this name.
     held: Option<Held>,
     /// What was last proven under this name.
@@ -381,11 +383,12 @@ impl Table {
             () => WantedBy::Nobody,
         };
         let Some(entry) = self.entries.get_mut(reference) else { return };
-        let is_new = entry.version == 0;
-        let changed = entry.settle(wanted_by, &self.held) || is_new;
-        if changed {
+        entry.settle(wanted_by, &self.held);
+        // Not only what was settled now: also what a look or an event changed before.
+        if entry.seen.as_ref() != Some(&entry.status) {
             self.version += 1;
             entry.version = self.version;
+            entry.seen = Some(entry.status.clone());
         }
         if !entry.is_wanted() && entry.held.is_none() && !entry.is_busy() {
             self.entries.remove(reference);
@@ -399,6 +402,7 @@ impl Entry {
         Self {
             status: ImageStatus::pending(reference, WantedBy::Nobody),
             version: 0,
+            seen: None,
             held: None,
             expected: None,
             work: Work::Idle,
@@ -453,9 +457,8 @@ impl Entry {
         self.retry = LONGEST_PAUSE.min(self.retry * 2);
     }
 
-    /// Works out the status; whether it changed.
-    fn settle(&mut self, wanted_by: WantedBy, ids: &HashSet<EngineImageId>) -> bool {
-        let before = self.status.clone();
+    /// Works out the status.
+    fn settle(&mut self, wanted_by: WantedBy, ids: &HashSet<EngineImageId>) {
         self.status.wanted_by = wanted_by;
         self.status.state = self.state(ids);
         let pinned = self.expected.filter(|_| self.status.state == ImageState::Present);
@@ -468,7 +471,6 @@ impl Entry {
             Work::Idle => self.mend(),
             _ => {}
         }
-        self.status != before
     }
 
     /// Nobody wants the image; whoever asked for it is still answered.

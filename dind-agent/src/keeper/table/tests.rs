@@ -343,3 +343,27 @@ async fn readers_see_what_changed_since_they_last_looked() {
     let changed: Vec<_> = table.since(version).map(|image| image.reference.clone()).collect();
     assert_eq!(changed, [name("b:1")]);
 }
+
+#[test]
+fn a_look_that_finds_nothing_to_do_and_bytes_that_move_are_changes_too() {
+    let mut table = table(&[]);
+    table.want(set(&["a"], 1));
+    begin(&mut table);
+    done(&mut table, loaded("a"));
+    list(&mut table, &[held("a", &["a"])]);
+    // The state stays as it is; the round does not.
+    table.want(set(&["a"], 2));
+    assert_eq!(begin(&mut table), ["a:latest"]);
+    let before = table.version();
+    done(&mut table, brought("a", Outcome::Skipped, None));
+    let rounds: Vec<_> = table.since(before).map(|image| image.looked_round).collect();
+    assert_eq!(rounds, [Some(2)]);
+
+    table.want(set(&["a", "b"], 3));
+    begin(&mut table);
+    table.observe(&name("b"), &EventKind::Entered(Stage::Load));
+    let before = table.version();
+    table.observe(&name("b"), &EventKind::Moved { bytes_moved: 7 });
+    let moved: Vec<_> = table.since(before).map(|image| image.bytes_moved).collect();
+    assert_eq!(moved, [7]);
+}
