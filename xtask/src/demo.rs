@@ -106,6 +106,7 @@ async fn up(machine: &Machine, ranges: &Ranges, images: &[Reference]) -> Result<
                 names: names?,
                 range_image: image.reference.clone(),
                 images: images.to_vec(),
+                grants: Vec::new(),
                 labels: range::Labels::default(),
             };
             ranges.up(&request, progress).await.map_err(|error| told(&error))
@@ -188,8 +189,7 @@ fn next_steps(machine: &Machine, place: &Place) -> String {
             "  grpcurl -plaintext {inspect} list\n  \
              grpcurl -plaintext -d '{{\"page_size\": 2}}' {inspect} longshore.v1.InventoryService/ListImages\n  \
              buf curl --protocol grpc --http2-prior-knowledge http://{inspect}/longshore.v1.AdminService/GetStats\n  \
-             grpcurl -plaintext -unix {} longshore.v1.RangeService/GetStatus\n",
-            place.range_socket(RANGES[0].0).display()
+             grpcurl -plaintext {inspect} longshore.v1.AdminService/ListRanges\n"
         ));
     }
     text.push_str("  cargo xtask range down        # removes the ranges\n  cargo xtask teardown          # removes everything");

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use control::identity::RangeName;
+use control::RangeName;
 use engine::docker::{Bind, ContainerSpec, ImageSettings, LoadWay, Restart};
 use transfer::Digest;
 
@@ -25,17 +25,10 @@ pub(crate) const SEED: &str = "dev.longshore.seed";
 /// The label with the digest of all that the container was made from.
 pub(crate) const PARTS: &str = "dev.longshore.parts";
 
-/// The label with the address of the range's agent, as the host sees it.
-pub(crate) const AGENT: &str = "dev.longshore.agent";
-
 /// Where the agent's binary is mounted, and started from.
 pub(crate) const AGENT_BINARY: &str = "/usr/local/bin/longshore-dind-agent";
 /// Where the folder with the host agent's socket is mounted.
 const HOST_FOLDER: &str = "/run/longshore/host";
-/// Where the folder is mounted in which the agent makes its socket.
-const AGENT_FOLDER: &str = "/run/longshore/agent";
-/// The socket's name in that folder.
-const AGENT_SOCKET: &str = "agent.sock";
 /// The engine's data-root in the range: overlay2 does not work on a container's own root.
 const DATA_ROOT: &str = "/var/lib/docker";
 /// Where the agent keeps what it remembers.
@@ -44,33 +37,13 @@ const AGENT_STATE: &str = "/var/lib/longshore";
 /// The variable that sets how an agent brings images in.
 const LOAD_WAY: &str = "LONGSHORE_LOAD_WAY";
 
-/// The two folders of a range on the host.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Folders {
-    /// Holds the host agent's socket for this range; the range may read it.
-    pub(crate) host: PathBuf,
-    /// Holds the socket of the range's agent; the range may write it.
-    pub(crate) agent: PathBuf,
-}
-
-impl Folders {
-    /// Those beside `socket`, which the host agent made for `range`:
-    /// `<ranges>/<range>/{host/<socket>,agent/}`.
-    pub(crate) fn of(range: &RangeName, socket: &Path) -> Result<Self, RangeError> {
-        let host =
-            socket.parent().filter(|host| host.file_name().is_some_and(|name| name == "host"));
-        let own = host.and_then(Path::parent).filter(|own| {
-            own.is_absolute() && own.file_name().is_some_and(|name| name == range.as_str())
-        });
-        match (host, own) {
-            (Some(host), Some(own)) => Ok(Self { host: host.to_owned(), agent: own.join("agent") }),
-            _ => Err(RangeError::Folder { range: range.clone(), socket: socket.to_owned() }),
-        }
-    }
-
-    /// Where the range's agent listens.
-    pub(crate) fn agent_endpoint(&self) -> String {
-        format!("unix://{}", self.agent.join(AGENT_SOCKET).display())
+/// The folder of a range's socket, which the range has mounted.
+fn folder_of(range: &RangeName, socket: &Path) -> Result<PathBuf, RangeError> {
+    let folder = socket.parent().filter(|folder| folder.is_absolute());
+    // Never the root of the host.
+    match folder.filter(|folder| folder.file_name().is_some()) {
+        Some(folder) => Ok(folder.to_owned()),
+        None => Err(RangeError::Folder { range: range.clone(), socket: socket.to_owned() }),
     }
 }
 
@@ -119,7 +92,8 @@ impl Names {
 pub(crate) struct Parts<'a> {
     pub(crate) settings: &'a Settings,
     pub(crate) range: &'a RangeName,
-    pub(crate) folders: &'a Folders,
+    /// The host agent's socket for it; the range has the folder of that mounted.
+    pub(crate) socket: &'a Path,
     /// The range image as it was asked for.
     pub(crate) range_image: &'a str,
     /// Entry point and command of that image.
@@ -162,7 +136,7 @@ impl Parts<'_> {
             entrypoint: Some(supervisor.into_iter().chain(own).collect()),
             cmd: Some(Vec::new()),
             env: self.environment(),
-            binds: self.binds(),
+            binds: self.binds()?,
             volumes: vec![
                 (names.data_volume, DATA_ROOT.to_owned()),
                 (names.agent_volume, AGENT_STATE.to_owned()),
@@ -175,7 +149,6 @@ impl Parts<'_> {
         };
         spec.labels.extend(self.more.clone());
         spec.labels.insert(IMAGE.to_owned(), self.range_image.to_owned());
-        spec.labels.insert(AGENT.to_owned(), self.folders.agent_endpoint());
         let parts = Digest::of(format!("{spec:?} {}", self.agent).as_bytes());
         spec.labels.insert(PARTS.to_owned(), parts.hex());
         Ok(spec)
@@ -189,17 +162,14 @@ impl Parts<'_> {
         }
     }
 
-    fn binds(&self) -> Vec<Bind> {
-        let bind = |source: &Path, target: &str, read_only| Bind {
+    fn binds(&self) -> Result<Vec<Bind>, RangeError> {
+        let bind = |source: &Path, target: &str| Bind {
             source: source.display().to_string(),
             target: target.to_owned(),
-            read_only,
+            read_only: true,
         };
-        vec![
-            bind(&self.settings.agent_binary, AGENT_BINARY, true),
-            bind(&self.folders.host, HOST_FOLDER, true),
-            bind(&self.folders.agent, AGENT_FOLDER, false),
-        ]
+        let folder = folder_of(self.range, self.socket)?;
+        Ok(vec![bind(&self.settings.agent_binary, AGENT_BINARY), bind(&folder, HOST_FOLDER)])
     }
 }
 
@@ -228,7 +198,7 @@ mod tests {
         Parts {
             settings: &settings,
             range: &name("a"),
-            folders: &Folders::of(&name("a"), Path::new("/s/ranges/a/host/host.sock")).unwrap(),
+            socket: Path::new("/s/ranges/a/host/host.sock"),
             range_image: "dind:1",
             image: &image,
             isolation,
@@ -256,15 +226,11 @@ mod tests {
     }
 
     #[test]
-    fn a_range_can_write_only_its_own_agents_folder() {
+    fn a_range_can_write_nothing_of_the_host() {
         let spec = spec(&Isolation::Privileged, &["x"], &[], b"agent").unwrap();
-        let writable: Vec<_> = spec.binds.iter().filter(|bind| !bind.read_only).collect();
-        assert_eq!(writable.len(), 1);
-        assert_eq!(
-            (writable[0].source.as_str(), writable[0].target.as_str()),
-            ("/s/ranges/a/agent", AGENT_FOLDER)
-        );
-        assert!(spec.binds.iter().all(|bind| !bind.target.ends_with("docker.sock")));
+        assert!(spec.binds.iter().all(|bind| bind.read_only), "{:?}", spec.binds);
+        let sources: Vec<_> = spec.binds.iter().map(|bind| bind.source.as_str()).collect();
+        assert_eq!(sources, ["/bin/agent", "/s/ranges/a/host"]);
     }
 
     #[test]
@@ -280,15 +246,14 @@ mod tests {
     }
 
     #[test]
-    fn folders_are_taken_only_where_the_range_has_its_own() {
+    fn only_a_folder_of_its_own_is_mounted() {
         let check = |socket: &str, good: bool| {
-            assert_eq!(Folders::of(&name("a"), Path::new(socket)).is_ok(), good, "{socket}");
+            assert_eq!(folder_of(&name("a"), Path::new(socket)).is_ok(), good, "{socket}");
         };
         check("/s/ranges/a/host/host.sock", true);
-        check("/s/ranges/b/host/host.sock", false);
-        check("/s/ranges/a/host.sock", false);
+        check("/somewhere/host.sock", true);
+        check("/host.sock", false);
         check("a/host/host.sock", false);
-        check("/host/host.sock", false);
         check("", false);
     }
 }

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use control::identity::RangeName;
+use control::RangeName;
 use engine::docker::{ImageSettings, Powers};
 use transfer::Digest;
 
 use crate::error::RangeError;
 use crate::event::{RangeEvent, RangeEventKind, RangeObserver};
+use crate::feed::Feed;
 use crate::isolation::Isolation;
 use crate::project::Project;
 use crate::settings::UpRequest;
@@ -53,6 +54,7 @@ pub(crate) struct Context<'a> {
     pub(crate) project: &'a Project,
     pub(crate) observer: &'a Arc<dyn RangeObserver>,
     pub(crate) slots: &'a Slots,
+    pub(crate) feed: &'a Feed<'a>,
 }
 
 impl Context<'_> {

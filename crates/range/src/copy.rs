@@ -2,7 +2,7 @@
 //!
 //! While they are half made an empty volume marks them, which goes last.
 
-use control::identity::RangeName;
+use control::RangeName;
 
 use crate::container::labels;
 use crate::context::Recipe;

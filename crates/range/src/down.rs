@@ -1,6 +1,6 @@
 //! Removes ranges with all that belongs to them.
 
-use control::identity::RangeName;
+use control::RangeName;
 use engine::docker::VolumeSummary;
 use futures::StreamExt as _;
 
@@ -41,6 +41,6 @@ async fn remove(project: &Project, range: &RangeName) -> Result<bool, RangeError
             found = true;
         }
     }
-    found |= project.host_agent.remove(range).await?;
+    found |= project.host.remove(range).await?;
     Ok(found)
 }

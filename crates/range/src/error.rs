@@ -2,9 +2,8 @@
 
 use std::path::PathBuf;
 
-use control::identity::RangeName;
+use control::RangeName;
 use engine::EngineError;
-use proto::client::RemoteError;
 use transfer::blob::Cause;
 
 use crate::isolation::IsolationError;
@@ -26,8 +25,8 @@ pub enum RangeError {
         #[source]
         source: Cause,
     },
-    /// The host agent answered with a socket that does not lie in a folder of the range's own.
-    #[error("the host agent serves range {range} at {socket}, which is not in a folder of its own")]
+    /// The host agent answered with a socket whose folder cannot be mounted.
+    #[error("the host agent serves range {range} at {}, whose folder cannot be mounted", socket.display())]
     Folder {
         /// Which range.
         range: RangeName,
@@ -158,9 +157,9 @@ pub enum RangeError {
         /// Its last answer.
         reason: String,
     },
-    /// The agent in the range could not be reached, or failed.
-    #[error("the agent of range {range} failed while {action}")]
-    Agent {
+    /// A task for the range failed.
+    #[error("{action} failed in range {range}")]
+    Task {
         /// Which range.
         range: RangeName,
         /// The action that failed.
@@ -168,6 +167,14 @@ pub enum RangeError {
         /// The cause.
         #[source]
         source: Cause,
+    },
+    /// The range was up, and reported nothing for too long.
+    #[error("range {range} reported nothing for {seconds} s while its images were brought in")]
+    Silent {
+        /// Which range.
+        range: RangeName,
+        /// How long.
+        seconds: u64,
     },
     /// The range was there, and went away while it was worked on.
     #[error("range {range} was removed while its images were brought in")]
@@ -209,7 +216,7 @@ impl RangeError {
             }
             Self::Unknown { .. } => "list the ranges to see which there are".to_owned(),
             Self::Stopped { range } => format!("bring {range} up again"),
-            Self::NotReady { range, .. } | Self::Agent { range, .. } => {
+            Self::NotReady { range, .. } | Self::Silent { range, .. } => {
                 format!(
                     "look at `docker logs` of the container of range {range}, then bring it up again"
                 )
@@ -240,27 +247,9 @@ impl RangeError {
         Self::Seed { action, reason: reason.to_string() }
     }
 
-    /// A sync that ended before it was done: the agent ended in the middle of it.
-    pub(crate) fn cut_off(range: &RangeName) -> Self {
-        let broken = std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
-        Self::agent(range, "syncing images", broken)
-    }
-
-    /// Whether the agent of a range did not answer, as it does not while it is started again.
-    pub(crate) fn is_silence(&self) -> bool {
-        match self {
-            // Its container is not there, or does not run: the caller looks closer at that.
-            Self::Unknown { .. } | Self::Stopped { .. } => true,
-            Self::Agent { source, .. } => {
-                !matches!(source.downcast_ref(), Some(RemoteError::Refused { .. }))
-            }
-            _ => false,
-        }
-    }
-
-    /// Wraps a failure of the agent in `range`.
-    pub(crate) fn agent(range: &RangeName, action: &'static str, source: impl Into<Cause>) -> Self {
-        Self::Agent { range: range.clone(), action, source: source.into() }
+    /// Wraps the failure of a task for `range`.
+    pub(crate) fn task(range: &RangeName, action: &'static str, source: impl Into<Cause>) -> Self {
+        Self::Task { range: range.clone(), action, source: source.into() }
     }
 }
 

@@ -1,6 +1,6 @@
 //! What happens to ranges while a command runs, as data: for a terminal or a log.
 
-use control::identity::RangeName;
+use control::RangeName;
 
 use crate::report::RangeReport;
 use crate::stage::RangeStage;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use control::identity::RangeName;
+use control::RangeName;
 use engine::docker::{Bind, ContainerSpec, ContainerState, Docker};
 use serde::Deserialize;
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use control::identity::RangeName;
+use control::RangeName;
 use transfer::event::ImageReport;
 use transfer::{EngineInfo, Reference};
 
@@ -27,8 +27,8 @@ pub(crate) struct Journey {
     pub(crate) provision: Option<Provision>,
     /// The results for its images.
     pub(crate) images: Vec<ImageReport>,
-    /// Its slot while it is worked on; absent while it only waits.
-    pub(crate) slot: Option<Slot>,
+    /// Its slots while it is worked on; empty while it only waits.
+    pub(crate) slot: Slot,
 }
 
 impl Journey {
@@ -42,7 +42,7 @@ impl Journey {
             engine: None,
             provision: None,
             images: Vec::new(),
-            slot: None,
+            slot: Slot::default(),
         }
     }
 
@@ -51,13 +51,6 @@ impl Journey {
         self.leave();
         self.entered = Some((stage, Instant::now()));
         self.tell(RangeEventKind::Entered(stage));
-    }
-
-    /// The wanted images that have no result yet.
-    pub(crate) fn unfinished(&self) -> Vec<Reference> {
-        let is_done =
-            |wanted: &&Reference| self.images.iter().any(|image| image.reference == **wanted);
-        self.wanted.iter().filter(|wanted| !is_done(wanted)).cloned().collect()
     }
 
     /// Passes on an event of one of its images.

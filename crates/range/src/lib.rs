@@ -6,14 +6,17 @@
 //! ```text
 //!   container  <project>-<range>        /usr/local/bin/longshore-dind-agent   the static binary, read-only
 //!                                       /run/longshore/host    the host agent's socket for it, read-only
-//!                                       /run/longshore/agent   where its own agent's socket is made
 //!   volumes    <project>-<range>-data   /var/lib/docker        the engine's data-root
 //!              <project>-<range>-agent  /var/lib/longshore     the agent's journal
 //!   seeds      <project>-seed-<key>-<n>-data, -agent   a stopped range's, sealed: new ranges begin with a copy
-//!   host agent AddRange(<range>)        a listener of its own: the range's identity
-//!              SetWanted(<range>)       the images that it should have: its agent keeps it in step
+//!   host agent AddRange(<range>)        a listener of its own: the range's identity; with the images that
+//!                                       it should have, which its agent brings in, and its grants
 //!   locks      <project>-<range>.lock   held by a call that makes it; in the folder of the caller's settings
 //! ```
+//!
+//! There is one controller: calls set what a range should have at the host agent, and watch the range's
+//! agent get there (`WatchRanges`). Nothing is opened that a range could write. What is watched is
+//! state, so a call may come late, go away, or come twice.
 //!
 //! Start with [`Ranges::connect`]. The library prints nothing and reads no environment: progress is
 //! [`RangeEvent`]s, results are a [`Report`]. Every call can be repeated: it leaves alone what is
@@ -35,6 +38,7 @@
 //!     names: range::numbered("lab", 3)?,
 //!     range_image: "docker:28-dind".to_owned(),
 //!     images: vec!["python:3".parse()?],
+//!     grants: Vec::new(),
 //!     labels: range::Labels::default(),
 //! };
 //! let report = ranges.up(&request, Arc::new(|_: RangeEvent| {})).await?;
@@ -52,30 +56,36 @@ mod settings;
 mod stage;
 mod status;
 
-mod agents;
+mod arrivals;
 mod capacity;
 mod container;
 mod context;
 mod copy;
 mod down;
+mod feed;
+mod host;
 mod job;
 mod journey;
 mod list;
+mod liveness;
 mod lock;
 mod maker;
 mod ownership;
 mod plan;
 mod project;
 mod ranges;
-mod ready;
 mod seed;
 mod slots;
 mod sync;
 mod up;
 mod verify;
+mod watch;
 
-pub use control::identity::RangeName;
+#[cfg(test)]
+mod fixture;
+
 pub use control::range::{ImageCheck, ImagePlan};
+pub use control::{Pattern, RangeName};
 pub use engine::docker::{ExecOutput, InvalidLoadWay, LoadWay};
 pub use error::RangeError;
 pub use event::{RangeEvent, RangeEventKind, RangeObserver};

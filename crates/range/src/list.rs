@@ -1,29 +1,41 @@
-//! Lists ranges: the state of their containers, and what their agents report.
+//! Lists ranges: the state of their containers, and what their agents reported to the host agent.
 
-use control::identity::RangeName;
+use std::collections::BTreeMap;
+
+use control::RangeName;
+use control::admin::ServedRange;
+use control::link::{Attachment, ImageState, ImageStatus, WantedBy};
 use futures::{StreamExt as _, TryStreamExt as _};
 
-use crate::agents::AgentStatus;
 use crate::container::IMAGE;
 use crate::error::RangeError;
 use crate::labels::Labels;
 use crate::project::Project;
-use crate::ready::agent_in;
-use crate::status::{RangeState, RangeStatus};
+use crate::status::{HeldImage, RangeState, RangeStatus, Step};
+use crate::watch::engine_of;
 
-/// The status of each range, several asked at once.
+/// What the host agent serves, or why it could not be asked.
+type Served = Result<BTreeMap<RangeName, ServedRange>, String>;
+
+/// The status of each range, several containers asked at once.
 ///
 /// # Errors
-/// [`RangeError::Engine`]. A range that does not answer, or is not there, is listed as such.
+/// [`RangeError::Engine`]. A range that does not answer, or is not there, is listed as such, and so is
+/// every range while the host agent does not answer.
 pub(crate) async fn list(
     project: &Project,
     ranges: Vec<RangeName>,
 ) -> Result<Vec<RangeStatus>, RangeError> {
-    let statuses = ranges.into_iter().map(|range| status(project, range));
+    let served = project.host.ranges().await.map_err(|error| error.explain());
+    let statuses = ranges.into_iter().map(|range| status(project, range, &served));
     futures::stream::iter(statuses).buffered(project.concurrency()).try_collect().await
 }
 
-async fn status(project: &Project, range: RangeName) -> Result<RangeStatus, RangeError> {
+async fn status(
+    project: &Project,
+    range: RangeName,
+    served: &Served,
+) -> Result<RangeStatus, RangeError> {
     let container = project.owned.range(&range).await?;
     let mut status = RangeStatus {
         state: RangeState::Unmade,
@@ -43,24 +55,66 @@ async fn status(project: &Project, range: RangeName) -> Result<RangeStatus, Rang
         status.reason = Some(format!("its container is {}; bring it up", container.state));
         return Ok(status);
     }
-    let agent = agent_in(&status.range, &container)?;
-    (status.state, status.reason) = match agent.status().await {
-        Ok(AgentStatus { engine: Some(engine), step, .. }) => {
-            status.engine = Some(engine);
-            status.step = Some(step);
-            match agent.images().await {
-                Ok(images) => {
-                    status.images = images;
-                    (RangeState::Ready, None)
-                }
-                Err(error) => (RangeState::Unreachable, Some(error.explain())),
-            }
+    match served.as_ref().map(|served| served.get(&status.range)) {
+        Err(reason) => {
+            status.state = RangeState::Unreachable;
+            status.reason = Some(reason.clone());
         }
-        Ok(AgentStatus { reason, step, .. }) => {
-            status.step = Some(step);
-            (RangeState::Starting, Some(reason))
+        Ok(None) => {
+            status.state = RangeState::Unreachable;
+            status.reason = Some("the host agent does not know it; bring it up again".to_owned());
         }
-        Err(error) => (RangeState::Unreachable, Some(error.explain())),
-    };
+        Ok(Some(served)) => report(&mut status, served),
+    }
     Ok(status)
 }
+
+/// Adds what the range's agent reported.
+fn report(status: &mut RangeStatus, served: &ServedRange) {
+    let is_attached = matches!(served.attachment, Attachment::Attached { .. });
+    match engine_of(Some(served)) {
+        Ok(engine) => {
+            status.state = RangeState::Ready;
+            status.reason = None;
+            status.engine = Some(engine);
+        }
+        Err(reason) => {
+            let silent = if is_attached { RangeState::Starting } else { RangeState::Unreachable };
+            status.state = silent;
+            status.reason = Some(reason);
+        }
+    }
+    let Some(state) = served.state.as_ref().filter(|_| is_attached) else { return };
+    status.step = Some(Step {
+        wanted: u32::try_from(served.wanted.references.len()).unwrap_or(u32::MAX),
+        in_step: served.is_in_step(),
+        last_error: state.images.values().find_map(failure),
+        engine_restarts: state.agent.engine_restarts,
+    });
+    if status.state == RangeState::Ready {
+        status.images = state.images.values().filter_map(held).collect();
+    }
+}
+
+/// The failure of an image that is wanted.
+fn failure(image: &ImageStatus) -> Option<String> {
+    match &image.state {
+        ImageState::Failed { error, .. } if image.wanted_by != WantedBy::Nobody => {
+            Some(error.clone())
+        }
+        _ => None,
+    }
+}
+
+/// The image as the engine has it; `None` where it does not.
+fn held(image: &ImageStatus) -> Option<HeldImage> {
+    Some(HeldImage {
+        reference: Some(image.reference.clone()),
+        config_digest: image.config_digest,
+        engine_image_id: image.engine_image_id?,
+        proven: image.state == ImageState::Present,
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,8 @@
 
 use std::time::Duration;
 
-use control::identity::RangeName;
+use control::RangeName;
+use control::admin::{NewRange, ServedRange};
 use engine::docker::{ContainerSpec, ContainerState};
 use transfer::EngineInfo;
 
@@ -15,13 +16,13 @@ use crate::copy::{self, Copied, Sealed, copy};
 use crate::error::RangeError;
 use crate::journey::Journey;
 use crate::labels::Labels;
+use crate::liveness::{Started, Up};
 use crate::lock::Held;
 use crate::project::Project;
-use crate::ready::{PATIENCE, ready};
 use crate::report::Provision;
-use crate::slots::patiently;
 use crate::stage::RangeStage;
-use crate::sync::{sync_into, union, want};
+use crate::sync::{PATIENCE, arrive};
+use crate::watch::Watch;
 
 /// The pause between two looks whether another call is done with a range.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
@@ -66,16 +67,11 @@ pub(crate) async fn bring_up(
     let project = context.project;
     let range = journey.range.clone();
     journey.wanted = recipe.request.images.clone();
-    journey.slot = context.slots.start().await;
-
-    journey.enter(RangeStage::Register);
-    let Turn { present, held } = turn(recipe, journey, context).await?;
-    let folders = project.host_agent.add(&range).await?;
-    let before = project.host_agent.wanted(&range).await?;
-    journey.wanted = match recipe.request.images.as_slice() {
-        [] => before.clone(),
-        images => union(&[], images),
-    };
+    // A copy has its images, and brings nothing in.
+    let with_sync = *origin == Origin::Fresh && !journey.wanted.is_empty();
+    let Turn { present, held } = turn(recipe, with_sync, journey, context).await?;
+    let (served, round) = register(project, recipe, &range, present.is_some()).await?;
+    journey.wanted = served.wanted.references;
 
     journey.enter(RangeStage::Create);
     let given = match (&present, recipe.request.labels.is_empty()) {
@@ -94,23 +90,17 @@ pub(crate) async fn bring_up(
                 }
                 Copied::Unusable(reason) => {
                     // Making another seed takes a slot of its own.
-                    journey.slot.take();
+                    journey.slot.release();
                     return Ok(Brought::OriginUnusable(reason));
                 }
             }
         }
         _ => false,
     };
-    // A new range that has everything to bring in is told so when it is its turn: its agent
-    // begins at once.
-    let told = present.is_some() || copied;
-    if told {
-        want(project, &range, &before, &journey.wanted).await?;
-    }
     let spec = Parts {
         settings: &project.settings,
         range: &range,
-        folders: &folders,
+        socket: &served.socket_path,
         range_image: &recipe.request.range_image,
         image: &recipe.image,
         isolation: &recipe.isolation,
@@ -127,52 +117,90 @@ pub(crate) async fn bring_up(
     journey.provision = Some(if copied { Provision::Cloned } else { provision });
 
     journey.enter(RangeStage::Start);
+    let mut watch = Watch::of(context.feed, &range, project.settings.ready_timeout);
+    match provision {
+        // It was asked to look at its images again.
+        Provision::Kept if !journey.wanted.is_empty() => watch.expect_answer(served.attachment),
+        Provision::Kept => {}
+        _ => watch.expect_another(),
+    }
     project.owned.engine.start_container(&spec.name).await?;
 
     journey.enter(RangeStage::Ready);
-    let mut slot = journey.slot.take();
-    let ready = ready_or_remade(project, recipe, journey, provision, &spec, &given);
-    journey.engine = Some(Box::pin(patiently(&mut slot, ready)).await?);
-    drop(slot);
+    let mut slot = std::mem::take(&mut journey.slot);
+    let ready = ready_or_remade(project, recipe, journey, &mut watch, provision, &spec, &given);
+    let engine = Box::pin(slot.patiently(ready)).await?;
+    journey.engine = Some(engine);
     if journey.wanted.is_empty() {
         return Ok(Brought::Up);
     }
-    journey.slot = context.slots.sync().await;
-    if !told {
-        want(project, &range, &before, &journey.wanted).await?;
-    }
-    sync_into(project, journey).await?;
+    context.slots.sync(&mut slot).await;
+    journey.slot = slot;
+    arrive(journey, &mut watch, round, &mut Up::new(project, &range)).await?;
     Ok(Brought::Up)
 }
 
-/// Waits until no other call makes the range, unless it is there already. A range that waits holds no
-/// slot.
+/// Waits for a slot, and until no other call makes the range, unless it is there already. A range that
+/// waits for another call holds no slot.
 async fn turn(
     recipe: &Recipe<'_>,
+    with_sync: bool,
     journey: &mut Journey,
     context: &Context<'_>,
 ) -> Result<Turn, RangeError> {
     let project = context.project;
     let range = journey.range.clone();
     let range_image = &recipe.request.range_image;
-    // Before anything is written down: what is not ours to change keeps what it should have.
-    let present = project.owned.range_from(range_image, &range).await?;
-    if present.is_some() {
-        return Ok(Turn { present, held: None });
-    }
     let lock = project.owned.names(&range).container;
-    let held = loop {
-        if let Some(held) = project.locks.hold(&lock)? {
-            break held;
+    journey.slot = context.slots.start(with_sync).await;
+    journey.enter(RangeStage::Register);
+    loop {
+        // Before anything is written down: what is not ours to change keeps what it should have.
+        let present = project.owned.range_from(range_image, &range).await?;
+        if present.is_some() {
+            return Ok(Turn { present, held: None });
         }
-        journey.slot.take();
+        if let Some(held) = project.locks.hold(&lock)? {
+            // Another call may have made it meanwhile.
+            let present = project.owned.range_from(range_image, &range).await?;
+            return Ok(Turn { present, held: Some(held) });
+        }
+        journey.slot.release();
         tokio::time::sleep(LOOK_AGAIN).await;
-    };
-    if journey.slot.is_none() {
-        journey.slot = context.slots.start().await;
+        journey.slot = context.slots.start(with_sync).await;
     }
-    let present = project.owned.range_from(range_image, &range).await?;
-    Ok(Turn { present, held: Some(held) })
+}
+
+/// Registers a range with what it should have; answers it, and the round in which it looks at that.
+async fn register(
+    project: &Project,
+    recipe: &Recipe<'_>,
+    range: &RangeName,
+    is_present: bool,
+) -> Result<(ServedRange, u64), RangeError> {
+    let request = recipe.request;
+    let mut served = project
+        .host
+        .add(&NewRange {
+            name: range.clone(),
+            tcp: None,
+            wanted: request.images.clone(),
+            grants: request.grants.clone(),
+        })
+        .await?;
+    if !request.grants.is_empty() && served.grants != request.grants {
+        project.host.set_grants(range, &request.grants).await?;
+    }
+    let before = served.wanted.round;
+    if !request.images.is_empty() {
+        served.wanted = project.host.replace_wanted(range, &request.images).await?;
+    }
+    // A range that was there looks again, although nothing changed.
+    let round = match served.wanted.round == before && is_present {
+        true => project.host.sync(range).await?,
+        false => served.wanted.round,
+    };
+    Ok((served, round))
 }
 
 /// Waits until a range answers that was started; one that was kept and does not is made again.
@@ -180,23 +208,26 @@ async fn ready_or_remade(
     project: &Project,
     recipe: &Recipe<'_>,
     journey: &mut Journey,
+    watch: &mut Watch<'_>,
     provision: Provision,
     spec: &ContainerSpec,
     given: &Labels,
 ) -> Result<EngineInfo, RangeError> {
     let range = journey.range.clone();
+    let mut check = Started { project, range: &range };
     let limit = project.settings.ready_timeout;
     if provision != Provision::Kept {
-        return ready(project, &range, limit).await;
+        return watch.ready(limit, &mut check).await;
     }
-    match ready(project, &range, PATIENCE).await {
+    match watch.ready(PATIENCE, &mut check).await {
         Ok(engine) => Ok(engine),
         Err(error) => {
             tracing::info!(%range, %error, "range is made again");
             journey.provision = Some(Provision::Remade);
             make(project, recipe, &range, spec, given).await?;
+            watch.expect_another();
             project.owned.engine.start_container(&spec.name).await?;
-            ready(project, &range, limit).await
+            watch.ready(limit, &mut check).await
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::{Duration, Instant};
 
-use control::identity::RangeName;
+use control::RangeName;
 use engine::EngineError;
 use engine::docker::{ContainerSpec, ContainerState, Docker, Powers, VolumeSummary};
 

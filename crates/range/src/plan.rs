@@ -1,14 +1,14 @@
 //! Plans of ranges that are up: what a sync would move.
 
-use control::identity::RangeName;
+use control::RangeName;
 use control::range::ImagePlan;
 use futures::StreamExt as _;
 use serde::{Deserialize, Serialize};
 use transfer::Reference;
 
 use crate::error::RangeError;
+use crate::liveness::runs;
 use crate::project::Project;
-use crate::ready::running;
 
 /// What a sync would move into one range.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,13 +60,13 @@ async fn plan_one(
     range: &RangeName,
     images: &[Reference],
 ) -> Result<Vec<ImagePlan>, RangeError> {
-    let agent = running(project, range).await?;
+    runs(project, range).await?;
     if !images.is_empty() {
-        return agent.plan(images).await;
+        return project.host.plan(range, images).await;
     }
-    match project.host_agent.wanted(range).await?.as_slice() {
+    match project.host.wanted(range).await?.references.as_slice() {
         [] => Err(RangeError::NothingWanted { range: range.clone() }),
-        wanted => agent.plan(wanted).await,
+        wanted => project.host.plan(range, wanted).await,
     }
 }
 

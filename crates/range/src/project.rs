@@ -2,8 +2,8 @@
 
 use engine::docker::Docker;
 
-use crate::agents::HostAgent;
 use crate::error::RangeError;
+use crate::host::HostAgent;
 use crate::lock::Locks;
 use crate::ownership::Owned;
 use crate::settings::Settings;
@@ -14,7 +14,7 @@ pub(crate) struct Project {
     pub(crate) settings: Settings,
     /// Its containers and volumes.
     pub(crate) owned: Owned,
-    pub(crate) host_agent: HostAgent,
+    pub(crate) host: HostAgent,
     pub(crate) locks: Locks,
 }
 
@@ -28,7 +28,7 @@ impl Project {
         let engine = Docker::connect(&settings.runner_engine).await?;
         Ok(Self {
             owned: Owned::new(engine, &settings.project),
-            host_agent: HostAgent::at(&settings.host_agent)?,
+            host: HostAgent::at(&settings.host_agent)?,
             locks: Locks::in_folder(&settings.locks),
             settings,
         })

@@ -3,22 +3,24 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use control::identity::RangeName;
+use control::RangeName;
 use engine::docker::ExecOutput;
 use transfer::{EngineInfo, Reference};
 
 use crate::error::RangeError;
 use crate::event::RangeObserver;
+use crate::feed::Feed;
 use crate::isolation::Isolation;
 use crate::labels::Labels;
+use crate::liveness::{Started, runs};
 use crate::plan::{RangePlan, plan};
 use crate::project::Project;
-use crate::ready::{ready, running};
 use crate::report::Report;
 use crate::seed::{self, SeedStatus};
 use crate::settings::{Selection, Settings, UpRequest};
 use crate::status::{RangeStatus, Removal};
 use crate::verify::{RangeCheck, verify};
+use crate::watch::Watch;
 use crate::{down, list, sync, up};
 
 /// The ranges of one project.
@@ -29,7 +31,7 @@ pub struct Ranges {
 
 impl Ranges {
     /// Connects to the engine that runs the ranges. The host agent is connected when it is first
-    /// needed: listing, working in and removing ranges goes without it.
+    /// needed: working in ranges goes without it.
     ///
     /// # Errors
     /// [`RangeError::Engine`] when the engine does not answer, [`RangeError::HostAgent`] when its
@@ -53,8 +55,8 @@ impl Ranges {
     /// stopped is started; one that is half made, does not answer or was made from older parts
     /// gets a new container over its old volumes, so its images stay.
     ///
-    /// Cancel safe: the next call finds what was made until the future was dropped. Images that are
-    /// under way inside a range go on there.
+    /// Cancel safe: the next call finds what was made until the future was dropped. Ranges that were
+    /// started go on by themselves, and another call watches them again.
     ///
     /// # Errors
     /// Only what concerns all ranges: the range image, the agent's binary, the host's
@@ -67,12 +69,13 @@ impl Ranges {
         up::up(&self.project, request, observer).await
     }
 
-    /// Brings images into ranges, several ranges at once. One that fails does not stop the others.
+    /// Has ranges look at the images that they should have, and watches them get there, several ranges
+    /// at once. One that fails does not stop the others.
     ///
-    /// Without `images` each range gets what it should have. Named images that came in are added to
-    /// that; images that a range has beside those stay.
+    /// Named images are added to what each should have first, and stay there if they fail; the range
+    /// tries again by itself.
     ///
-    /// Cancel safe; images that are under way inside a range go on there.
+    /// Cancel safe: the ranges go on by themselves, and another call watches them again.
     ///
     /// # Errors
     /// When the ranges cannot be listed. The error of one range is in its report.
@@ -108,7 +111,10 @@ impl Ranges {
     /// [`RangeError::Unknown`], [`RangeError::Ended`] with the end of its log,
     /// [`RangeError::NotReady`] after [`Settings::ready_timeout`].
     pub async fn wait_ready(&self, range: &RangeName) -> Result<EngineInfo, RangeError> {
-        ready(&self.project, range, self.project.settings.ready_timeout).await
+        let limit = self.project.settings.ready_timeout;
+        let mut check = Started { project: &self.project, range };
+        let feed = Feed::of(&self.project.host);
+        feed.during(Watch::of(&feed, range, limit).ready(limit, &mut check)).await
     }
 
     /// Runs a command in the range's container, at most `limit`: `docker …` there speaks to the
@@ -123,7 +129,7 @@ impl Ranges {
         command: &[&str],
         limit: Duration,
     ) -> Result<ExecOutput, RangeError> {
-        running(&self.project, range).await?;
+        runs(&self.project, range).await?;
         let owned = &self.project.owned;
         Ok(owned.engine.exec(&owned.names(range).container, command, limit).await?)
     }
@@ -197,5 +203,27 @@ impl Ranges {
             Selection::All => self.project.owned.ranges(&Labels::default()).await,
             Selection::Labelled(labels) => self.project.owned.ranges(labels).await,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_send(_: impl Send) {}
+
+    /// Compiles only while callers may run the calls on any thread.
+    #[expect(dead_code, reason = "it is compiled, and needs an engine to run")]
+    fn calls_can_be_spawned(
+        ranges: &Ranges,
+        request: &UpRequest,
+        observer: Arc<dyn RangeObserver>,
+    ) {
+        is_send(ranges.up(request, observer.clone()));
+        is_send(ranges.sync(&Selection::All, &[], observer));
+        is_send(ranges.list());
+        is_send(ranges.plan(&Selection::All, &[]));
+        is_send(ranges.verify(&Selection::All, &[], true));
+        is_send(ranges.down(&Selection::All));
     }
 }

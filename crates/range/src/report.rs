@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use control::identity::RangeName;
+use control::RangeName;
 use serde::{Deserialize, Serialize};
 use transfer::event::ImageReport;
 use transfer::{EngineInfo, Outcome, Reference, Stage};

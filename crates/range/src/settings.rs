@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use control::identity::{InvalidRangeName, RangeName};
+use control::identity::InvalidRangeName;
+use control::{Pattern, RangeName};
 use engine::docker::LoadWay;
 use transfer::Reference;
 
@@ -110,6 +111,9 @@ pub struct UpRequest {
     pub range_image: String,
     /// The images that each should have; they replace those wanted before. Empty: no change.
     pub images: Vec<Reference>,
+    /// Patterns of images that each may read beside those; they replace those that it was granted
+    /// before. Empty: no change.
+    pub grants: Vec<Pattern>,
     /// Labels to tell the ranges apart by; they replace those that a range has. Empty: no change.
     pub labels: Labels,
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use control::identity::RangeName;
+use control::RangeName;
 use serde::{Deserialize, Serialize};
 use transfer::{ConfigDigest, EngineImageId, EngineInfo, Reference};
 

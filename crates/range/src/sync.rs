@@ -1,29 +1,36 @@
-//! Brings images into ranges that are up.
+//! Watches images arrive in ranges that are up; their agents bring them in.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use control::identity::RangeName;
+use control::RangeName;
 use futures::StreamExt as _;
-use futures::stream::{BoxStream, FuturesUnordered};
-use tokio::time::timeout;
-use transfer::event::{EventKind, ImageReport};
-use transfer::{Event, Outcome, Reference};
+use futures::stream::FuturesUnordered;
+use transfer::Reference;
 
+use crate::arrivals::Arrivals;
 use crate::error::RangeError;
 use crate::event::RangeObserver;
+use crate::feed::Feed;
 use crate::journey::Journey;
+use crate::liveness::{Check, Started, Up, runs};
 use crate::project::Project;
-use crate::ready::{PATIENCE, POLL, is_up, ready, running};
 use crate::report::Report;
-use crate::slots::{SILENCE, Slots, patiently};
+use crate::slots::{Slot, Slots};
 use crate::stage::RangeStage;
+use crate::watch::Watch;
 
-/// How long a range's container may be stopped before it counts as stopped by somebody: an engine
-/// that was restarted itself starts its containers one after the other.
-const STOPPED: Duration = Duration::from_secs(30);
+/// How long a range that already ran may take to answer.
+///
+/// Long enough for an engine that is busy extracting on few cores; a range whose agent is stuck
+/// costs this much once.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Brings images into ranges, several ranges at once; without `images`, those that each should have.
+/// How long a range may report nothing before its slot goes to the next one. Agents report every 15 s
+/// at least.
+const SILENCE: Duration = Duration::from_secs(35);
+
+/// Has ranges look at the images that they should have, and `images` besides, several ranges at once.
 pub(crate) async fn sync(
     project: &Project,
     ranges: Vec<RangeName>,
@@ -31,15 +38,15 @@ pub(crate) async fn sync(
     observer: Arc<dyn RangeObserver>,
 ) -> Report {
     let slots = &Slots::new(1, project.settings.concurrency);
+    let feed = &Feed::of(&project.host);
     let ranges = ranges.into_iter().enumerate().map(|(position, range)| {
         let mut journey = Journey::begin(range, observer.clone());
         async move {
-            journey.slot = slots.sync().await;
-            let result = sync_one(project, images, &mut journey, slots).await;
+            let result = sync_one(project, images, &mut journey, slots, feed).await;
             (position, journey.end(result))
         }
     });
-    Report::in_order(ranges.collect::<FuturesUnordered<_>>().collect().await)
+    Report::in_order(feed.during(ranges.collect::<FuturesUnordered<_>>().collect()).await)
 }
 
 async fn sync_one(
@@ -47,196 +54,77 @@ async fn sync_one(
     images: &[Reference],
     journey: &mut Journey,
     slots: &Slots,
+    feed: &Feed<'_>,
 ) -> Result<(), RangeError> {
     let range = journey.range.clone();
     journey.wanted = images.to_vec();
+    let mut slot = Slot::default();
+    slots.sync(&mut slot).await;
     // Before anything is written down: a range that is not there should have nothing.
-    running(project, &range).await?;
-    let before = project.host_agent.wanted(&range).await?;
+    runs(project, &range).await?;
+    let before = project.host.wanted(&range).await?;
     if images.is_empty() {
-        journey.wanted.clone_from(&before);
+        journey.wanted.clone_from(&before.references);
     }
     if journey.wanted.is_empty() {
         return Err(RangeError::NothingWanted { range });
     }
-    want(project, &range, &before, &union(&before, images)).await?;
-    let mut slot = journey.slot.take();
-    journey.engine = Some(patiently(&mut slot, ready(project, &range, PATIENCE)).await?);
-    journey.slot = match slot {
-        None => slots.sync().await,
-        kept => kept,
+    let round = match project.host.extend_wanted(&range, images).await?.round {
+        round if round == before.round => project.host.sync(&range).await?,
+        round => round,
     };
-    let synced = sync_into(project, journey).await;
-    // A slip of the pen should not be asked for again and again.
-    let failed = |image: &ImageReport| {
-        image.outcome == Outcome::Failed && !before.contains(&image.reference)
-    };
-    let slips: Vec<_> = journey.images.iter().filter(|image| failed(image)).collect();
-    if !slips.is_empty() {
-        let mut wanted = union(&before, images);
-        wanted.retain(|reference| slips.iter().all(|slip| slip.reference != *reference));
-        project.host_agent.set_wanted(&range, &wanted).await?;
-    }
-    synced
+    let mut watch = Watch::of(feed, &range, project.settings.ready_timeout);
+    let mut started = Started { project, range: &range };
+    journey.engine = Some(slot.patiently(watch.ready(PATIENCE, &mut started)).await?);
+    slots.sync(&mut slot).await;
+    journey.slot = slot;
+    arrive(journey, &mut watch, round, &mut Up::new(project, &range)).await
 }
 
-/// Brings the wanted images into a range that is up.
+/// Watches until the range looked at each image in `round` or later, and has it or failed to.
 ///
-/// A range or agent that goes away meanwhile is waited for, and asked for what is not done yet;
-/// what was brought in goes on counting.
-pub(crate) async fn sync_into(project: &Project, journey: &mut Journey) -> Result<(), RangeError> {
+/// A range, agent or host agent that goes away meanwhile is waited for, as long as `check` finds its
+/// container.
+///
+/// # Errors
+/// Those of `check`; [`RangeError::Gone`]; [`RangeError::Silent`] and [`RangeError::HostAgent`] when
+/// nothing was heard of the range for too long.
+pub(crate) async fn arrive(
+    journey: &mut Journey,
+    watch: &mut Watch<'_>,
+    round: u64,
+    check: &mut dyn Check,
+) -> Result<(), RangeError> {
     journey.enter(RangeStage::Sync);
-    let mut silence = Silence::default();
-    loop {
-        let unfinished = journey.unfinished();
-        if unfinished.is_empty() {
-            break;
+    let wanted = journey.wanted.clone();
+    let mut arrivals = Arrivals::of(&wanted, round);
+    let result = loop {
+        if let Some(range) = watch.latest() {
+            arrivals.take(range).into_iter().for_each(|event| journey.image(event));
         }
-        let Err(error) = follow(project, &unfinished, journey, &mut silence).await else {
-            continue;
+        if arrivals.is_complete() {
+            break Ok(());
+        }
+        if SILENCE <= watch.silence() {
+            journey.slot.release();
+        }
+        let looked = async {
+            if !watch.is_attached() {
+                check.check().await?;
+            }
+            if watch.is_over() {
+                let (range, seconds) = (journey.range.clone(), watch.silence().as_secs());
+                return Err(RangeError::Silent { range, seconds });
+            }
+            watch.look().await
         };
-        still_there(project, &journey.range, &mut silence).await?;
-        if !error.is_silence() || project.settings.ready_timeout <= silence.lasts() {
-            return Err(error);
+        if let Err(error) = looked.await {
+            break Err(error);
         }
-        tracing::info!(range = %journey.range, error = transfer::explain(&error), "asking again");
-        tokio::time::sleep(POLL).await;
-    }
-    let order =
-        |reference: &Reference| journey.wanted.iter().position(|wanted| wanted == reference);
-    journey.images.sort_by_key(|image| order(&image.reference));
-    Ok(())
-}
-
-/// One sync of the range's agent, told until it ends.
-async fn follow(
-    project: &Project,
-    images: &[Reference],
-    journey: &mut Journey,
-    silence: &mut Silence,
-) -> Result<(), RangeError> {
-    let range = journey.range.clone();
-    let mut events = running(project, &range).await?.sync(images).await?;
-    silence.broken();
-    while let Some(event) = next_event(project, &mut events, journey).await {
-        let event = event?;
-        silence.broken();
-        if let EventKind::Done(report) = &event.kind {
-            journey.images.push(report.clone());
-        }
-        journey.image(event);
-    }
-    // The agent ends a sync only when each image has its result, or when it ends itself.
-    match journey.unfinished().iter().any(|image| images.contains(image)) {
-        false => Ok(()),
-        true => Err(RangeError::cut_off(&range)),
-    }
-}
-
-/// The next event of a sync. A range that is silent, and does not say how it is either, gives its
-/// slot to the next one; one whose engine is busy with a layer keeps it.
-async fn next_event(
-    project: &Project,
-    events: &mut BoxStream<'static, Result<Event, RangeError>>,
-    journey: &mut Journey,
-) -> Option<Result<Event, RangeError>> {
-    loop {
-        if journey.slot.is_none() {
-            return events.next().await;
-        }
-        if let Ok(event) = timeout(SILENCE, events.next()).await {
-            return event;
-        }
-        let asked = async { running(project, &journey.range).await?.status().await };
-        if !matches!(timeout(SILENCE, asked).await, Ok(Ok(_))) {
-            tracing::info!(range = %journey.range, "it does not answer: the next one goes on");
-            journey.slot.take();
-        }
-    }
-}
-
-/// An error unless the range is there, and runs or may soon.
-async fn still_there(
-    project: &Project,
-    range: &RangeName,
-    silence: &mut Silence,
-) -> Result<(), RangeError> {
-    match project.owned.range(range).await? {
-        None => Err(RangeError::Gone { range: range.clone() }),
-        Some(container) if is_up(&container) => {
-            silence.stopped = None;
-            Ok(())
-        }
-        // Its engine starts it again, unless somebody stopped it.
-        Some(_) if silence.stopped.get_or_insert_with(Instant::now).elapsed() < STOPPED => Ok(()),
-        Some(_) => Err(RangeError::Stopped { range: range.clone() }),
-    }
-}
-
-/// Sets what `range` should have from now on, unless that is so.
-pub(crate) async fn want(
-    project: &Project,
-    range: &RangeName,
-    before: &[Reference],
-    wanted: &[Reference],
-) -> Result<(), RangeError> {
-    if before == wanted {
-        return Ok(());
-    }
-    project.host_agent.set_wanted(range, wanted).await
-}
-
-/// How long nothing was heard of a range.
-struct Silence {
-    since: Instant,
-    /// Since when its container does not run.
-    stopped: Option<Instant>,
-}
-
-impl Default for Silence {
-    fn default() -> Self {
-        Self { since: Instant::now(), stopped: None }
-    }
-}
-
-impl Silence {
-    fn broken(&mut self) {
-        *self = Self::default();
-    }
-
-    fn lasts(&self) -> Duration {
-        self.since.elapsed()
-    }
-}
-
-/// `first`, and what of `second` is not in it; each once.
-pub(crate) fn union<'a>(
-    first: &[Reference],
-    second: impl IntoIterator<Item = &'a Reference>,
-) -> Vec<Reference> {
-    let mut all = first.to_vec();
-    for reference in second {
-        if !all.contains(reference) {
-            all.push(reference.clone());
-        }
-    }
-    all
+    };
+    journey.images = arrivals.results();
+    result
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_union_has_each_image_once_in_the_order_told() {
-        let references = |words: &[&str]| -> Vec<Reference> {
-            words.iter().map(|word| word.parse().unwrap()).collect()
-        };
-        let check = |first: &[&str], second: &[&str], expected: &[&str]| {
-            assert_eq!(union(&references(first), &references(second)), references(expected));
-        };
-        check(&[], &["b", "a", "b:latest"], &["b", "a"]);
-        check(&["a", "b"], &["b", "c"], &["a", "b", "c"]);
-        check(&["a"], &[], &["a"]);
-    }
-}
+mod tests;

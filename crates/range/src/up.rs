@@ -10,6 +10,7 @@ use crate::capacity::Machine;
 use crate::context::{Context, Recipe};
 use crate::error::RangeError;
 use crate::event::RangeObserver;
+use crate::feed::Feed;
 use crate::journey::Journey;
 use crate::maker::{Brought, Origin, bring_up};
 use crate::ownership::Present;
@@ -44,7 +45,8 @@ pub(crate) async fn up(
     let machine = Machine::look(project.owned.engine.data_root().await?.as_deref());
     let starts = project.settings.starts.unwrap_or_else(|| machine.starts());
     let slots = Slots::new(starts, project.settings.concurrency);
-    let context = Context { project, observer: &observer, slots: &slots };
+    let feed = Feed::of(&project.host);
+    let context = Context { project, observer: &observer, slots: &slots, feed: &feed };
     if let Some(first) = names.first() {
         seed::clear(project, &|text| context.note(first, text)).await;
     }
@@ -63,7 +65,7 @@ pub(crate) async fn up(
         async move { (position, up_one(recipe, origins, journey, &context).await) }
     });
     // All at once: each waits for its slots, and not for those before it.
-    let reports = ranges.collect::<FuturesUnordered<_>>().collect().await;
+    let reports = feed.during(ranges.collect::<FuturesUnordered<_>>().collect()).await;
     // A copy ends the use of its seed.
     drop(seeding);
     // Seeds that proved unusable while they were still copied; they were reported then.

@@ -1,14 +1,14 @@
 //! Checks of ranges that are up: whether their images are whole.
 
-use control::identity::RangeName;
+use control::RangeName;
 use control::range::{ImageCheck, VerifyEvent};
 use futures::StreamExt as _;
 use serde::{Deserialize, Serialize};
 use transfer::Reference;
 
 use crate::error::RangeError;
+use crate::liveness::runs;
 use crate::project::Project;
-use crate::ready::running;
 
 /// The images of one range, as checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,15 +67,17 @@ async fn verify_one(
     deep: bool,
     found: &mut Vec<ImageCheck>,
 ) -> Result<(), RangeError> {
-    let mut events = running(project, range).await?.verify(images, deep).await?;
+    const ACTION: &str = "verifying images";
+    runs(project, range).await?;
+    let mut events = project.host.verify(range, images, deep).await?;
     while let Some(event) = events.next().await {
-        match event? {
+        match event.map_err(|source| RangeError::task(range, ACTION, source))? {
             VerifyEvent::Checked(check) => found.push(check),
             VerifyEvent::Finished(_) => return Ok(()),
         }
     }
     let broken = std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
-    Err(RangeError::agent(range, "verifying images", broken))
+    Err(RangeError::task(range, ACTION, broken))
 }
 
 impl RangeCheck {

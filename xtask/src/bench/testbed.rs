@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use proto::client::{AdminClient, RangeClient};
+use proto::client::AdminClient;
 use range::{
     LoadWay, RangeEvent, RangeName, Ranges, Reference, Report, Selection, Settings, UpRequest,
 };
@@ -142,6 +142,7 @@ impl Testbed {
             names: names.to_vec(),
             range_image: range_image.to_owned(),
             images: references(images)?,
+            grants: Vec::new(),
             labels: range::Labels::default(),
         };
         let report = Box::pin(self.ranges.up(&request, Arc::new(|_: RangeEvent| {}))).await;
@@ -237,13 +238,16 @@ impl Testbed {
 
     /// Gauges (peaks and disk usage), by name.
     async fn levels(&self, ranges: &[RunningRange]) -> Result<BTreeMap<String, f64>> {
-        let stats = self.admin()?.stats().await.context("asking the host agent")?;
+        let admin = self.admin()?;
+        let stats = admin.stats().await.context("asking the host agent")?;
+        let served = admin.ranges().await.context("asking the host agent for its ranges")?;
         let mut peak: u64 = 0;
         let mut disk = process::disk_bytes(&self.folder);
         for range in ranges {
-            let endpoint = self.agent_endpoint(&range.name).parse().context("a range's agent")?;
-            let status = RangeClient::new(endpoint).status().await;
-            peak = peak.max(status.context("asking a dind agent")?.peak_rss_bytes);
+            let found = served.iter().find(|found| found.name == range.name);
+            let state = found.and_then(|found| found.state.as_ref());
+            let state = state.with_context(|| format!("range {} reported nothing", range.name))?;
+            peak = peak.max(state.agent.peak_rss_bytes);
             disk += process::disk_bytes(&range.data);
         }
         let level = |name: &str, value: u64| (name.to_owned(), float(value));
@@ -269,10 +273,6 @@ impl Testbed {
     fn agent_pid(&self) -> Result<i32> {
         let id = self.agent.id().context("the host agent has ended")?;
         i32::try_from(id).context("converting the host agent's process ID")
-    }
-
-    fn agent_endpoint(&self, range: &RangeName) -> String {
-        format!("unix://{}/ranges/{range}/agent/agent.sock", self.folder.display())
     }
 
     fn admin(&self) -> Result<AdminClient> {

@@ -131,11 +131,6 @@ impl Place {
         Ok(Self::of(state, engine))
     }
 
-    /// Where the agent inside a range listens, in the host agent's state.
-    pub(crate) fn range_socket(&self, range: &str) -> PathBuf {
-        self.state.host_agent().join("ranges").join(range).join("agent/agent.sock")
-    }
-
     /// The site for the verbs.
     pub(crate) fn site(&self) -> Site {
         let made = Made {

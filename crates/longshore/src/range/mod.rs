@@ -15,7 +15,7 @@ use anyhow::{Context as _, Result};
 use clap::{Args, Subcommand};
 use process::exit::Exit;
 use process::output::{Format, print as print_text, print_json_lines};
-use range::{Label, LoadWay, RangeName, Ranges, Reference, Report, Settings, UpRequest};
+use range::{Label, LoadWay, Pattern, RangeName, Ranges, Reference, Report, Settings, UpRequest};
 
 use self::arguments::{Making, Names, RangeMode, Which};
 use self::wanted::{Images, references};
@@ -83,6 +83,10 @@ pub struct Up {
     /// `longshore config` prints the default. Environment: `LONGSHORE_RANGE_IMAGE`.
     #[arg(long, value_name = "IMAGE")]
     pub range_image: Option<String>,
+    /// Pattern of images that the ranges may read beside those, such as `team/*`; may be given several
+    /// times. `*` means every image. They replace those that a range has; without any, it keeps them.
+    #[arg(long = "grant", value_name = "PATTERN")]
+    grants: Vec<Pattern>,
     /// A label to tell the ranges apart by later; may be given several times. They replace those that
     /// a range has; without any, it keeps them.
     #[arg(long = "label", value_name = "KEY=VALUE")]
@@ -246,6 +250,7 @@ fn run_up(up: &Up, site: &Site) -> Result<Exit> {
         names,
         range_image: range_image.to_owned(),
         images: references(&wanted),
+        grants: up.grants.clone(),
         labels: up.labels.iter().cloned().collect(),
     };
     let settings = Settings {

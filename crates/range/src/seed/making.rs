@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use control::identity::RangeName;
+use control::RangeName;
 
 use super::register::{IMAGES, now, short, write_card};
 use super::removal::discard;
@@ -104,7 +104,7 @@ async fn build(
     }
     owned.engine.remove_container(&names.container).await?;
     // It is a range no more.
-    context.project.host_agent.remove(name).await?;
+    context.project.host.remove(name).await?;
     let sealed = seal(&builder, name, key, context).await;
     owned.remove_container(name, &names.sealing()).await?;
     match sealed? {

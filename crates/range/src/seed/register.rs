@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use control::identity::RangeName;
+use control::RangeName;
 use engine::docker::VolumeSummary;
 
 use crate::container::{IMAGE, PROJECT, RANGE, SEED, labels};

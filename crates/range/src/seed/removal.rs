@@ -1,6 +1,6 @@
 //! Removes seeds: beyond their limit, with all ranges, unusable ones and those cut off in the making.
 
-use control::identity::RangeName;
+use control::RangeName;
 
 use super::register::{SeedStatus, beyond, cards, list};
 use super::using::{Unfinished, hold, unfinished};
@@ -128,7 +128,7 @@ async fn try_remove(project: &Project, name: &RangeName) -> Result<(), RangeErro
     for volume in names.volumes() {
         owned.remove_volume(name, volume).await?;
     }
-    project.host_agent.remove(name).await.map(|_| ())
+    project.host.remove(name).await.map(|_| ())
 }
 
 async fn remove_cards(project: &Project, name: &RangeName) -> Result<(), RangeError> {

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use control::identity::RangeName;
+use control::RangeName;
 use tokio::sync::Mutex;
 use transfer::{Digest, ImageSource as _};
 
@@ -41,7 +41,7 @@ pub(crate) struct Wanted {
 impl Wanted {
     /// The images of a request, resolved by the host agent.
     pub(crate) async fn resolve(project: &Project, request: &UpRequest) -> Self {
-        let host = project.host_agent.images();
+        let host = project.host.images();
         let mut wanted = Self { whole: !request.images.is_empty(), ..Self::default() };
         for reference in &request.images {
             match host.resolve(reference).await {

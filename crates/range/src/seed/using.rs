@@ -11,7 +11,7 @@
 
 use std::time::Duration;
 
-use control::identity::RangeName;
+use control::RangeName;
 
 use super::register::{cards, short};
 use crate::error::RangeError;

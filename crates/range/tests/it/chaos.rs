@@ -276,6 +276,7 @@ impl Lane {
             names: vec![RANGE.parse().unwrap()],
             range_image: range_image(self.path.range),
             images: references(&[&image.reference, &self.settled.reference]),
+            grants: Vec::new(),
             labels: range::Labels::default(),
         };
         let name = references(&[&image.reference]).remove(0);

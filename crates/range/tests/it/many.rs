@@ -26,6 +26,7 @@ async fn dind_many_ranges_come_up_by_one_call() {
         names: numbered("many", MANY).unwrap(),
         range_image: range_image(StoreKind::Graphdriver),
         images: references(&[&image]),
+        grants: Vec::new(),
         labels: range::Labels::default(),
     };
     let begun = Instant::now();
@@ -65,6 +66,7 @@ async fn dind_a_frozen_range_holds_nobody_back() {
         names: ["frozen", "other"].map(|name| name.parse().unwrap()).into(),
         range_image: range_image(StoreKind::Graphdriver),
         images: references(&[&image]),
+        grants: Vec::new(),
         labels: range::Labels::default(),
     };
     let report = site.ranges.up(&request, Arc::new(observer)).await.unwrap();
@@ -82,6 +84,7 @@ async fn dind_what_has_no_room_is_refused_before_anything_is_made() {
         names: numbered("too-many", 1_000_000).unwrap(),
         range_image: range_image(StoreKind::Graphdriver),
         images: references(&[&stack_image("tiny")]),
+        grants: Vec::new(),
         labels: range::Labels::default(),
     };
     let error = site.ranges.up(&request, Arc::new(|_: RangeEvent| {})).await.unwrap_err();

@@ -2,10 +2,10 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use control::admin::NewRange;
-use proto::client::RangeClient;
+use control::admin::{NewRange, RangeChange};
+use futures::StreamExt as _;
 use range::{RangeName, Selection, StoreKind};
 
 use crate::site::{Site, references, stack_image, variable};
@@ -32,8 +32,8 @@ async fn dind_a_plan_tells_what_would_move_and_changes_nothing() {
         assert_eq!(after.engine_bytes_read, before.engine_bytes_read, "{store}: layers were read");
         assert_eq!(after.bytes_served, before.bytes_served, "{store}: layers were moved");
         assert_eq!(site.inside(name).must("image ls --all --no-trunc"), held, "{store}");
-        let wants = site.admin().wanted(&range).await.unwrap();
-        assert_eq!(wants.wanted.references, references(&[&there]), "{store}");
+        let wanted = site.admin().wanted(&range).await.unwrap();
+        assert_eq!(wanted.wanted.references, references(&[&there]), "{store}");
 
         let planned = lacks.bytes_to_move;
         let report = site.sync(&[name], &[&lacking]).await;
@@ -66,8 +66,9 @@ async fn dind_a_remote_range_follows_what_is_wanted_over_loopback_tcp() {
 
     let far: RangeName = "far".parse().unwrap();
     let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let remote = NewRange { tcp: Some(any_port), ..NewRange::named(far.clone()) };
-    let served = site.admin().add_range(&remote).await.unwrap();
+    let wanted = references(&[&image]);
+    let new = NewRange { tcp: Some(any_port), wanted, ..NewRange::named(far.clone()) };
+    let served = site.admin().add_range(&new).await.unwrap();
     let address = served.tcp_endpoint.expect("it is served on an address");
     let socket = site.path("far.sock");
     let _agent = Agent(
@@ -84,14 +85,17 @@ async fn dind_a_remote_range_follows_what_is_wanted_over_loopback_tcp() {
             .spawn()
             .unwrap(),
     );
-    site.admin().set_wanted(&far, &references(&[&image]), None).await.unwrap();
-
-    let agent = RangeClient::new(format!("unix://{}", socket.display()).parse().unwrap());
-    let started = Instant::now();
-    while !agent.status().await.is_ok_and(|status| status.in_step && status.wanted == 1) {
-        assert!(started.elapsed() < Duration::from_secs(60), "{:?}", agent.status().await);
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    // Its agent opens the only connection there is.
+    let mut changes = site.admin().watch_ranges(std::slice::from_ref(&far)).await.unwrap();
+    let in_step = async {
+        while let Some(change) = changes.next().await {
+            if matches!(change.unwrap(), RangeChange::Now(range) if range.is_in_step()) {
+                return;
+            }
+        }
+        panic!("the watch ended");
+    };
+    tokio::time::timeout(Duration::from_secs(60), in_step).await.unwrap();
     let here = site.docker.image(&image).unwrap();
     assert_eq!(site.inside("engine").image(&image).expect("it is in step").1, here.1);
     // An address is an identity for reading, and for nothing else.

@@ -86,6 +86,7 @@ fn request(store: StoreKind, names: &[&str], images: &[&str]) -> UpRequest {
         names: names.iter().map(|name| name.parse().unwrap()).collect(),
         range_image: range_image(store),
         images: references(images),
+        grants: Vec::new(),
         labels: range::Labels::default(),
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use proto::client::{AdminClient, RangeClient};
+use proto::client::AdminClient;
 use range::{
     LoadWay, RangeEvent, RangeName, Ranges, Reference, Report, Selection, Settings, StoreKind,
     UpRequest,
@@ -162,6 +162,7 @@ impl Site {
             names: names.iter().map(|name| name.parse().unwrap()).collect(),
             range_image: image.to_owned(),
             images: references(images),
+            grants: vec![range::Pattern::all()],
             labels: range::Labels::default(),
         };
         self.ranges.up(&request, Arc::new(|_: RangeEvent| {})).await.unwrap()
@@ -209,10 +210,10 @@ impl Site {
 
     /// The most memory that the agent of a range ever held, in bytes.
     pub(crate) async fn dind_peak_rss(&self, range: &str) -> u64 {
-        let socket = self.path(&format!("host/ranges/{range}/agent/agent.sock"));
-        let endpoint: proto::Endpoint = format!("unix://{}", socket.display()).parse().unwrap();
-        let agent = RangeClient::new(endpoint);
-        agent.status().await.unwrap().peak_rss_bytes
+        let ranges = self.admin().ranges().await.unwrap();
+        let found = ranges.into_iter().find(|found| found.name.as_str() == range);
+        let found = found.unwrap_or_else(|| panic!("there is no range {range}"));
+        found.state.unwrap().agent.peak_rss_bytes
     }
 
     async fn answers(&self) {
@@ -299,7 +300,7 @@ fn places(state: &Path, range: &str) -> Places {
 /// Makes a range known to a host agent to come, with a proxy where the range will look for it.
 fn interpose(state: &Path, range: &str) -> Proxy {
     let Places { front, back } = places(state, range);
-    for folder in [&front, &front.with_file_name("agent"), &back] {
+    for folder in [&front, &back] {
         std::fs::create_dir_all(folder).unwrap();
     }
     Proxy::start(&front.join("host.sock"), &back.join("host.sock"))
