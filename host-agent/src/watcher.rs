@@ -12,11 +12,12 @@ use control::admin::RangeChange;
 use futures::stream::{self, BoxStream};
 use futures::{FutureExt as _, StreamExt as _};
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep_until};
 
 use crate::ranges::Ranges;
 
-/// Between two looks at the ranges; a few a second.
+/// Shortest time between two looks at the ranges; a few a second. A change after a quiet time is seen
+/// at once.
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// What a watcher has seen.
@@ -29,7 +30,8 @@ struct Watcher {
     seen: BTreeMap<RangeName, Option<u64>>,
     /// Ranges that changed, and whose state is still to be given.
     changed: VecDeque<RangeName>,
-    is_new: bool,
+    /// When it last looked; absent before it ever did.
+    looked: Option<Instant>,
 }
 
 /// The state of ranges: of each at once, then of each that changed, until draining begins. No names:
@@ -42,7 +44,7 @@ pub fn watch(ranges: Arc<Ranges>, names: Vec<RangeName>) -> BoxStream<'static, R
         names,
         seen: BTreeMap::new(),
         changed: VecDeque::new(),
-        is_new: true,
+        looked: None,
     };
     let changes = stream::unfold(watcher, |mut watcher| async {
         let change = watcher.next().await?;
@@ -62,10 +64,11 @@ impl Watcher {
                     None => RangeChange::Removed(name),
                 });
             }
-            if !std::mem::take(&mut self.is_new) {
+            if let Some(looked) = self.looked {
                 self.changes.changed().await.ok()?;
-                sleep(PAUSE).await;
+                sleep_until(looked + PAUSE).await;
             }
+            self.looked = Some(Instant::now());
             self.look().await;
         }
     }
