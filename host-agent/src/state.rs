@@ -5,11 +5,12 @@
 //!     store/                    the blobs (`transfer::store::FsStore`)
 //!     admin.sock                mode 0600: whoever opens it is an administrator
 //!     ranges/<name>/
-//!       range.json              what the range is to have, and where it is served (`record`)
+//!       range.json              the range's wanted images, grants and address (`record`)
 //!       host/host.sock          made by this agent; the folder is mounted read-only into the range
-//!       agent/agent.sock        made by the agent in the range, which can write this folder:
-//!                               nothing in it is trusted, and no link in it is followed
 //! ```
+//!
+//! A range can write none of it. Older versions made a folder `agent` for each range that it could
+//! write: removing a range follows no link in that.
 //!
 //! The folders under `ranges/` are the record of which ranges there are: they are read when the
 //! agent starts. One that is being removed is renamed first, to a name that no range has, so that a
@@ -114,9 +115,7 @@ impl StateDir {
     /// # Errors
     /// The system's own.
     pub fn make_range(&self, name: &RangeName) -> io::Result<()> {
-        let folder = self.range(name);
-        make_private(&folder.join("host"))?;
-        make_private(&folder.join("agent"))
+        make_private(&self.range(name).join("host"))
     }
 
     /// Takes a range's folders away, at once and whatever the range left in them; absent where there
@@ -230,7 +229,10 @@ mod tests {
         let precious = root.path().join("precious");
         std::fs::create_dir(&precious).unwrap();
         std::fs::write(precious.join("file"), "kept").unwrap();
-        std::os::unix::fs::symlink(&precious, state.range(&name).join("agent/agent.sock")).unwrap();
+        // As an older version left it.
+        let agent = state.range(&name).join("agent");
+        std::fs::create_dir(&agent).unwrap();
+        std::os::unix::fs::symlink(&precious, agent.join("agent.sock")).unwrap();
         state.take_range_away(&name).unwrap().unwrap().delete().unwrap();
         assert_eq!(std::fs::read(precious.join("file")).unwrap(), b"kept");
     }
