@@ -11,6 +11,7 @@ use transfer::MAX_FRAME;
 #[path = "gen/longshore.v1.rs"]
 #[expect(
     unreachable_pub, clippy::doc_markdown, clippy::allow_attributes_without_reason,
+    clippy::large_enum_variant,
     reason = "generated"
 )]
 pub(crate) mod generated;

@@ -82,7 +82,8 @@ impl Pattern {
 fn is_like(pattern: &[u8], text: &[u8]) -> bool {
     let (mut p, mut t) = (0, 0);
     // Where to go on in the pattern, and with which byte of the text, when the rest does not fit.
-    let (mut within, mut across): (Option<(usize, usize)>, Option<(usize, usize)>) = (None, None);
+    let mut within: Option<(usize, usize)> = None;
+    let mut across: Option<(usize, usize)> = None;
     loop {
         match pattern.get(p) {
             Some(b'*') => {

@@ -222,9 +222,9 @@ async fn a_range_that_talks_without_end_is_read_slowly() {
         Ok(report(true, 0..1))
     });
     let (_told, reading) = link.attach(endless.boxed(), watch::Sender::new(set(1)).subscribe());
-    let seconds = 10;
-    let _still_reading = timeout(Duration::from_secs(seconds), reading).await.unwrap_err();
-    let allowed = u64::from(BURST) + seconds * 1000 / MESSAGE_PAUSE.as_millis() as u64 + 2;
-    let read = read.load(Ordering::Relaxed);
+    let time = Duration::from_secs(10);
+    let _still_reading = timeout(time, reading).await.unwrap_err();
+    let allowed = u128::from(BURST) + time.as_millis() / MESSAGE_PAUSE.as_millis() + 2;
+    let read = u128::from(read.load(Ordering::Relaxed));
     assert!(read <= allowed, "{read} messages were read, {allowed} are allowed");
 }
