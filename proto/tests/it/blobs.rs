@@ -152,6 +152,7 @@ async fn bytes_that_went_bad_never_end_well() {
         let (_served, host) =
             host(Arc::new(Elsewhere { image: image.clone(), blobs }), LARGE).await;
         let source = lent(&host, &image).await;
+        contract::damaged_blob(&source, &blob).await;
         let read = source.open(&Digest::of(&blob), 0).await.unwrap();
         let (read, end) = drain(read).await;
         let error = end.unwrap_err();

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use transfer::fixture::{MemorySource, image, twin};
+use transfer::fixture::{MemorySource, contract, image, twin};
 use transfer::{BlobSource as _, ImageSource, LayerForm, SourceError};
 
 use crate::pipe::{LARGE, NARROW, host};
@@ -30,6 +30,21 @@ async fn an_image_arrives_as_it_left() {
     assert_eq!(summary, source.resolve(&reference).await.unwrap());
     let opened = host.open(&summary.key(), LayerForm::AsStored).await.unwrap();
     assert_eq!(opened.image, image);
+}
+
+#[tokio::test]
+async fn a_remote_host_is_an_image_source() {
+    let source = MemorySource::default();
+    let (first, blobs) = image(1, &[10, 2_000_000]);
+    let images = [("first:1", first.clone()), ("second:1", twin(&first))];
+    let images = images.map(|(name, image)| {
+        source.insert(name, (image.clone(), blobs.clone()));
+        (name.parse().unwrap(), image)
+    });
+    let (_served, host) = host(Arc::new(source.clone()), LARGE).await;
+    contract::image_source(&host, &images).await;
+    let [(name, image), _] = images;
+    contract::vanished_image(&host, &name, &image, async { source.remove(&image) }).await;
 }
 
 #[tokio::test]

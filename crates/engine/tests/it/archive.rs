@@ -168,7 +168,9 @@ async fn an_archive_is_a_blob_source() {
     let (tar, _) = oci_archive(&image.config, &blobs, MediaType::LAYER, "docker.io/library/all:1");
     let file = on_disk(&tar.end());
     let archive = Archive::open(&file.path).await.unwrap();
-    contract::source(&crate::open(&archive, &image).await.blobs, &blobs).await;
+    let opened = crate::open(&archive, &image).await;
+    contract::source(&opened.blobs, &blobs).await;
+    contract::image_source(&archive, &[(name("all:1"), opened.image)]).await;
 }
 
 #[tokio::test]

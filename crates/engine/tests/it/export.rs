@@ -59,6 +59,13 @@ async fn an_image_comes_out_as_it_went_in_from_either_layout() {
 }
 
 #[tokio::test]
+async fn an_export_is_an_image_source() {
+    let (_docker, export, _, [first, second]) = host().await;
+    let images = [(name("app:1"), first.0), (name("app:2"), second.0)];
+    fixture::contract::image_source(&export, &images).await;
+}
+
+#[tokio::test]
 async fn a_repeated_layer_is_one_blob_at_two_places() {
     for layout in LAYOUTS {
         let (one, blobs) = fixture::image(3, &[1000, 2000]);

@@ -86,6 +86,37 @@ async fn a_folder_is_a_blob_source() {
 }
 
 #[tokio::test]
+async fn a_folder_is_an_image_source() {
+    let folder = tempfile::tempdir().unwrap();
+    let (first, blobs) = fixture::image(1, &[10, 70_000]);
+    let second = fixture::twin(&first);
+    put(folder.path(), "first:1", &(first.clone(), blobs.clone())).await;
+    put(folder.path(), "second:1", &(second.clone(), blobs.clone())).await;
+    let layout = OciLayout::open(folder.path()).await.unwrap();
+    let images = [(name("first:1"), first), (name("second:1"), second)];
+    contract::image_source(&layout, &images).await;
+
+    let opened = crate::open(&layout, &images[0].1).await;
+    let (blob, bytes) = &blobs[1];
+    let path = blob_of(folder.path(), &blob.digest);
+    std::fs::write(&path, &bytes[..60_000]).unwrap();
+    contract::damaged_blob(&opened.blobs, bytes).await;
+    std::fs::write(&path, vec![7; bytes.len()]).unwrap();
+    contract::damaged_blob(&opened.blobs, bytes).await;
+    std::fs::write(&path, bytes).unwrap();
+
+    let nothing = r#"{"schemaVersion":2,"manifests":[]}"#;
+    let vanish = async { std::fs::write(folder.path().join("index.json"), nothing).unwrap() };
+    contract::vanished_image(&layout, &images[0].0, &images[0].1, vanish).await;
+}
+
+#[tokio::test]
+async fn a_folder_is_an_image_sink() {
+    let folder = tempfile::tempdir().unwrap();
+    contract::image_sink(&OciLayoutSink::open(folder.path()).await.unwrap()).await;
+}
+
+#[tokio::test]
 async fn what_a_sink_named_a_source_gives_byte_for_byte() {
     let folder = tempfile::tempdir().unwrap();
     let (image, blobs) = fixture::image(1, &[10, 70_000]);

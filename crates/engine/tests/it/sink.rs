@@ -35,6 +35,14 @@ pub(crate) async fn bring(
 }
 
 #[tokio::test]
+async fn an_engine_is_an_image_sink_on_either_store() {
+    for kind in STORES {
+        let (_docker, sink) = engine(kind).await;
+        fixture::contract::image_sink(&sink).await;
+    }
+}
+
+#[tokio::test]
 async fn an_image_is_loaded_proven_and_named() {
     for kind in STORES {
         let (docker, sink) = engine(kind).await;
