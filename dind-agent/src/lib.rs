@@ -106,7 +106,7 @@ fn children(run: Run) -> anyhow::Result<Vec<Child>> {
     let engine = Child {
         name: "engine",
         command,
-        environment: daemon::environment(),
+        environment: daemon::environment(std::env::var_os(daemon::PLACES).is_some()),
         stop_limit: run.engine_stop_timeout,
         reloads: true,
         pid_files: run.pid_files,

@@ -13,9 +13,9 @@ use tonic::{Request, Response, Status};
 use transfer::{BlobError, BlobSource, BlobStream, Digest};
 
 use crate::channel::Endpoint;
-use crate::client::Failure;
 use crate::convert::blob::{self, Wanted};
 use crate::convert::status::{from_blob_error, to_blob_error};
+use crate::failure::Failure;
 use crate::wire::generated as pb;
 use crate::wire::generated::blob_service_server::BlobService;
 use crate::wire::{BlobClient, BlobServer, Encoding};

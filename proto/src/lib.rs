@@ -22,6 +22,7 @@ pub mod fixture;
 
 mod compress;
 mod convert;
+mod failure;
 mod raw;
 mod speed;
 mod wire;

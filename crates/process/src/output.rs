@@ -3,6 +3,7 @@
 //! Sizes use powers of 1024, as the flags do ([`crate::units`]); times have at most two units. A
 //! result for programs is one JSON object a line.
 
+mod printable;
 mod table;
 
 use std::io::Write;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use serde::Serialize;
 
+pub use printable::printable;
 pub use table::Table;
 
 /// Form of the results on stdout.
@@ -75,16 +77,6 @@ pub fn yes_no(is: bool) -> &'static str {
 #[must_use]
 pub fn short_digest(digest: &str) -> String {
     digest.chars().take("sha256:".len() + 12).collect()
-}
-
-/// Text with its control characters escaped: text from a range must not drive a terminal.
-#[must_use]
-pub fn printable(text: &str) -> String {
-    let escape = |c: char| match c {
-        c if c.is_control() => c.escape_default().to_string(),
-        c => c.to_string(),
-    };
-    text.chars().map(escape).collect()
 }
 
 /// Prints `text` on stdout. A reader that goes away early, as `head` does, is no failure.
@@ -169,11 +161,6 @@ mod tests {
     #[test]
     fn a_noun_is_counted() {
         assert_eq!((count(1, "image"), count(0, "image")), ("1 image".into(), "0 images".into()));
-    }
-
-    #[test]
-    fn text_from_elsewhere_does_not_drive_a_terminal() {
-        assert_eq!(printable("a\u{1b}[2Jb\nc é"), "a\\u{1b}[2Jb\\nc é");
     }
 
     #[test]

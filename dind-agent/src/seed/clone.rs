@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use rustix::fs::FileType;
 
-use super::SeedError;
 use super::copy::{self, Copied, Reflinks};
+use super::error::SeedError;
 use super::seal::Sealed;
 use super::tree::{self, Entry};
 

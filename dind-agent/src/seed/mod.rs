@@ -14,6 +14,7 @@
 
 mod clone;
 mod copy;
+mod error;
 mod seal;
 mod tree;
 #[cfg(test)]
@@ -25,6 +26,8 @@ use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use process::exit::Exit;
 use serde::Serialize;
+
+use self::error::SeedError;
 
 /// What is to be done with a seed. For `range up`, not for people.
 #[derive(Clone, Debug, Subcommand)]
@@ -116,24 +119,4 @@ fn clone_into(it: &Copy) -> anyhow::Result<Ended> {
 fn print(ended: &Ended) -> anyhow::Result<()> {
     println!("{}", serde_json::to_string(ended).context("writing the result")?);
     Ok(())
-}
-
-/// Why a seed was not copied.
-#[derive(Debug)]
-enum SeedError {
-    /// It is not what its seal says, or has none.
-    Unusable { reason: String },
-    /// Something could not be read or written.
-    Io { path: PathBuf, source: std::io::Error },
-}
-
-impl SeedError {
-    fn unusable(reason: impl Into<String>) -> Self {
-        Self::Unusable { reason: reason.into() }
-    }
-
-    /// Says of an error at which path it was.
-    fn at(path: &std::path::Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
-        move |source| Self::Io { path: path.to_owned(), source }
-    }
 }

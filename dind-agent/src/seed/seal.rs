@@ -13,8 +13,8 @@ use rustix::fs::FileType;
 use serde::{Deserialize, Serialize};
 use transfer::Digest;
 
-use super::SeedError;
 use super::copy::checksum;
+use super::error::SeedError;
 use super::tree::{self, Entry, SEAL, SEAL_TEMPORARY, path_of, walk};
 
 /// The format of seals and of the trees below them; others are not read.

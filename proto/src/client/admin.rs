@@ -7,12 +7,13 @@ use tonic::transport::Channel;
 use tonic::{Request, Status};
 use transfer::Reference;
 
-use super::failure::{Failure, RemoteError};
+use super::failure::RemoteError;
 use super::range::VerifyEvents;
 use super::retry::{BRIEFLY, until_answered};
 use super::stream::events;
 use crate::channel::Endpoint;
 use crate::convert::{admin, ranges, transfers, wanted};
+use crate::failure::Failure;
 use crate::wire::{AdminServiceClient, MAX_RESPONSE, PLAN_DEADLINE, UNARY_DEADLINE};
 use control::admin::{
     HostStats, NewRange, Pruned, Pruning, RangeChange, RangeWants, ServedRange, StoreCheck,

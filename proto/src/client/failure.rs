@@ -1,82 +1,11 @@
-//! What a call came back with instead of an answer.
+//! Errors of calls to an agent, as a caller treats them.
 
-use std::error::Error;
-use std::fmt;
-use std::sync::Arc;
+use tonic::Code;
 
-use tonic::{Code, Status};
+use crate::convert::status::reason;
+use crate::failure::Failure;
 
-use crate::convert::status::{is_transient, reason};
-
-/// A status, and who sent it; or that nobody did.
-#[derive(Clone)]
-pub struct Failure {
-    endpoint: Arc<str>,
-    status: Status,
-    /// What the other side said beneath what it said first; absent when that was all.
-    cause: Option<String>,
-}
-
-impl Failure {
-    pub(crate) fn new(endpoint: &str, status: Status) -> Self {
-        Self { endpoint: endpoint.into(), status, cause: None }
-    }
-
-    pub(crate) fn status(&self) -> &Status {
-        &self.status
-    }
-
-    /// The same, said as the cause only: for an error that says the rest itself.
-    pub(crate) fn beneath(self, cause: Option<&String>) -> Self {
-        Self { cause: cause.cloned(), ..self }
-    }
-
-    /// Whether the other side answered at all, if only with an error.
-    #[must_use]
-    pub fn was_answered(&self) -> bool {
-        self.status.source().is_none()
-    }
-
-    /// Whether asking again may help.
-    #[must_use]
-    pub fn is_transient(&self) -> bool {
-        is_transient(&self.status)
-    }
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.was_answered() {
-            f.write_str(self.cause.as_deref().unwrap_or(self.status.message()))
-        } else {
-            write!(f, "no answer from {}", self.endpoint)
-        }
-    }
-}
-
-impl fmt::Debug for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Failure")
-            .field("endpoint", &self.endpoint)
-            .field("code", &self.status.code())
-            .field("message", &self.status.message())
-            .field("cause", &self.source())
-            .finish()
-    }
-}
-
-impl Error for Failure {
-    /// The deepest cause: what lies above it says only that a transport had an error.
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        let mut deepest = self.status.source()?;
-        while let Some(cause) = deepest.source() {
-            deepest = cause;
-        }
-        Some(deepest)
-    }
-}
-
-/// What can go wrong with asking an agent.
+/// The error of a call to an agent.
 #[derive(Debug, thiserror::Error)]
 pub enum RemoteError {
     /// It understood and would not: the request is wrong, or not allowed, or too much.
@@ -103,7 +32,7 @@ pub enum RemoteError {
 
 impl RemoteError {
     pub(crate) fn new(action: &'static str, failure: Failure) -> Self {
-        let code = failure.status.code();
+        let code = failure.status().code();
         let refused = matches!(
             code,
             Code::InvalidArgument
@@ -116,7 +45,7 @@ impl RemoteError {
                 | Code::Aborted
         );
         if refused && failure.was_answered() {
-            let reason = reason(&failure.status);
+            let reason = reason(failure.status());
             Self::Refused { action, reason, source: Box::new(failure) }
         } else {
             Self::unavailable(action, failure)

@@ -7,8 +7,9 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
-use super::failure::{Failure, RemoteError};
+use super::failure::RemoteError;
 use crate::channel::Endpoint;
+use crate::failure::Failure;
 
 /// How long a probe may take.
 const DEADLINE: Duration = Duration::from_secs(5);

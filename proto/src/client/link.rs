@@ -5,10 +5,10 @@ use futures::stream::BoxStream;
 use tonic::Status;
 use tonic::transport::Channel;
 
-use super::failure::Failure;
 use super::stream::events;
 use crate::channel::Endpoint;
 use crate::convert::{link, status};
+use crate::failure::Failure;
 use crate::wire::{self, MAX_LINK_MESSAGE};
 use control::link::{FromHostStream, FromRange, LinkError, LinkRange};
 

@@ -1,6 +1,7 @@
 //! The near ends: a remote host as a source of images and blobs, a range and an operator's view.
 
 mod admin;
+mod calls;
 mod failure;
 mod health;
 mod host;
@@ -12,9 +13,10 @@ mod retry;
 mod stream;
 
 pub use self::admin::{AdminClient, RangeChanges};
-pub use self::failure::{Failure, RemoteError};
+pub use self::failure::RemoteError;
 pub use self::health::is_serving;
 pub use self::host::{Manners, RemoteHost, WantedSets};
 pub use self::link::LinkClient;
 pub use self::range::{RangeClient, SyncEvents, VerifyEvents};
 pub use crate::convert::Malformed;
+pub use crate::failure::Failure;

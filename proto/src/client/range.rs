@@ -5,11 +5,12 @@ use tonic::transport::Channel;
 use tonic::{Request, Status};
 use transfer::Reference;
 
-use super::failure::{Failure, RemoteError};
+use super::failure::RemoteError;
 use super::retry::{BRIEFLY, until_answered};
 use super::stream::events;
 use crate::channel::Endpoint;
 use crate::convert::{check, range};
+use crate::failure::Failure;
 use crate::wire::{MAX_RESPONSE, PLAN_DEADLINE, RangeServiceClient, UNARY_DEADLINE};
 use control::range::{ImagePlan, RangeImage, RangeStatus, SyncEvent, VerifyEvent};
 

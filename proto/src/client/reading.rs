@@ -28,7 +28,7 @@ use transfer::{
     BlobError, BlobSource, BlobStream, Descriptor, Digest, Image, ImageKey, LayerForm, MediaType,
 };
 
-use super::host::{Connection, Inner};
+use super::calls::{Calls, Connection};
 use super::pieces::{Pieces, malformed, read_blob};
 use super::retry::{BRIEFLY, pauses, until_answered};
 use crate::compress::USUAL_SPEED;
@@ -55,7 +55,7 @@ pub(super) struct Asked {
 /// An image that the host lent.
 #[derive(Debug)]
 struct Lent {
-    host: Arc<Inner>,
+    host: Arc<Calls>,
     asked: Asked,
     /// Of the image as it was given.
     target_digest: Digest,
@@ -65,7 +65,7 @@ struct Lent {
 }
 
 impl RemoteBlobs {
-    pub(super) fn new(host: Arc<Inner>, asked: Asked, image: &Image, loan: Loan) -> Self {
+    pub(super) fn new(host: Arc<Calls>, asked: Asked, image: &Image, loan: Loan) -> Self {
         let (target_digest, loan) = (image.target_digest(), Mutex::new(loan));
         Self(Arc::new(Lent { host, asked, target_digest, loan, renewing: Default::default() }))
     }

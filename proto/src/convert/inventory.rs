@@ -12,7 +12,7 @@ use transfer::{
 
 use super::page::Page;
 use super::{Malformed, duration, elapsed, status};
-use crate::client::Failure;
+use crate::failure::Failure;
 use crate::wire::generated as pb;
 use crate::wire::{MAX_DIGESTS, MAX_PAGE, MAX_REFERENCES};
 use control::lending::{ImageName, LeaseGrant};

@@ -24,7 +24,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 use transfer::{BlobError, Digest, SourceError};
 
-use crate::client::Failure;
+use crate::failure::Failure;
 use control::admin::AdminError;
 use control::lending::ReadError;
 use control::link::{LinkEnd, LinkError};

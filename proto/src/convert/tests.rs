@@ -6,7 +6,7 @@ use tonic::{Code, Status};
 use transfer::{BlobError, ConfigDigest, Digest, ImageKey, ImageSummary, LayerForm, SourceError};
 
 use super::{blob, check, inventory, link, range, ranges, status};
-use crate::client::Failure;
+use crate::failure::Failure;
 use crate::wire::generated as pb;
 use control::lending::{ImageName, ReadError};
 

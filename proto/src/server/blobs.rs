@@ -10,12 +10,12 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use tonic::{Request, Response, Status};
 
-use super::connection::{Origin, Reach};
+use super::origin::{Origin, Reach};
+use super::piece::{Piece, Pieces};
 use super::watched::{Watch, watched};
 use crate::compress::{compressing_speed, squeezed};
 use crate::convert::blob::{self, Wanted};
@@ -37,33 +37,12 @@ pub(super) struct Blobs {
     compressing: Arc<Speed>,
 }
 
-/// What is sent, one message each.
-#[derive(Debug)]
-pub(super) enum Piece {
-    /// The first: the blob's size, and how its bytes come.
-    Head(u64, Encoding),
-    /// The next bytes.
-    Data(Bytes),
-}
-
-impl Piece {
-    /// How many bytes of the blob are on their way with it.
-    pub(super) fn len(&self) -> usize {
-        match self {
-            Self::Data(data) => data.len(),
-            Self::Head(..) => 0,
-        }
-    }
-}
-
 /// What is kept as long as any byte of a stream is on its way: the reader's turn, and the watch over
 /// the reader.
 pub(super) struct Kept {
     _turn: Turn,
     _watch: Watch,
 }
-
-pub(super) type Pieces = BoxStream<'static, Result<Piece, Status>>;
 
 impl Blobs {
     pub(super) fn new(caller: Caller, library: Arc<Library>) -> Self {

@@ -11,8 +11,9 @@ use tokio::time::{Sleep, sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::Connected;
 
+use super::capacity::Place;
 use super::listen::Accepted;
-use super::serve::Place;
+use super::origin::Origin;
 use crate::channel::Io;
 
 /// How long a connection has to show that it speaks HTTP/2. From then on keepalive finds out
@@ -24,31 +25,6 @@ const LINGER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Bytes of a client's preface and the header of its first frame.
 const BEGINNING: usize = 24 + 9;
-
-/// How far away a caller is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Reach {
-    /// On this host: through a Unix socket or the loopback interface.
-    Host,
-    /// Behind a network, or whatever else a connection was tunnelled through.
-    Network,
-}
-
-/// Where a request came from.
-#[derive(Clone, Debug)]
-pub(super) struct Origin {
-    pub(super) reach: Reach,
-    /// Ends the connection with all its streams, whatever is under way in it.
-    pub(super) end: CancellationToken,
-}
-
-impl Origin {
-    /// A request without a connection came from here.
-    pub(super) fn of(extensions: &http::Extensions) -> Self {
-        let here = || Self { reach: Reach::Host, end: CancellationToken::new() };
-        extensions.get().cloned().unwrap_or_else(here)
-    }
-}
 
 /// A connection with its place among the others.
 pub(super) struct Connection {
@@ -177,6 +153,7 @@ mod tests {
 
     use super::*;
     use crate::server::Connections;
+    use crate::server::origin::Reach;
 
     fn connection(end: &CancellationToken) -> (Connection, tokio::io::DuplexStream) {
         let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();

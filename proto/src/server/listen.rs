@@ -13,7 +13,7 @@ use rustix::net::sockopt::{
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::connection::Reach;
+use super::origin::Reach;
 use crate::channel::Io;
 use crate::wire::{SEND_BUFFER, WIDE_CONNECTIONS};
 use control::identity::Caller;

@@ -8,11 +8,14 @@
 mod admin;
 mod authorize;
 mod blobs;
+mod capacity;
 mod connection;
 mod health;
 mod inventory;
 mod link;
 mod listen;
+mod origin;
+mod piece;
 mod range;
 mod raw;
 mod serve;
@@ -27,9 +30,10 @@ use tonic::service::Routes;
 use tonic_reflection::server::Builder as Reflection;
 
 pub use self::authorize::{RPCS, Who, may_call};
+pub use self::capacity::Connections;
 pub use self::health::Health;
 pub use self::listen::Listener;
-pub use self::serve::{Caps, Connections, ServeError, Server};
+pub use self::serve::{Caps, ServeError, Server};
 use crate::wire::{
     AdminServer, DESCRIPTORS, InventoryServer, LinkServer, MAX_LINK_MESSAGE, MAX_REQUEST,
     RangeServer,

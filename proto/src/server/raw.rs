@@ -23,8 +23,9 @@ use tonic::server::NamedService;
 use tonic_prost::ProstCodec;
 use tower::Service;
 
-use super::blobs::{Blobs, Kept, Piece, Pieces};
-use super::connection::Origin;
+use super::blobs::{Blobs, Kept};
+use super::origin::Origin;
+use super::piece::{Piece, Pieces};
 use crate::raw::{self, CONTENT_TYPE, READ_BLOB};
 use crate::wire::generated as pb;
 use crate::wire::{BlobServer, MAX_REQUEST};

@@ -3,19 +3,20 @@
 use std::fmt;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use futures::Stream;
 use futures::stream;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server as Http2;
 
 use super::Services;
 use super::authorize::Authorize;
-use super::connection::{Connection, Reach};
+use super::capacity::Connections;
+use super::connection::Connection;
 use super::listen::{Accepted, Listener};
+use super::origin::Reach;
 use crate::channel::Io;
 use crate::wire::{KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT};
 
@@ -52,36 +53,6 @@ pub struct ServeError {
     /// What failed.
     #[source]
     source: tonic::transport::Error,
-}
-
-/// Tells how many connections a server has.
-#[derive(Clone, Debug, Default)]
-pub struct Connections(Arc<AtomicU32>);
-
-impl Connections {
-    /// Connections open now.
-    #[must_use]
-    pub fn open(&self) -> u32 {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn opened(&self, permit: OwnedSemaphorePermit) -> Place {
-        self.0.fetch_add(1, Ordering::Relaxed);
-        Place { connections: self.clone(), _permit: permit }
-    }
-}
-
-/// A connection's place among the others; dropping it makes room for the next.
-#[derive(Debug)]
-pub(super) struct Place {
-    connections: Connections,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.connections.0.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 /// Where connections come from.

@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::task::AbortOnDropHandle;
 use tonic::Status;
 
-use super::blobs::{Piece, Pieces};
+use super::piece::{Piece, Pieces};
 use crate::speed::Speed;
 use crate::wire::PROGRESS_TIMEOUT;
 

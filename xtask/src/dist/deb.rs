@@ -8,8 +8,8 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
 
+use super::compress::zstd;
 use super::tree::{Node, Tree};
-use super::zstd;
 
 /// The package's name.
 const PACKAGE: &str = "longshore";

@@ -7,6 +7,7 @@
 //! ```
 //! It needs cargo and a linker, but no root.
 
+mod compress;
 mod deb;
 mod layout;
 mod tree;
@@ -21,14 +22,12 @@ use clap::Args;
 use process::output::{print, size};
 use transfer::Digest;
 
+use self::compress::zstd;
 use self::layout::Parts;
 use crate::build;
 
 /// The version of the workspace.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
-
-/// Compression level of zstd. Higher levels take minutes and gain little on programs.
-const LEVEL: i32 = 17;
 
 /// The packed programs.
 const PROGRAMS: [&str; 3] = ["longshore", "longshore-host-agent", "longshore-dind-agent"];
@@ -113,10 +112,6 @@ fn time() -> u64 {
     let given = std::env::var("SOURCE_DATE_EPOCH").ok().and_then(|time| time.parse().ok());
     let now = || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs());
     given.unwrap_or_else(now)
-}
-
-fn zstd(bytes: &[u8]) -> Result<Vec<u8>> {
-    ::zstd::encode_all(bytes, LEVEL).context("compressing")
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {

@@ -17,7 +17,7 @@ use std::time::{Duration, SystemTime};
 use transfer::store::{Arriving, Lease as KeptBlob, Leases as Kept};
 use transfer::{BlobSource, ConfigDigest, Digest, Image, OpenImage, Reference};
 
-use super::{Known, LeaseGrant, Loan};
+use super::terms::{Known, LeaseGrant, Loan};
 use crate::identity::Caller;
 
 /// A lease that was found alive: what it covers.

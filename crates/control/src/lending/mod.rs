@@ -12,14 +12,15 @@
 mod lease;
 mod names;
 mod reading;
+mod terms;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use transfer::{
-    BlobError, BlobStream, ConfigDigest, Digest, Image, ImageKey, ImageSource, ImageSummary,
-    LayerForm, Reference, SourceError,
+    BlobError, BlobStream, Digest, Image, ImageKey, ImageSource, ImageSummary, LayerForm,
+    Reference, SourceError,
 };
 
 use crate::identity::Caller;
@@ -28,10 +29,8 @@ use lease::{Granted, Leases};
 use names::Names;
 pub use reading::Turn;
 use reading::{Read, Reads, Turnstile};
-
-/// How long a stream of a blob waits for its turn before the caller gets [`ReadError::Busy`]: sooner
-/// than a caller gives up a host that says nothing.
-const TURN_TIMEOUT: Duration = Duration::from_secs(20);
+use terms::Meter;
+pub use terms::{Known, LeaseGrant, Loan, ReadError, Terms};
 
 /// Which images a caller may read; asked at every step, and again of every lease when grants change
 /// ([`Library::grants_changed`]).
@@ -62,35 +61,6 @@ impl Access for AllImages {
 #[error("the host's images are not listed yet; ask again")]
 struct NotListed;
 
-/// How much a library lends, and for how long.
-#[derive(Clone, Copy, Debug)]
-pub struct Terms {
-    /// How long a lease lives without a read.
-    pub lease: Duration,
-    /// Streams of blobs open at once, for all callers.
-    pub reads: usize,
-    /// Streams of blobs open at once, for one caller.
-    pub reads_per_caller: usize,
-    /// Bytes of blobs in memory between the source and the callers, for all of them. A stream
-    /// begins when there is room for all that it may hold, [`transfer::limited::WINDOW`] or what is
-    /// left of the blob.
-    pub bytes_in_flight: u64,
-    /// The same for one caller.
-    pub bytes_in_flight_per_caller: u64,
-}
-
-impl Default for Terms {
-    fn default() -> Self {
-        Self {
-            lease: Duration::from_secs(600),
-            reads: 24,
-            reads_per_caller: 8,
-            bytes_in_flight: 96 << 20,
-            bytes_in_flight_per_caller: 24 << 20,
-        }
-    }
-}
-
 /// What an image is asked for by.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ImageName {
@@ -98,50 +68,6 @@ pub enum ImageName {
     Reference(Reference),
     /// The key of its summary.
     Key(ImageKey),
-}
-
-/// A lease on the blobs of one image, for one caller.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LeaseGrant {
-    /// What the caller shows when it reads.
-    pub id: String,
-    /// How long the lease lives without a read.
-    pub ttl: Duration,
-    /// When it ends unless it is read under.
-    pub expires: SystemTime,
-}
-
-/// The image that a blob is asked for as a part of, and the lease on it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Loan {
-    /// The image.
-    pub config_digest: ConfigDigest,
-    /// The lease, as [`LeaseGrant::id`] says.
-    pub lease_id: String,
-}
-
-/// Why a read was refused.
-#[derive(Debug, thiserror::Error)]
-pub enum ReadError {
-    /// The blob cannot be read.
-    #[error(transparent)]
-    Blob(#[from] BlobError),
-    /// The caller, or all callers together, had as many streams open as there may be, or as many
-    /// bytes in flight, for as long as one waits for a turn.
-    #[error("as much is being read already as may be, {limit} blobs at most")]
-    Busy {
-        /// How many streams there may be.
-        limit: usize,
-    },
-}
-
-/// What the image says of one of its blobs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Known {
-    /// Its size in bytes.
-    pub size: u64,
-    /// Whether it may be compressed once more with gain: it is a layer as it is unpacked.
-    pub compresses: bool,
 }
 
 /// A blob that was opened.
@@ -167,12 +93,6 @@ pub struct Served {
     pub reads: u64,
     /// Bytes handed out.
     pub bytes: u64,
-}
-
-#[derive(Debug, Default)]
-struct Meter {
-    reads: AtomicU64,
-    bytes: AtomicU64,
 }
 
 /// The images of a host as its callers may see them. One for the whole process, so that its limits

@@ -11,9 +11,8 @@ use tokio::time::{Instant, timeout_at};
 use transfer::limited::{Limits, Reserved};
 use transfer::{BlobError, BlobStream, ConfigDigest, Digest};
 
-use super::TURN_TIMEOUT;
 use super::lease::Granted;
-use super::{Meter, ReadError, Terms};
+use super::terms::{Meter, ReadError, TURN_TIMEOUT, Terms};
 use crate::identity::Caller;
 use crate::transfers::{Transfer, TransferId, TransferKind};
 

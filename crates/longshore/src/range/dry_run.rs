@@ -13,7 +13,7 @@ use process::output::{Format, Table, count, print, print_json_lines, size, yes_n
 use range::{RangeName, RangePlan, RangeState, Ranges, Reference, Selection};
 use serde::Serialize;
 
-use super::connect;
+use super::connect::connect;
 use super::wanted::{Wanted, references};
 use crate::interrupt::until_interrupted;
 use crate::site::Site;

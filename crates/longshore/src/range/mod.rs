@@ -1,6 +1,7 @@
 //! `longshore range`: a thin front of the library `range`.
 
 mod arguments;
+mod connect;
 mod dry_run;
 mod print;
 mod progress;
@@ -18,6 +19,7 @@ use process::output::{Format, print as print_text, print_json_lines};
 use range::{Label, LoadWay, Pattern, RangeName, Ranges, Reference, Report, Settings, UpRequest};
 
 use self::arguments::{Making, Names, RangeMode, Which};
+use self::connect::connect;
 use self::wanted::{Images, references};
 use crate::interrupt::until_interrupted;
 use crate::site::{Setting, Site};
@@ -220,11 +222,6 @@ pub fn run(command: &Command, site: &Site) -> Result<Exit> {
         Command::Seeds(seeds) => seeds::run(seeds, site),
         Command::Down(down) => run_down(down, site),
     }
-}
-
-/// Connects to the engine that runs the ranges, and knows the host agent.
-async fn connect(site: &Site, concurrency: Option<usize>) -> Result<Ranges> {
-    Ranges::connect(site.settings(concurrency)).await.map_err(|error| site.explain(&error))
 }
 
 /// Prints `text` of what there is, or that there are no ranges.

@@ -6,7 +6,7 @@ use process::exit::Exit;
 use process::output::{Format, Table, print, print_json_lines, size};
 use serde::Serialize;
 
-use super::connect;
+use super::connect::connect;
 use crate::interrupt::until_interrupted;
 use crate::site::Site;
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::printable;
+use super::printable::printable;
 
 /// Between two columns.
 const GAP: &str = "  ";

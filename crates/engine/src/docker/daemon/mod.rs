@@ -4,4 +4,4 @@ mod mirror;
 mod processors;
 
 pub use mirror::with_mirror;
-pub use processors::environment;
+pub use processors::{PLACES, environment};

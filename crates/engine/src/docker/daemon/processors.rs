@@ -11,18 +11,17 @@ use std::thread::available_parallelism;
 
 /// Go's own setting: the most threads that run Go code at once.
 /// <https://pkg.go.dev/runtime#hdr-Environment_Variables>
-const PLACES: &str = "GOMAXPROCS";
+pub const PLACES: &str = "GOMAXPROCS";
 
 /// Places that the loads of one range fill; a machine with as many cores has them anyway.
 const ENOUGH: usize = 8;
 
-/// The environment for a dockerd that is about to start; empty where the user chose it already, or
-/// where the default is enough.
+/// The environment for a dockerd that is about to start; empty if the user has `chosen` [`PLACES`], or
+/// if the default is enough.
 #[must_use]
-pub fn environment() -> Vec<(&'static str, OsString)> {
-    let said = std::env::var_os(PLACES).is_some();
+pub fn environment(chosen: bool) -> Vec<(&'static str, OsString)> {
     let cores = available_parallelism().map_or(1, usize::from);
-    let places = if said { None } else { places(cores) };
+    let places = if chosen { None } else { places(cores) };
     places.map(|places| (PLACES, places.to_string().into())).into_iter().collect()
 }
 
