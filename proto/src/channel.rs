@@ -1,4 +1,4 @@
-//! Where an agent listens, and connections to it tuned for blobs.
+//! Endpoints of agents, and connections to them tuned for blobs.
 
 use std::fmt;
 use std::io;
@@ -20,7 +20,7 @@ use crate::wire::{
     CONNECTION_WINDOW, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, MAX_HTTP2_FRAME, STREAM_WINDOW,
 };
 
-/// How long a connection may take to come about.
+/// Maximum time to connect.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Only the authority header is made of this; the endpoint knows where to go.
@@ -33,7 +33,7 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
 type Dial = dyn Fn() -> BoxFuture<'static, io::Result<Box<dyn Io>>> + Send + Sync;
 
-/// Where an agent listens: `unix:///path/to/socket` or `http://host:port`.
+/// Endpoint of an agent: `unix:///path/to/socket` or `http://host:port`.
 #[derive(Clone)]
 pub struct Endpoint {
     name: Arc<str>,
@@ -45,14 +45,14 @@ pub struct Endpoint {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is not an endpoint: expected unix:///path/to/socket or http://host:port")]
 pub struct InvalidEndpoint {
-    /// What was to be parsed, cut to a length that is safe to print.
+    /// The text that could not be parsed, cut to a length that is safe to print.
     pub text: String,
 }
 
 impl Endpoint {
-    /// A Unix socket. Its last component is never followed as a link, so that whoever may write to
-    /// the socket's folder cannot point us at another socket; the folder itself may be reached
-    /// through links.
+    /// A Unix socket. Its last component is never followed as a link, so that a program that may
+    /// write to the socket's folder cannot point us at another socket; the folder itself may be
+    /// reached through links.
     #[must_use]
     pub fn unix(path: impl Into<PathBuf>) -> Self {
         let path = path.into();
@@ -75,7 +75,7 @@ impl Endpoint {
         Self { name: name.into(), dial, is_within_host: false }
     }
 
-    /// Whether it can only be on this host: a Unix socket, or the loopback interface.
+    /// True for endpoints on this host only: a Unix socket, or the loopback interface.
     pub(crate) fn is_within_host(&self) -> bool {
         self.is_within_host
     }
@@ -115,7 +115,7 @@ impl Endpoint {
     }
 }
 
-/// What makes the connections of a channel.
+/// Opens the connections of a channel.
 fn dialler(
     dial: &Arc<Dial>,
 ) -> impl tower::Service<

@@ -19,10 +19,11 @@ use crate::speed::Speed;
 /// cost more time than they save.
 const LEVEL: i32 = 1;
 
-/// What one core compresses in a second, in bytes, where it was not measured: a cautious guess.
+/// Assumed compression speed of one core where none was measured, in bytes per second: a cautious
+/// guess.
 pub(crate) const USUAL_SPEED: u64 = 400_000_000;
 
-/// How fast this host compresses, in bytes per second.
+/// Compression speed of this host, in bytes per second.
 pub(crate) fn compressing_speed(measured: &Speed) -> u64 {
     measured.bytes_per_second().unwrap_or(USUAL_SPEED)
 }

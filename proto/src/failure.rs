@@ -29,7 +29,7 @@ impl Failure {
         Self { cause: cause.cloned(), ..self }
     }
 
-    /// Whether the other side answered, with an error.
+    /// True if the other side answered, with an error.
     #[must_use]
     pub fn was_answered(&self) -> bool {
         self.status.source().is_none()

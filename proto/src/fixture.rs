@@ -21,7 +21,7 @@ use crate::wire::generated::blob_service_server::BlobService;
 use crate::wire::{BlobClient, BlobServer, Encoding};
 use control::lending::Loan;
 
-/// Serves every blob of `blobs` to whoever connects, whatever lease is shown, until `end`.
+/// Serves every blob of `blobs` to any caller, under any lease, until `end`.
 ///
 /// # Errors
 /// That tonic gave up.
@@ -44,7 +44,7 @@ where
         .await
 }
 
-/// Reads a blob from whoever serves it at `endpoint`. Nothing is verified.
+/// Reads a blob from the server at `endpoint`. Nothing is verified.
 ///
 /// # Errors
 /// As [`BlobSource::open`].

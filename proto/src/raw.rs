@@ -27,10 +27,10 @@ use crate::wire::Encoding;
 
 pub(crate) use self::slices::{Part, Slices};
 
-/// Where the RPC is served.
+/// Path of the RPC.
 pub(crate) const READ_BLOB: &str = "/longshore.v1.BlobService/ReadBlob";
 
-/// What a request and a response of gRPC say they are.
+/// Content type of gRPC requests and responses.
 pub(crate) const CONTENT_TYPE: http::HeaderValue =
     http::HeaderValue::from_static("application/grpc");
 

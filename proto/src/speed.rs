@@ -1,4 +1,4 @@
-//! How fast something went lately: a link, or the work that would spare it.
+//! Recent speed of a link, or of compression, which saves bytes on the link.
 //!
 //! Whether bytes are worth compressing on their way is decided by three of these:
 //!
@@ -19,9 +19,9 @@ const MEMORY: u64 = 64 << 20;
 /// Fewer bytes than this say nothing: they may lie in somebody's buffer.
 const LEAST: u64 = 8 << 20;
 
-/// How much slower than compressing a link must be. What compresses well comes out at about half
-/// its size, so that a link of half the speed is where the whole doubles; any closer, and the cores
-/// have better things to do.
+/// Ratio of compression speed to link speed from which compressing pays. Compressible data shrinks
+/// to about half, so a link of half the compression speed doubles its throughput; on faster links
+/// the cores have better things to do.
 const MARGIN: u64 = 2;
 
 /// Bytes by time, the latest counting most.
@@ -45,8 +45,8 @@ impl Speed {
         }
     }
 
-    /// What was measured; `None` when too little went by. Time that cannot be measured is none, and
-    /// the speed then the greatest there is.
+    /// Measured speed; `None` after too few bytes. If the time is too short to measure, the speed is
+    /// the greatest possible.
     pub(crate) fn bytes_per_second(&self) -> Option<u64> {
         let Noted { bytes, time } = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let per_second = |nanos: u128| u128::from(bytes) * 1_000_000_000 / nanos;
@@ -55,8 +55,8 @@ impl Speed {
     }
 }
 
-/// Whether a link that carries so many bytes per second is so slow that compressing at the other
-/// speed pays.
+/// True if compressing pays: the link is far slower than the compression. Both are in bytes per
+/// second.
 pub(crate) fn is_worth_compressing(link: u64, compressing: u64) -> bool {
     link.saturating_mul(MARGIN) < compressing
 }

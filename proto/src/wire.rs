@@ -1,4 +1,4 @@
-//! What is generated from the schema, and the numbers that both ends agree on.
+//! Types generated from the schema, and the numbers that both ends agree on.
 
 use std::fmt;
 use std::time::Duration;
@@ -60,11 +60,11 @@ pub(crate) const SEND_BUFFER: usize = MAX_MESSAGE;
 /// have what the system gives, so that nobody takes more of the kernel's memory by connecting often.
 pub(crate) const WIDE_CONNECTIONS: usize = 8;
 
-/// Either end asks after this long without a word whether the other still lives, so that a
-/// half-open connection is found within [`KEEPALIVE_INTERVAL`] + [`KEEPALIVE_TIMEOUT`].
+/// Time without traffic after which either end pings the other, so that a half-open connection is
+/// found within [`KEEPALIVE_INTERVAL`] + [`KEEPALIVE_TIMEOUT`].
 pub(crate) const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 
-/// How long the other end has to answer that.
+/// Maximum time to answer a keepalive ping.
 pub(crate) const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A stream of a blob that moves no byte for this long is given up, by either end. Streams have no
@@ -90,13 +90,13 @@ pub(crate) const DEFAULT_PAGE: usize = 50;
 /// Most items in a page.
 pub(crate) const MAX_PAGE: usize = 200;
 
-/// Largest message of a blob's stream, in bytes: a frame and what is around it.
+/// Largest message of a blob's stream, in bytes: a frame and its envelope.
 pub(crate) const MAX_MESSAGE: usize = MAX_FRAME + 1024;
 
-/// How long a quick call may take.
+/// Deadline of a quick call.
 pub(crate) const UNARY_DEADLINE: Duration = Duration::from_secs(30);
 
-/// How long a plan may take: the host may have to export every image of it first.
+/// Deadline of a plan: the host may have to export every image of it first.
 pub(crate) const PLAN_DEADLINE: Duration = Duration::from_secs(30 * 60);
 
 /// Largest message of a link, in bytes: the plans of a thousand images fit, each with an error.
@@ -109,7 +109,7 @@ pub(crate) type AdminServiceClient = generated::admin_service_client::AdminServi
 pub(crate) type LinkClient = generated::link_service_client::LinkServiceClient<Channel>;
 pub(crate) type RangeServiceClient = generated::range_service_client::RangeServiceClient<Channel>;
 
-/// How the bytes of a blob are written.
+/// Encodings of a blob's bytes.
 pub(crate) use generated::Encoding;
 
 pub(crate) use generated::admin_service_server::AdminServiceServer as AdminServer;

@@ -25,10 +25,10 @@ use control::{Pattern, RangeName, WantedSet};
 /// The states of ranges, one after the other. Ends only with an error.
 pub type RangeChanges = BoxStream<'static, Result<RangeChange, RemoteError>>;
 
-/// How long reading a whole store again may take.
+/// Deadline of reading a whole store again.
 const VERIFY_DEADLINE: Duration = Duration::from_secs(6 * 3600);
 
-/// How long removing blobs may take: some file systems are slow with large files.
+/// Deadline of removing blobs: some file systems are slow with large files.
 const PRUNE_DEADLINE: Duration = Duration::from_secs(600);
 
 /// The operator's side of a host agent. Connects when it is first asked, and again by itself.
@@ -56,7 +56,7 @@ impl AdminClient {
         move |status| RemoteError::new(action, Failure::new(&endpoint, status))
     }
 
-    /// What the agent did since it started.
+    /// Returns the agent's counters since it started.
     ///
     /// # Errors
     /// Any [`RemoteError`].
@@ -128,8 +128,8 @@ impl AdminClient {
         Ok(())
     }
 
-    /// Replaces the images that a range is to have, if its set still has the expected revision;
-    /// absent: whatever it is.
+    /// Replaces a range's wanted images if its set still has the expected revision. `None` accepts
+    /// any revision.
     ///
     /// # Errors
     /// Any [`RemoteError`]; the reason is `RANGE_NOT_FOUND` for a range that is not there, and
@@ -212,7 +212,7 @@ impl AdminClient {
         Ok(begun.round)
     }
 
-    /// What bringing images into a range would move; nothing changes in the range.
+    /// Plans bringing images into a range; nothing changes in the range.
     ///
     /// # Errors
     /// Any [`RemoteError`]; unavailable while the range's agent is not attached.
@@ -249,7 +249,7 @@ impl AdminClient {
         Ok(events(messages, ranges::verified, error))
     }
 
-    /// What moves at the moment, sorted by id.
+    /// Lists the transfers under way, sorted by id.
     ///
     /// # Errors
     /// Any [`RemoteError`].

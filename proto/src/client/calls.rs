@@ -19,15 +19,15 @@ use crate::wire::{BlobClient, InventoryClient, MAX_RESPONSE, PROGRESS_TIMEOUT};
 /// Most doubts that wait for the next read of their blob; more are forgotten.
 const MAX_DOUBTS: usize = 1024;
 
-/// How a remote host is treated.
+/// Timeouts for a remote host.
 #[derive(Clone, Copy, Debug)]
 pub struct Manners {
-    /// How long one request for an image may take: the host may have to export it first.
+    /// Deadline of one request for an image: the host may have to export it first.
     pub image_deadline: Duration,
-    /// How long a stream that broke is asked for again without a new byte, and a request for an
-    /// image without an answer.
+    /// Maximum time to retry a broken stream without a new byte, or a request for an image without
+    /// an answer.
     pub patience: Duration,
-    /// How long a stream may stand still before it counts as broken.
+    /// Maximum time without a byte before a stream counts as broken.
     pub stall: Duration,
     /// Connections for blobs, at least one, beside one for everything else. A stream takes the one
     /// that has the fewest.
@@ -54,9 +54,9 @@ pub(super) struct Calls {
     control: Channel,
     /// Blobs have connections of their own, so that a list does not wait behind a layer.
     bulk: Vec<Connection>,
-    /// How fast blobs come from there.
+    /// Speed at which blobs arrive from the host.
     pub(super) link: Arc<Speed>,
-    /// Blobs whose bytes were wrong. The host is told before the next read of each.
+    /// Blobs whose bytes were wrong. The next read of each reports it to the host first.
     doubted: Mutex<HashSet<Digest>>,
 }
 
@@ -116,14 +116,14 @@ impl Calls {
         idlest.expect("invariant: there is at least one connection").clone()
     }
 
-    /// How fast blobs come from another host, in bytes per second; `None` when that is not known
-    /// yet, and within one host, where nothing is compressed.
+    /// Speed at which blobs arrive from another host, in bytes per second. `None` until it is
+    /// known, and within one host, where nothing is compressed.
     pub(super) fn slow_link(&self) -> Option<u64> {
         if self.endpoint.is_within_host() { None } else { self.link.bytes_per_second() }
     }
 
-    /// Asks for the image, as often as it takes; also the lease under which its blobs are read. The
-    /// host is told when the caller doubts the blob that it is about to read.
+    /// Requests the image, with retries, and the lease under which its blobs are read. Reports to
+    /// the host if the caller doubts the blob that it is about to read.
     pub(super) async fn image(
         &self,
         key: &ImageKey,
@@ -170,7 +170,7 @@ impl Calls {
         }
     }
 
-    /// Whether the blob was doubted since it was last asked so.
+    /// Takes the doubt about a blob: true if one was raised since the last call.
     pub(super) fn take_doubt(&self, digest: &Digest) -> bool {
         self.doubted().remove(digest)
     }

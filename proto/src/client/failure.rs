@@ -11,20 +11,20 @@ pub enum RemoteError {
     /// It understood and would not: the request is wrong, or not allowed, or too much.
     #[error("{action} was refused")]
     Refused {
-        /// What was attempted.
+        /// The attempted action.
         action: &'static str,
         /// The reason as a program reads it: `RANGE_NOT_FOUND`. Empty when none was given.
         reason: String,
-        /// What the agent said.
+        /// The agent's answer.
         #[source]
         source: Box<Failure>,
     },
     /// It could not be reached, or failed; trying again may help.
     #[error("{action} failed")]
     Unavailable {
-        /// What was attempted.
+        /// The attempted action.
         action: &'static str,
-        /// What failed.
+        /// Cause of the failure.
         #[source]
         source: transfer::blob::Cause,
     },

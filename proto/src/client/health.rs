@@ -1,4 +1,4 @@
-//! Whether an agent says that it serves: grpc.health.v1, asked.
+//! Client of grpc.health.v1.
 
 use std::time::Duration;
 
@@ -11,10 +11,10 @@ use super::failure::RemoteError;
 use crate::channel::Endpoint;
 use crate::failure::Failure;
 
-/// How long a probe may take.
+/// Deadline of a probe.
 const DEADLINE: Duration = Duration::from_secs(5);
 
-/// Whether the agent at `endpoint` serves; asked once, since whoever probes asks again anyway.
+/// Returns true if the agent at `endpoint` serves. Asks once, since probing callers retry anyway.
 ///
 /// # Errors
 /// Any [`RemoteError`].

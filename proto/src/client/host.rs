@@ -22,8 +22,9 @@ use crate::failure::Failure;
 use crate::wire::UNARY_DEADLINE;
 use control::wanted::WantedSet;
 
-/// How long a host may take to say what many references name. One that has to export an image to know
-/// takes longer for it, and is asked for each by itself: so the others do not wait for it.
+/// Deadline for resolving many references in one call. A host that has to export an image to
+/// resolve it takes longer; that image is then resolved in its own call, so that the others need
+/// not wait.
 const TOGETHER_DEADLINE: Duration = Duration::from_millis(500);
 
 /// The sets that a range is to have, one after the other. Ends only with an error.
@@ -42,22 +43,22 @@ impl RemoteHost {
         Self { calls: Arc::new(Calls::new(endpoint, manners)) }
     }
 
-    /// Where the host agent listens.
+    /// Endpoint of the host agent.
     #[must_use]
     pub fn endpoint(&self) -> &Endpoint {
         self.calls.endpoint()
     }
 
-    /// What the range that this process is in is to have: the set as it is now, at once, and again
-    /// after each change. Ends with an error when the host agent ends or the connection is lost:
-    /// whoever wants to go on watching asks again.
+    /// Watches the wanted images of this process's range: the set as it is now, at once, and again
+    /// after each change. Ends with an error when the host agent ends or the connection is lost; to
+    /// go on watching, call again.
     ///
     /// # Errors
     /// Any [`RemoteError`]; refused with the reason `NOT_ALLOWED` where the listener is no range's.
     pub async fn watch_wanted(&self) -> Result<WantedSets, RemoteError> {
         let endpoint = self.calls.endpoint().to_string();
         let error = move |status| {
-            RemoteError::new("watching what is wanted", Failure::new(&endpoint, status))
+            RemoteError::new("watching the wanted images", Failure::new(&endpoint, status))
         };
         let watch = || async { self.calls.inventory().watch_wanted(wanted::watch_request()).await };
         let messages = until_answered(BRIEFLY, watch).await.map_err(&error)?;

@@ -29,7 +29,7 @@ use crate::wire::{Encoding, MAX_MESSAGE};
 pub(crate) struct Pieces {
     body: Body,
     slices: Slices,
-    /// What was received and not understood yet.
+    /// Bytes received and not parsed yet.
     received: Bytes,
     encoding: Encoding,
     /// Bytes of the message's data that came so far.
@@ -84,8 +84,8 @@ fn request(wanted: &impl Message) -> Request<Body> {
     request
 }
 
-/// What an answer without a status of gRPC comes down to: not an agent's, but that of something in
-/// between.
+/// Status for an answer without a gRPC status: it is not an agent's, but that of a proxy or another
+/// program in between.
 fn not_of_grpc(status: StatusCode) -> Status {
     let code = match status.as_u16() {
         401 => Code::Unauthenticated,
@@ -112,7 +112,7 @@ impl Pieces {
         }
     }
 
-    /// Whether the bytes come encoded.
+    /// True if the bytes are encoded.
     pub(crate) fn is_encoded(&self) -> bool {
         self.encoding != Encoding::Unspecified
     }
@@ -120,8 +120,7 @@ impl Pieces {
     /// Reads the first message; the size of the blob.
     async fn begin(&mut self) -> Result<u64, Status> {
         let mut size = None;
-        // What is read before the first byte is waited for by whoever asked, and says nothing of
-        // the link.
+        // The caller waits for the bytes read before the first; they say nothing of the link.
         let mut waited = Duration::ZERO;
         loop {
             match self.part(&mut waited).await? {
@@ -190,7 +189,7 @@ impl Pieces {
         Ok(())
     }
 
-    /// What the encoded data of a message was made from, if it had any.
+    /// Decodes the encoded data of a message, if it had any.
     async fn expand(&mut self) -> Result<(), Status> {
         let data = self.encoded.split().freeze();
         if data.is_empty() {
@@ -201,8 +200,8 @@ impl Pieces {
         Ok(())
     }
 
-    /// What comes next; `None` when the stream ended well. `waited` grows by the time that nothing
-    /// was there to be read.
+    /// Returns the next part; `None` when the stream ended well. `waited` grows by the time without
+    /// anything to read.
     async fn part(&mut self, waited: &mut Duration) -> Result<Option<Part>, Status> {
         loop {
             if let Some(part) = self.slices.next(&mut self.received).map_err(malformed)? {

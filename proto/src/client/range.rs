@@ -14,11 +14,12 @@ use crate::failure::Failure;
 use crate::wire::{MAX_RESPONSE, PLAN_DEADLINE, RangeServiceClient, UNARY_DEADLINE};
 use control::range::{ImagePlan, RangeImage, RangeStatus, SyncEvent, VerifyEvent};
 
-/// What happens in a sync. Ends after [`SyncEvent::Finished`], or with the error that took its place.
+/// Events of a sync. The stream ends after [`SyncEvent::Finished`], or with the error that took its
+/// place.
 pub type SyncEvents = BoxStream<'static, Result<SyncEvent, RemoteError>>;
 
-/// What is found when a range is verified. Ends after [`VerifyEvent::Finished`], or with the error
-/// that took its place.
+/// Events of a check. The stream ends after [`VerifyEvent::Finished`], or with the error that took
+/// its place.
 pub type VerifyEvents = BoxStream<'static, Result<VerifyEvent, RemoteError>>;
 
 /// The agent of a range behind an endpoint. Connects when it is first asked, and again by itself.
@@ -58,7 +59,7 @@ impl RangeClient {
         Ok(events(messages, range::synced, error))
     }
 
-    /// What bringing images in would move; nothing changes in the range.
+    /// Plans bringing images in; nothing changes in the range.
     ///
     /// # Errors
     /// Any [`RemoteError`].
@@ -112,7 +113,7 @@ impl RangeClient {
         Ok(images)
     }
 
-    /// How the agent and its engine are.
+    /// Returns the state of the agent and its engine.
     ///
     /// # Errors
     /// Any [`RemoteError`].

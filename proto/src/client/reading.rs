@@ -76,7 +76,7 @@ impl Lent {
         self.loan.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The lease for a read of a blob. The host is told first when the blob was doubted.
+    /// Returns the lease for a read of a blob, after reporting a doubt about the blob to the host.
     async fn loan_for(&self, digest: &Digest) -> Result<Loan, BlobError> {
         if !self.host.take_doubt(digest) {
             return Ok(self.loan());
@@ -174,7 +174,7 @@ impl BlobSource for RemoteBlobs {
         Ok(self.0.joined(digest, offset).await?.1)
     }
 
-    /// Nothing is kept here, but the host gives the same bytes again until it is told.
+    /// Nothing is cached here, but the host sends the same bytes again until the doubt is reported.
     fn doubt(&self, digest: &Digest) {
         self.0.host.doubt(digest);
     }
@@ -185,13 +185,13 @@ struct Reading {
     lent: Arc<Lent>,
     loan: Loan,
     digest: Digest,
-    /// Where the next byte belongs.
+    /// Offset of the next byte.
     offset: u64,
     /// The size of the blob, from the first stream on.
     size: Option<u64>,
     /// The stream under way, and its place in a connection; none when it has to be opened again.
     flowing: Option<(Pieces, Connection)>,
-    /// Whether a stream that turns out to come over a slow link may be asked for once more.
+    /// True if a stream that turns out to be slow may be requested once more.
     may_ask_anew: bool,
     progressed: Instant,
     pauses: backon::ExponentialBackoff,
@@ -253,7 +253,7 @@ impl Reading {
         let connection = self.lent.host.bulk();
         let begun = read_blob(connection.channel(), &wanted, self.lent.host.link.clone());
         let (size, pieces) = within(self.lent.host.manners.stall, begun).await?;
-        // What was known of the link when it was asked for is all that asking anew would say.
+        // If the request already stated a link speed, a new one would say nothing more.
         self.may_ask_anew &= link.is_none();
         self.flowing = Some((pieces, connection));
         Ok(size)

@@ -7,9 +7,9 @@ use tonic::{Response, Status};
 
 use crate::convert::status::is_transient;
 
-/// How long a quick call is asked again: an agent that is just being restarted answers within.
+/// Maximum time to retry a quick call: long enough for an agent that is restarting.
 ///
-/// Not longer, since an agent that is not there at all should be told of at once.
+/// Not longer, since a missing agent should be reported at once.
 pub(super) const BRIEFLY: Duration = Duration::from_secs(2);
 
 /// The pauses between two attempts: short at first, random in part, so that many clients of one

@@ -6,8 +6,8 @@ use tonic::{Status, Streaming};
 
 use crate::convert::Malformed;
 
-/// The messages as `read` understands them; those of a kind that this version does not know are
-/// passed over, and an error is the last thing that is told.
+/// Converts the messages with `read`. Messages of a kind that this version does not know are
+/// skipped; an error is the last item.
 pub(super) fn events<M, T, E>(
     messages: Streaming<M>,
     read: fn(M) -> Result<Option<T>, Malformed>,

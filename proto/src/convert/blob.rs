@@ -59,15 +59,15 @@ pub(crate) fn stated(
     Ok(blob.size)
 }
 
-/// What is asked for by `ReadBlob`.
+/// A validated `ReadBlob` request.
 #[derive(Clone, Debug)]
 pub(crate) struct Wanted {
     pub(crate) loan: Loan,
     pub(crate) digest: Digest,
-    /// Where to begin, in bytes.
+    /// Start offset in bytes.
     pub(crate) offset: u64,
-    /// What the caller's link carries, in bytes per second; absent when the bytes are to come as
-    /// they are.
+    /// Speed of the caller's link in bytes per second; `None` if the bytes are to be sent
+    /// uncompressed.
     pub(crate) link: Option<u64>,
 }
 

@@ -73,7 +73,7 @@ pub(crate) fn verify_response(event: VerifyEvent) -> pb::VerifyResponse {
     pb::VerifyResponse { event: Some(event) }
 }
 
-/// What was found; `None` for a kind of event that this version does not know.
+/// Event of a check; `None` for a kind of event that this version does not know.
 pub(crate) fn verified(response: pb::VerifyResponse) -> Result<Option<VerifyEvent>, Malformed> {
     use pb::verify_response::Event;
     Ok(match response.event {
@@ -85,7 +85,7 @@ pub(crate) fn verified(response: pb::VerifyResponse) -> Result<Option<VerifyEven
 
 impl From<ImageCheck> for pb::ImageCheck {
     fn from(check: ImageCheck) -> Self {
-        // The caps are the protocol's, whoever made the check.
+        // The protocol's caps hold for every check, by any checker.
         let left_out = check.problems.len().saturating_sub(MAX_PROBLEMS) as u64;
         let problems = check.problems.into_iter().take(MAX_PROBLEMS);
         Self {

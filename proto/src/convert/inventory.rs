@@ -68,7 +68,8 @@ pub(crate) fn listed(
     Ok((images, Some(response.next_page_token).filter(|token| !token.is_empty())))
 }
 
-/// Which image is asked for, in which form, and which of its blobs the caller doubts.
+/// Checked request for an image: which one, in which form, and which of its blobs the caller
+/// doubts.
 pub(crate) fn image_request(
     request: pb::GetImageRequest,
 ) -> Result<(ImageName, LayerForm, Vec<Digest>), Status> {
@@ -192,7 +193,7 @@ pub(crate) fn resolve_wanted(references: &[Reference]) -> pb::ResolveImagesReque
     pb::ResolveImagesRequest { references }
 }
 
-/// What the references that were asked for name, in their order.
+/// Resolutions of the requested references, in their order.
 pub(crate) fn resolved(
     endpoint: &str,
     references: &[Reference],

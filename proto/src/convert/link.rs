@@ -231,7 +231,7 @@ fn from_range(message: FromRange) -> pb::AttachRequest {
     pb::AttachRequest { message: Some(message) }
 }
 
-/// What a range sent; `None` for a kind that this version does not know.
+/// Message of a range; `None` for a kind that this version does not know.
 pub(crate) fn said(request: pb::AttachRequest) -> Result<Option<FromRange>, Malformed> {
     use pb::attach_request::Message;
     Ok(match request.message {
@@ -296,7 +296,7 @@ fn task_kind(task: &Task) -> pb::task::Kind {
     }
 }
 
-/// What a host sent; `None` for a kind that this version does not know.
+/// Message of a host; `None` for a kind that this version does not know.
 pub(crate) fn told(response: pb::AttachResponse) -> Result<Option<ToRange>, Malformed> {
     use pb::attach_response::Message;
     Ok(match response.message {

@@ -29,7 +29,7 @@ use std::time::Duration;
 pub struct Malformed {
     /// The field in question.
     pub field: &'static str,
-    /// What is wrong with it.
+    /// Reason why the field is invalid.
     pub reason: String,
 }
 
@@ -70,7 +70,7 @@ fn texts<T: std::fmt::Display>(items: &[T]) -> Vec<String> {
     items.iter().map(ToString::to_string).collect()
 }
 
-/// A length of time; what is too long to be said is said as the longest.
+/// Converts a duration; one beyond the protocol's limit becomes the longest.
 fn duration(duration: Duration) -> prost_types::Duration {
     prost_types::Duration::try_from(duration)
         .unwrap_or(prost_types::Duration { seconds: i64::MAX, nanos: 0 })

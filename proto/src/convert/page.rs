@@ -11,7 +11,7 @@ use tonic::Status;
 use super::status;
 use crate::wire::{DEFAULT_PAGE, MAX_PAGE};
 
-/// Which piece of a list is asked for.
+/// Requested page of a list.
 #[derive(Debug)]
 pub(crate) struct Page<K> {
     size: usize,
@@ -33,8 +33,8 @@ impl<K: FromStr<Err: Display> + Ord> Page<K> {
         Ok(Self { size, after })
     }
 
-    /// That piece of `items`, which are sorted by key, and the token of the next; it is empty when
-    /// this is the last.
+    /// Returns that page of `items`, which are sorted by key, and the token of the next page. The
+    /// token is empty on the last page.
     pub(super) fn cut<T>(&self, mut items: Vec<T>, key: impl Fn(&T) -> K) -> (Vec<T>, String)
     where
         K: Display,

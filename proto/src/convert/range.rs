@@ -182,7 +182,7 @@ pub(crate) fn sync_response(event: SyncEvent) -> pb::SyncResponse {
     pb::SyncResponse { event: Some(event) }
 }
 
-/// What happened; `None` for a kind of event that this version does not know.
+/// Event of a sync; `None` for a kind of event that this version does not know.
 pub(crate) fn synced(response: pb::SyncResponse) -> Result<Option<SyncEvent>, Malformed> {
     use pb::sync_response::Event as Message;
     let Some(message) = response.event else {

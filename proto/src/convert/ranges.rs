@@ -38,7 +38,7 @@ impl From<ServedRange> for pb::Range {
     }
 }
 
-/// What a TCP endpoint begins with.
+/// Prefix of a TCP endpoint.
 const TCP: &str = "http://";
 
 impl TryFrom<pb::Range> for ServedRange {
@@ -286,7 +286,7 @@ pub(crate) fn verify_range_response(event: VerifyEvent) -> pb::VerifyRangeRespon
     pb::VerifyRangeResponse { event: Some(event) }
 }
 
-/// What was found; `None` for a kind of event that this version does not know.
+/// Event of a check; `None` for a kind of event that this version does not know.
 pub(crate) fn verified(
     response: pb::VerifyRangeResponse,
 ) -> Result<Option<VerifyEvent>, Malformed> {

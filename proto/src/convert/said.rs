@@ -14,7 +14,8 @@ pub(crate) fn text(text: &str) -> String {
     let mut safe = String::with_capacity(text.len().min(MAX_TEXT));
     for character in text.chars().take(MAX_TEXT) {
         match character {
-            // What engines and programs print has lines; they must not look like lines of ours.
+            // Output of engines and programs has line breaks; they must not look like lines of
+            // ours.
             '\n' | '\t' => safe.push(' '),
             harmless if is_harmless(harmless) => safe.push(harmless),
             // Writing to a string does not fail.

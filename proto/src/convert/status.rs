@@ -30,10 +30,10 @@ use control::lending::ReadError;
 use control::link::{LinkEnd, LinkError};
 use control::range::ControlError;
 
-/// Whose reasons these are.
+/// Domain of the error reasons.
 const DOMAIN: &str = "longshore.dev";
 
-/// When it makes sense to ask again, where nothing better is known.
+/// Delay before a retry if none is known to be better.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// Longest message in characters: it travels in a trailer, and those are bounded.
@@ -44,7 +44,7 @@ pub(crate) fn explain(error: &dyn Error) -> String {
     transfer::explain(error).chars().take(MAX_MESSAGE).collect()
 }
 
-/// What a status says of an error, before it is one.
+/// Parts of a status before it is built.
 struct Answer {
     code: Code,
     reason: &'static str,
@@ -63,8 +63,8 @@ impl Answer {
         self
     }
 
-    /// Keeps the cause apart from the message, which has it too: whoever makes the error anew from
-    /// its parts needs it alone.
+    /// Keeps the cause apart from the message, which also contains it: a peer that rebuilds the
+    /// error from its parts needs the cause alone.
     fn caused_by(self, cause: &dyn Error) -> Self {
         let cause = explain(cause);
         self.with("cause", cause)
@@ -245,7 +245,7 @@ pub(crate) fn from_link_end(end: &LinkEnd) -> Status {
     answer.status(end)
 }
 
-/// Why a range has no link.
+/// Converts a failure to the reason why a range has no link.
 pub(crate) fn to_link_error(failure: Failure) -> LinkError {
     match failure.status().code() {
         Code::Unimplemented => LinkError::Unsupported(failure.into()),
@@ -271,7 +271,7 @@ fn digest_of(error: &BlobError) -> Digest {
     }
 }
 
-/// Why a status was sent, for a program; empty when it is not from a peer of this protocol.
+/// Machine-readable reason of a status; empty if a peer of another protocol sent it.
 pub(crate) fn reason(status: &Status) -> String {
     let info = status.get_details_error_info().filter(|info| info.domain == DOMAIN);
     info.map(|info| info.reason).unwrap_or_default()
@@ -281,7 +281,7 @@ fn metadata(status: &Status) -> HashMap<String, String> {
     status.get_details_error_info().map(|info| info.metadata).unwrap_or_default()
 }
 
-/// Whether asking again may help, and nothing was decided by the other side.
+/// True if a retry may help and the other side decided nothing.
 pub(crate) fn is_transient(status: &Status) -> bool {
     match status.code() {
         Code::Unavailable => true,
@@ -292,17 +292,17 @@ pub(crate) fn is_transient(status: &Status) -> bool {
     }
 }
 
-/// Whether the other side has as much to do as it takes on, and will come to this in turn.
+/// True if the other side is at its limit and will serve the request in turn.
 pub(crate) fn is_busy(status: &Status) -> bool {
     status.code() == Code::ResourceExhausted && reason(status) == "BUSY"
 }
 
-/// Whether the lease that was shown is not known any more.
+/// True if the lease shown is no longer known.
 pub(crate) fn is_lease_lost(status: &Status) -> bool {
     status.code() == Code::FailedPrecondition && reason(status) == "LEASE_LOST"
 }
 
-/// What went wrong with a blob. A code that says nothing of blobs is an unavailable source.
+/// Converts a failure to a blob error. A code unrelated to blobs becomes an unavailable source.
 pub(crate) fn to_blob_error(digest: Digest, failure: Failure) -> BlobError {
     let fields = metadata(failure.status());
     let failure = failure.beneath(fields.get("cause"));
@@ -340,7 +340,7 @@ pub(crate) fn to_blob_error(digest: Digest, failure: Failure) -> BlobError {
     }
 }
 
-/// What went wrong with an image; `image` is what was asked for.
+/// Converts a failure to an image error; `image` is the requested image.
 pub(crate) fn to_source_error(image: &str, failure: Failure) -> SourceError {
     let fields = metadata(failure.status());
     let failure = failure.beneath(fields.get("cause"));

@@ -18,7 +18,7 @@ fn text() -> String {
     digest().to_string()
 }
 
-/// The status as the other side has it: read back from what was sent.
+/// The status as the other side reads it from the wire.
 fn sent(status: &Status) -> Failure {
     Failure::new("pipe", status::from_message(status::to_message(status)))
 }

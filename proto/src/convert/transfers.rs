@@ -1,4 +1,4 @@
-//! What moves, as pages.
+//! Transfers under way, as pages.
 
 use std::time::SystemTime;
 

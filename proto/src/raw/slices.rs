@@ -18,12 +18,12 @@ use super::{PREFIX, VARINT, key};
 use crate::convert::Malformed;
 use crate::wire::{Encoding, MAX_MESSAGE};
 
-/// What a stream's bytes say, one after the other.
+/// Parts of a stream, in order.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Part {
     /// The size of the whole blob.
     BlobSize(u64),
-    /// How the data is encoded.
+    /// Encoding of the data.
     Encoding(Encoding),
     /// The next bytes of a message's data.
     Data(Bytes),
@@ -31,7 +31,7 @@ pub(crate) enum Part {
     End,
 }
 
-/// Where in the stream we are.
+/// Position in the stream.
 #[derive(Clone, Copy, Debug)]
 enum State {
     Prefix { bytes: [u8; PREFIX], len: usize },
@@ -50,7 +50,7 @@ pub(crate) struct Slices {
     state: State,
     /// Bytes of the message that did not come yet.
     left: usize,
-    /// Whether the message had its data.
+    /// True if the message had its data.
     had_data: bool,
 }
 
@@ -85,13 +85,12 @@ impl Default for Slices {
 }
 
 impl Slices {
-    /// Whether the stream may end here.
+    /// True if the stream may end here.
     pub(crate) fn is_between_messages(&self) -> bool {
         matches!(self.state, State::Prefix { len: 0, .. })
     }
 
-    /// What the next bytes of `input` say; `None` when more are needed. What was understood is
-    /// taken from `input`.
+    /// Returns the next part of `input`, and removes it from there; `None` until more bytes arrive.
     ///
     /// # Errors
     /// [`Malformed`]; the stream is of no more use then.
@@ -185,7 +184,7 @@ impl Slices {
         Ok(())
     }
 
-    /// Where a field's key leads.
+    /// State after a field's key.
     fn field(&self, key: u64) -> Result<State, Malformed> {
         // Fields past the 15th have keys of two bytes; none of ours does, and 0 is no field.
         let field = u8::try_from(key).ok().filter(|key| *key < 0x80).unwrap_or(0);
@@ -200,7 +199,7 @@ impl Slices {
         }
     }
 
-    /// Where the length of a field leads.
+    /// State after a field's length.
     fn bytes(&mut self, field: u8, length: u64) -> Result<State, Malformed> {
         let left = usize::try_from(length).unwrap_or(usize::MAX);
         if field != key::DATA || left == 0 {

@@ -1,4 +1,4 @@
-//! What prost writes is read, what is written prost reads, and what nobody writes is refused.
+//! The reader reads prost's output, prost reads the writer's, and malformed input is refused.
 
 use prost::Message as _;
 use transfer::MAX_FRAME;
@@ -24,7 +24,7 @@ fn data(data: Bytes) -> ReadBlobResponse {
     ReadBlobResponse { data, ..Default::default() }
 }
 
-/// What a stream says that is cut into pieces of `cut`; data is joined.
+/// Parts of a stream cut into pieces of `cut` bytes; data is joined.
 fn read(stream: &[u8], cut: usize) -> Result<Vec<Part>, Malformed> {
     let mut slices = Slices::default();
     let mut parts: Vec<Part> = Vec::new();

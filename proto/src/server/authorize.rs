@@ -1,4 +1,4 @@
-//! Who may call what: a row for each RPC, and what has no row is not called by anybody.
+//! Permissions: a row for each RPC. An RPC without a row is refused to every caller.
 
 use std::task::{Context, Poll};
 
@@ -10,16 +10,16 @@ use tower::{Layer, Service};
 use crate::convert::status::not_allowed;
 use control::identity::Caller;
 
-/// Who may call an RPC.
+/// Callers that may call an RPC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Who {
     /// Every caller that has a listener; what it gets to see is decided per image and blob.
     Anyone,
-    /// Whoever holds a socket: all but an inspector.
+    /// Every caller on a socket: all but an inspector.
     Holder,
     /// A range, since the call is about the caller itself.
     Range,
-    /// Who looks after the agent, or at it: all but a range.
+    /// Administrators and inspectors: all but a range.
     Looker,
     /// The administrator.
     Admin,
@@ -28,7 +28,7 @@ pub enum Who {
 /// Every RPC that is served, and who may call it.
 pub const RPCS: &[(&str, Who)] = &[
     ("/longshore.v1.InventoryService/ListImages", Who::Anyone),
-    // An image's config has what is in the environment of its containers.
+    // An image's config contains the environment of its containers.
     ("/longshore.v1.InventoryService/GetImage", Who::Holder),
     ("/longshore.v1.InventoryService/ResolveImages", Who::Anyone),
     ("/longshore.v1.InventoryService/WatchWanted", Who::Range),
@@ -49,7 +49,7 @@ pub const RPCS: &[(&str, Who)] = &[
     ("/longshore.v1.AdminService/Prune", Who::Admin),
     ("/longshore.v1.AdminService/VerifyStore", Who::Admin),
     ("/longshore.v1.LinkService/Attach", Who::Range),
-    // Served by a range's own agent, to whoever may open its socket.
+    // Served by a range's own agent to everyone who may open its socket.
     ("/longshore.v1.RangeService/Sync", Who::Holder),
     ("/longshore.v1.RangeService/ListImages", Who::Anyone),
     // They cost: an export on the host, or reading a whole engine.
@@ -63,7 +63,7 @@ pub const RPCS: &[(&str, Who)] = &[
     ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", Who::Anyone),
 ];
 
-/// Whether `caller` may call the RPC with this path.
+/// True if `caller` may call the RPC with this path.
 #[must_use]
 pub fn may_call(caller: &Caller, path: &str) -> bool {
     let Some((_, who)) = RPCS.iter().find(|(rpc, _)| *rpc == path) else {

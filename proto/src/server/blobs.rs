@@ -31,14 +31,14 @@ use control::lending::{Known, Library, Opened, Turn};
 pub(super) struct Blobs {
     caller: Caller,
     library: Arc<Library>,
-    /// How fast this caller's connections take what is sent.
+    /// Speed at which this caller's connections take data.
     link: Arc<Speed>,
-    /// How fast this host compresses.
+    /// Compression speed of this host.
     compressing: Arc<Speed>,
 }
 
-/// What is kept as long as any byte of a stream is on its way: the reader's turn, and the watch over
-/// the reader.
+/// Guards held while any byte of a stream is under way: the reader's turn, and the watch over the
+/// reader.
 pub(super) struct Kept {
     _turn: Turn,
     _watch: Watch,
@@ -49,8 +49,8 @@ impl Blobs {
         Self { caller, library, link: Arc::default(), compressing: Arc::default() }
     }
 
-    /// The pieces of what is wanted, for a caller at that place, and what is to be kept as long as any
-    /// of them is.
+    /// Returns the pieces of the requested blob for a caller at that distance, and the guards to
+    /// hold while any piece is under way.
     ///
     /// A reader that stands still loses its connection: where it shut its window, nobody polls the
     /// stream any more, and nothing else takes back what HTTP/2 has queued. The other streams of that
@@ -142,7 +142,8 @@ mod tests {
     use super::*;
     use control::lending::{AllImages, Loan, Terms};
 
-    /// What is chosen where one second moves `ours` MB from here, and the caller says `theirs`.
+    /// Encoding chosen for a compression speed of `ours` MB per second and a link speed that the
+    /// caller reports as `theirs`.
     fn chosen(theirs: Option<u64>, ours: u32, compresses: bool, reach: Reach) -> Encoding {
         let images = Arc::new(MemorySource::default());
         let library =

@@ -16,11 +16,11 @@ use super::listen::Accepted;
 use super::origin::Origin;
 use crate::channel::Io;
 
-/// How long a connection has to show that it speaks HTTP/2. From then on keepalive finds out
+/// Maximum time until a connection shows that it speaks HTTP/2. From then on keepalive finds out
 /// whether it still lives; before, nothing else would.
 const BEGIN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long the other end has to read what was sent last, and to close.
+/// Time for the other end to read the last data and close.
 const LINGER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Bytes of a client's preface and the header of its first frame.
@@ -35,7 +35,7 @@ pub(super) struct Connection {
     ended: Pin<Box<WaitForCancellationFutureOwned>>,
     /// Bytes seen of the beginning, and the time it has; none once it is complete.
     beginning: Option<(usize, Pin<Box<Sleep>>)>,
-    /// The time that the other end has to read what is queued, once nothing more will be.
+    /// Time left for the other end to read the queue, once nothing more is added.
     lingering: Option<Pin<Box<Sleep>>>,
 }
 
@@ -119,8 +119,8 @@ impl AsyncWrite for Connection {
         Pin::new(&mut self.io).poll_flush(context)
     }
 
-    // Closed while the other end still reads what is queued, a socket would fail that end's next write,
-    // and with it all that was queued: so our direction ends first, and theirs is waited for.
+    // If the socket closed while the other end still reads the queue, that end's next write would
+    // fail, and the queue would be lost. So our direction ends first, and we wait for theirs.
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Self { io, ended, lingering, .. } = &mut *self;
         let time = match lingering {
@@ -197,7 +197,7 @@ mod tests {
                 tokio::time::sleep(LINGER_TIMEOUT / 2).await;
                 let mut seen = Vec::new();
                 far.read_to_end(&mut seen).await.unwrap();
-                // What a socket that is closed would refuse.
+                // A closed socket would refuse this write.
                 far.write_all(b"a window").await.unwrap();
                 if closes {
                     drop(far);

@@ -1,4 +1,4 @@
-//! Whether this agent serves, as grpc.health.v1 tells it: one answer for the whole and each service.
+//! Health of this agent for grpc.health.v1: one answer for the whole and each service.
 
 use tonic_health::ServingStatus;
 use tonic_health::pb::health_server::HealthServer;

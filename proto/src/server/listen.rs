@@ -79,8 +79,8 @@ impl Listener {
         Ok(Self { kind: Kind::Tcp(TcpListener::bind(address).await?) })
     }
 
-    /// Whom this listener lets in: whoever may open a Unix socket made for the administrator, or
-    /// anybody who can reach a TCP address, and so may only look.
+    /// Callers of this listener: the administrator's Unix socket admits everyone who may open it. A
+    /// TCP address is open to everyone who can reach it, so its callers may only look.
     #[must_use]
     pub fn caller(&self) -> Caller {
         match self.kind {

@@ -55,7 +55,7 @@ pub const HOST_SERVICES: [&str; 4] = [
 /// The services of the dind agent, as health and reflection name them.
 pub const RANGE_SERVICES: [&str; 1] = ["longshore.v1.RangeService"];
 
-/// What one listener serves, and to whom.
+/// Services of one listener, and its callers.
 #[derive(Clone, Debug)]
 pub struct Services {
     caller: Caller,

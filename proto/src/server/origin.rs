@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) enum Reach {
     /// On this host: through a Unix socket or the loopback interface.
     Host,
-    /// Behind a network, or whatever else a connection was tunnelled through.
+    /// Across a network or any tunnel.
     Network,
 }
 

@@ -91,7 +91,7 @@ async fn wanted(body: Body) -> Result<pb::ReadBlobRequest, Status> {
 struct Messages {
     pieces: Pieces,
     kept: Arc<Kept>,
-    /// What belongs behind a header that went alone.
+    /// Payload that follows a header sent alone.
     payload: Option<Bytes>,
     is_over: bool,
 }
@@ -128,8 +128,8 @@ impl http_body::Body for Messages {
     }
 }
 
-/// Bytes that are on their way, and what is kept as long as they are: the connection keeps them for
-/// a while after the stream has ended.
+/// Bytes under way and the guards held with them: the connection keeps them for a while after the
+/// stream has ended.
 struct UnderWay {
     bytes: Bytes,
     _kept: Arc<Kept>,
@@ -150,7 +150,7 @@ impl Messages {
         self.is_over = true;
         let mut trailers = HeaderMap::new();
         if let Err(unwritable) = status.add_header(&mut trailers) {
-            // What it says does not fit a header; that it failed does.
+            // The message does not fit into a header; the failure itself does.
             trailers.clear();
             trailers.insert(Status::GRPC_STATUS, (unwritable.code() as i32).into());
         }

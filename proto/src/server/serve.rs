@@ -20,7 +20,7 @@ use super::origin::Reach;
 use crate::channel::Io;
 use crate::wire::{KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT};
 
-/// How long to wait before accepting again when the system has no more files or memory.
+/// Pause before the next accept when the system is out of files or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Largest header of a request in bytes; ours have a few hundred.
@@ -29,7 +29,7 @@ const MAX_HEADERS: u32 = 16 * 1024;
 /// Streams that a client may reset before they were looked at: more of them are an attack.
 const MAX_PENDING_RESETS: usize = 20;
 
-/// How much one listener takes on.
+/// Limits of one listener.
 #[derive(Clone, Copy, Debug)]
 pub struct Caps {
     /// Connections open at once; further ones wait in the system's own queue.
@@ -50,12 +50,12 @@ impl Default for Caps {
 pub struct ServeError {
     /// The listener.
     listener: String,
-    /// What failed.
+    /// Cause of the failure.
     #[source]
     source: tonic::transport::Error,
 }
 
-/// Where connections come from.
+/// Source of connections.
 enum Incoming {
     Listener(Listener),
     Pipes(tokio::sync::Mutex<tokio::sync::mpsc::Receiver<Box<dyn Io>>>),
@@ -120,7 +120,8 @@ impl Server {
         self.connections.clone()
     }
 
-    /// Serves until `shutdown`; then takes nothing new, and returns when what is under way is done.
+    /// Serves until `shutdown`, then accepts nothing new and returns when all requests under way
+    /// are done.
     ///
     /// Dropping the future ends every connection at once: so a drain is this with a timeout.
     ///

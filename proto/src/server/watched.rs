@@ -1,4 +1,4 @@
-//! A reader that takes nothing loses its stream, and what the stream held.
+//! A reader that takes nothing loses its stream, and everything that the stream held.
 //!
 //! ```text
 //!              a piece is asked for
@@ -30,9 +30,9 @@ pub(super) struct Watch(
     #[expect(dead_code, reason = "dropping it is what it is for")] AbortOnDropHandle<()>,
 );
 
-/// The same pieces for as long as their reader takes one within [`PROGRESS_TIMEOUT`], and the watch
-/// over that, to be kept as long as any piece is. `link` learns how long pieces had to wait for the
-/// next to be asked for. An error is the last of them.
+/// Passes the pieces on for as long as their reader takes one within [`PROGRESS_TIMEOUT`]. Also
+/// returns the watch over that, to be held while any piece exists. `link` learns how long each
+/// piece waited for the next request. An error is the last item.
 ///
 /// A reader that is late loses what is left of the pieces, and `late` takes back those that it was
 /// given and did not take: these are not here any more.
@@ -51,14 +51,14 @@ pub(super) fn watched(
 struct Watched {
     state: Arc<Mutex<State>>,
     link: Arc<Speed>,
-    /// Whether the end was told of.
+    /// True once the end was reported.
     is_over: bool,
 }
 
 struct State {
     /// None when they ended, or were taken away.
     pieces: Option<Pieces>,
-    /// For the reader to go on; none while a piece comes about.
+    /// Wait for the reader; `None` while a piece is being produced.
     waiting: Option<Waiting>,
 }
 
@@ -80,7 +80,7 @@ async fn guard(state: Arc<Mutex<State>>, late: impl FnOnce()) {
     late();
 }
 
-/// When to look again; `None` once the reader is late and the pieces were taken away.
+/// Time of the next look; `None` once the reader is late and the pieces were taken away.
 fn next_look(state: &Mutex<State>) -> Option<Instant> {
     let now = Instant::now();
     // Looked at and taken under one lock: a reader that comes in between would wait for ever.

@@ -25,7 +25,7 @@ use crate::pipe::{
     Idle, NARROW, Served, busy_range, library, manners, moving, range, services, wanted,
 };
 
-/// A range that tells what it was told to tell.
+/// A range that sends prepared messages.
 #[derive(Default)]
 struct Scripted {
     events: Vec<SyncEvent>,

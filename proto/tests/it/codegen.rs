@@ -1,4 +1,4 @@
-//! The committed bindings are what the .proto files say.
+//! The committed bindings match the .proto files.
 //!
 //! Building needs neither protoc nor a build script: the bindings are made here, compared with what
 //! is committed, and with `LONGSHORE_BLESS=1` written instead (`cargo xtask codegen`).
@@ -18,7 +18,7 @@ const FILES: [&str; 6] = [
     "longshore/v1/link_service.proto",
 ];
 
-/// Where what is generated lies, beneath the crate.
+/// Folder of the generated code, beneath the crate.
 const GENERATED: &str = "src/gen";
 
 fn crate_dir() -> PathBuf {

@@ -1,4 +1,4 @@
-//! What a range does about wrong bytes, and how the host learns of them.
+//! A range's response to wrong bytes, and its report to the host.
 
 use std::fs::File;
 use std::sync::Arc;

@@ -24,7 +24,7 @@ use crate::pipe::{Idle, LARGE, Served, image_of, lent, manners, range};
 const ALL: usize = 30;
 const EACH: usize = 12;
 
-/// How long the first byte may take where many tests share a core.
+/// Maximum time to the first byte when many tests share a core.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// One blob, in frames that are counted while anybody holds them.

@@ -14,7 +14,7 @@ use transfer::{
 
 use crate::pipe::{image_of, library, range};
 
-/// An image whose one layer there is packed and unpacked, and what was doubted of it.
+/// An image whose one layer is available compressed and uncompressed, and the doubts about it.
 #[derive(Clone)]
 struct TwoForms {
     packed: Image,

@@ -106,7 +106,7 @@ impl Site {
         (served, host)
     }
 
-    /// What an answer says, and how many bytes it took.
+    /// Result of an answer, and its size in bytes.
     async fn answer<T>(
         &self,
         ask: impl AsyncFn(&RemoteHost) -> Result<T, SourceError>,
@@ -247,7 +247,7 @@ async fn a_revoked_read_ends_over_the_wire_and_another_range_reads_on() {
     site.access.set(&range("a"), &[]);
     site.library.grants_changed(&range("a"));
     let rest: Result<Vec<Bytes>, _> = ending.try_collect().await;
-    // What was under way already may still arrive whole: the window is larger than the blob.
+    // Bytes under way already may still arrive whole: the window is larger than the blob.
     if let Err(error) = rest {
         assert!(matches!(error, BlobError::NotFound { .. }), "{error:?}");
     }

@@ -1,4 +1,4 @@
-//! Who may what: the listener decides who calls, and every read is checked.
+//! Permissions: the listener decides who calls, and every read is checked.
 
 use std::sync::Arc;
 

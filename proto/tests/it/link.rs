@@ -75,7 +75,7 @@ async fn nobody_but_a_range_attaches() {
     }
 }
 
-/// What a host is told when a range reports `images` in one report.
+/// Returns the host's message after a range reports `images` in one report.
 async fn reported(images: Vec<ImageStatus>) -> Result<ToRange, LinkError> {
     let served = host(range("a"), LARGE).await;
     let said = stream::iter([FromRange::Report(report(true, images))]).chain(stream::pending());

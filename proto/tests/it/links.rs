@@ -1,4 +1,4 @@
-//! What is compressed on its way: what gains by it, on a link that is slower than compressing.
+//! Compression of blobs: of those that gain by it, on a link that is slower than compressing.
 
 use std::sync::Arc;
 use std::time::Duration;

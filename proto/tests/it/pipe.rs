@@ -56,9 +56,9 @@ pub(crate) const WHOLE: u64 = u64::MAX;
 struct Cut {
     io: DuplexStream,
     left: u64,
-    /// Counts what was read, of all connections.
+    /// Counts bytes read, of all connections.
     moved: Arc<AtomicU64>,
-    /// How long each byte takes.
+    /// Time for each byte.
     per_byte: Duration,
     /// Until the last ones have arrived.
     arriving: Pin<Box<Sleep>>,
@@ -152,12 +152,12 @@ impl Served {
         Self { per_byte, ..self }
     }
 
-    /// How many bytes clients read, whatever they are.
+    /// Total bytes that clients read.
     pub(crate) fn moved(&self) -> u64 {
         self.moved.load(Ordering::Relaxed)
     }
 
-    /// How many connections were made.
+    /// Number of connections made.
     pub(crate) fn dials(&self) -> u64 {
         self.dials.load(Ordering::Relaxed)
     }
@@ -237,12 +237,12 @@ impl BlobSource for NotedBlobs {
     }
 }
 
-/// What [`Idle`] says that its one range is to have.
+/// The wanted images of [`Idle`]'s one range.
 pub(crate) fn wanted() -> Vec<Reference> {
     ["python:3", "localhost:5000/team/app:1"].map(|name| name.parse().unwrap()).into()
 }
 
-/// What [`Idle`] says that moves: more than a page of it, of both kinds.
+/// The transfers under way of [`Idle`]: more than a page, of both kinds.
 pub(crate) fn moving() -> Vec<Transfer> {
     let digest = Digest::of(b"blob");
     let reads = (0..210).map(|serial| Transfer {

@@ -113,8 +113,7 @@ impl Served {
     }
 }
 
-/// Each size with the boundary that it sits on: nothing, a byte, what is copied behind its header,
-/// a frame, many.
+/// Sizes at each boundary: empty, a byte, payloads copied behind their header, a frame, many.
 fn blobs() -> Vec<Bytes> {
     let sizes = [
         0,
