@@ -93,7 +93,7 @@ async fn dind_what_is_wrong_around_the_agents_is_told_with_an_exit_code() {
     let run = |what, engine: &str, host: &str| {
         block_in_place(|| case(what, &mut sync(folder, engine, host, &tiny)))
     };
-    run("nothing is wrong", &engine, &admin).check(0, &["already there"]);
+    run("nothing is wrong", &engine, &admin).check(0, &["present"]);
     run("the range's engine answers 500", &broken, &admin).check(1, &["500", "500.sock"]);
     run("the range's engine is a host agent", &admin, &admin).check(1, &["admin.sock", "engine"]);
     run("the host agent is an engine", &engine, &engine).check(1, &["host agent", &engine]);

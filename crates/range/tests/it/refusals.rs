@@ -39,7 +39,7 @@ async fn dind_what_is_not_there_has_a_message_and_an_exit_code() {
             assert!(text.contains(word), "{options} {image}: no {word:?} in {text}");
         }
     };
-    check("", &hello, 0, &["already there"]);
+    check("", &hello, 0, &["present"]);
     check("", "no/such:image", 3, &["no/such:image", "not on the host"]);
     check("", "Not A Reference", 2, &["Not A Reference"]);
     check("--host unix:///run/longshore/nobody.sock", &hello, 1, &["host agent", "nobody.sock"]);
