@@ -27,7 +27,7 @@ use crate::link::RunningTask;
 use crate::ranges::Ranges;
 use crate::{store, watcher};
 
-/// How long a question about the agent waits for its engine.
+/// Maximum time that a status request waits for the engine.
 const ANSWER_WITHIN: Duration = Duration::from_secs(3);
 
 /// The host agent, as an administrator sees it. Clones are the same agent.
@@ -35,27 +35,28 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(3);
 pub struct Admin {
     /// The engine that images come from.
     pub engine: Arc<HostEngine>,
-    /// Where layers are kept.
+    /// The store of layers.
     pub store: FsStore,
-    /// When they are collected.
+    /// Collection policy of the store.
     pub policy: Policy,
-    /// How often each was taken in.
+    /// Ingests of each digest.
     pub ingests: Arc<IngestCounters>,
-    /// What callers read.
+    /// The images that callers read.
     pub library: Arc<Library>,
     /// The ranges that are served.
     pub ranges: Arc<Ranges>,
     /// The images that each of them may read.
     pub grants: Grants,
-    /// Whether the agent serves.
+    /// Health of the agent.
     pub health: Health,
-    /// When the agent began.
+    /// Start of the agent.
     pub started: Instant,
 }
 
 impl Admin {
-    /// What a listener for `caller` serves. All RPCs are there for everyone; who may call which is
-    /// the protocol's table, and what a range may read is the library's.
+    /// Returns the services for a listener of `caller`. Every listener has all RPCs: the protocol's
+    /// table decides which of them the caller may call, and the library decides which images a
+    /// range may read.
     #[must_use]
     pub fn services(&self, caller: Caller) -> Services {
         let own = Arc::new(self.clone());
@@ -104,7 +105,7 @@ impl Admin {
         Ok(())
     }
 
-    /// How full the store is; zeros where the system does not say, which a status can do without.
+    /// Usage of the store; zeros if the system does not report it, which a status can do without.
     async fn store_stats(&self) -> StoreStats {
         let usage = self.store.usage().await.unwrap_or_default();
         let collected = self.store.collected();

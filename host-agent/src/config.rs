@@ -69,7 +69,7 @@ Examples:
     longshore-host-agent status
 Exit codes: 0 done, 1 failure, 2 usage, 3 it runs and does not serve, 130 interrupted.";
 
-/// What the process is to be.
+/// Command of the process.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
     /// Serve until told to stop.
@@ -94,7 +94,7 @@ pub struct Serve {
     #[expect(missing_docs, reason = "a doc comment here would replace the command's own")]
     pub source: Source,
 
-    /// Where the agent keeps its layers and makes its sockets.
+    /// Folder of the agent's layers and sockets.
     #[arg(
         long,
         value_name = "FOLDER",
@@ -128,8 +128,8 @@ pub struct Serve {
     )]
     pub grants: Vec<RangeGrant>,
 
-    /// Allow remote ranges to be served on TCP addresses that other machines can reach; whoever
-    /// reaches such an address is taken for that range, and may read its images.
+    /// Allow remote ranges to be served on TCP addresses that other machines can reach. Every
+    /// caller that reaches such an address is taken for that range, and may read its images.
     #[arg(long, env = "LONGSHORE_REMOTE_ANY")]
     pub remote_any: bool,
 
@@ -174,7 +174,7 @@ pub struct Serve {
     )]
     pub in_flight_per_range: ByteSize,
 
-    /// How long a range may leave an image unread before it has to ask for it again.
+    /// Time that a range may leave an image unread before it has to ask for it again.
     #[arg(
         long,
         value_name = "TIME",
@@ -184,7 +184,7 @@ pub struct Serve {
     )]
     pub lease: Duration,
 
-    /// How long streams under way may still take once the end was asked for.
+    /// Time for streams under way to finish once the agent is asked to end.
     #[arg(
         long,
         value_name = "TIME",
@@ -210,7 +210,7 @@ pub struct Run {
 /// One question to a running agent.
 #[derive(Clone, Debug, Args)]
 pub struct Healthcheck {
-    /// Where the agent keeps its state.
+    /// Folder of the agent's state.
     #[arg(
         long,
         value_name = "FOLDER",
@@ -219,7 +219,7 @@ pub struct Healthcheck {
     )]
     pub state_dir: PathBuf,
 
-    /// How long to wait for the answer.
+    /// Maximum time to wait for the answer.
     #[arg(
         long,
         value_name = "TIME",
@@ -230,10 +230,10 @@ pub struct Healthcheck {
     pub timeout: Duration,
 }
 
-/// How a running agent is.
+/// Status of a running agent.
 #[derive(Clone, Debug, Args)]
 pub struct Status {
-    /// Where the agent keeps its state.
+    /// Folder of the agent's state.
     #[arg(
         long,
         value_name = "FOLDER",
@@ -242,16 +242,16 @@ pub struct Status {
     )]
     pub state_dir: PathBuf,
 
-    /// How the status is printed on stdout.
+    /// Format of the status on stdout.
     #[arg(long, value_name = "FORM", env = "LONGSHORE_FORMAT", default_value = "table")]
     pub format: Format,
 
-    /// How long to wait for the answer.
+    /// Maximum time to wait for the answer.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = units::duration)]
     pub timeout: Duration,
 }
 
-/// Where a host agent may be inspected unless something else is said.
+/// Default address for inspection of a host agent.
 const INSPECT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7070);
 
 /// The default state folder.
@@ -269,7 +269,7 @@ impl Config {
         }
     }
 
-    /// What the flags must agree on.
+    /// Checks that the flags agree.
     fn check(&self) -> Result<(), String> {
         match &self.command {
             Command::Serve(serve) | Command::Run(Run { serve, .. }) => {
@@ -285,7 +285,7 @@ impl Config {
 }
 
 impl Serve {
-    /// Where to listen for inspection; `None` where it is switched off.
+    /// Returns the address for inspection; `None` when it is switched off.
     ///
     /// # Errors
     /// An address that other machines can reach, without `--inspect-any`.

@@ -1,5 +1,5 @@
-//! Where this host's images come from: an engine that may come up after the agent, go away under it
-//! and come back as another, or a folder or archive of images.
+//! The source of this host's images: a folder or archive, or an engine. An engine may start after
+//! the agent, go away, and come back as another.
 //!
 //! ```text
 //!   engine that gives single layers ─────► Stored ──┐
@@ -23,10 +23,11 @@ use transfer::{
     ImageSummary, LayerForm, OpenImage, Reference, SourceError, Stored, Uncompressed,
 };
 
-/// How long a start waits for the engine's first answer. What is slower is asked again later.
+/// Maximum time that a start waits for the engine's first answer. A slower engine is asked again
+/// later.
 const FIRST_LOOK: Duration = Duration::from_secs(2);
 
-/// Where images come from, and how they are read.
+/// Source of images, and the method of reading them.
 #[derive(Clone, Debug)]
 pub struct Origin {
     /// The engine, folder or archive.
@@ -35,10 +36,10 @@ pub struct Origin {
     pub options: Options,
 }
 
-/// Where layers are kept.
+/// The store of layers.
 #[derive(Clone)]
 pub struct Near {
-    /// What keeps them.
+    /// The blob store.
     pub store: Arc<dyn BlobStore>,
     /// Says when a layer that can be read again at any offset is not kept; all are when absent.
     pub alone: Option<Alone>,
@@ -77,13 +78,13 @@ struct Inner {
 /// An origin that answered.
 struct Opened {
     engine: Arc<dyn Engine>,
-    /// Who answered.
+    /// The engine that answered.
     info: EngineInfo,
     /// Its images as the engine gives them.
     source: Source,
     /// The same for callers, in both forms.
     images: Arc<dyn ImageSource>,
-    /// What keeps single layers; absent where the engine exports whole images.
+    /// Reader that stores single layers; `None` if the engine exports whole images.
     stored: Option<Stored<Arc<dyn ImageSource>>>,
 }
 
@@ -104,7 +105,7 @@ impl HostEngine {
         Self(Arc::new(inner))
     }
 
-    /// Who the engine is, if it answers.
+    /// Returns the engine's identity.
     ///
     /// # Errors
     /// It does not.
@@ -156,13 +157,13 @@ impl HostEngine {
         }
     }
 
-    /// How layers are read, in a word; empty until the engine answered.
+    /// Export method in a word; empty until the engine answered.
     #[must_use]
     pub fn way(&self) -> &'static str {
         self.0.opened().map_or("", |opened| opened.source.way)
     }
 
-    /// What reading from the engine has cost so far.
+    /// Cost of reading from the engine so far.
     #[must_use]
     pub fn stats(&self) -> ExportStats {
         let Some(opened) = self.0.opened() else { return ExportStats::default() };
@@ -184,7 +185,7 @@ impl Inner {
         self.opened.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// What the origin has, opened by the first caller.
+    /// Returns the opened origin. The first caller opens it.
     async fn open(&self) -> Result<Arc<Opened>, EngineError> {
         if let Some(opened) = self.opened() {
             return Ok(opened);
@@ -195,7 +196,7 @@ impl Inner {
         }
         let opened = Arc::new(self.origin.open(&self.near).await?);
         let way = opened.source.way;
-        tracing::info!(engine = %self.origin.address, way, "this is how layers are read");
+        tracing::info!(engine = %self.origin.address, way, "export method of layers");
         *self.opened.write().unwrap_or_else(PoisonError::into_inner) = Some(opened.clone());
         Ok(opened)
     }
@@ -205,7 +206,7 @@ impl Inner {
     }
 }
 
-/// Whether this is the same engine with the same images, whatever its version is by now.
+/// True for the same engine with the same images, in any version.
 fn same(before: &EngineInfo, now: &EngineInfo) -> bool {
     (before.store, &before.driver, &before.id) == (now.store, &now.driver, &now.id)
 }

@@ -67,8 +67,7 @@ impl Grants {
         }
     }
 
-    /// Whether there is a range that may not read every image: for such a range it matters which
-    /// names images have.
+    /// True if some range may not read every image: for such a range the names of images matter.
     #[must_use]
     pub fn need_names(&self) -> bool {
         self.read().values().any(|granted| !granted.is_all())

@@ -49,11 +49,11 @@ use grants::Grants;
 use ranges::Ranges;
 use state::{StateDir, admin_socket};
 
-/// How often the engine is asked whether it answers.
+/// Interval of checks that the engine answers.
 const ENGINE_WATCH: Duration = Duration::from_secs(2);
 
-/// What a supervised agent may take beyond its drain's own limit before it is killed: the last file
-/// work, and the last spans on their way to a collector.
+/// Time beyond its drain limit before a supervised agent is killed: for the last file work, and for
+/// the last spans on their way to a collector.
 const AGENT_END: Duration = Duration::from_secs(5);
 
 /// The whole process, from its command line to its exit code.
@@ -89,7 +89,7 @@ async fn run(command: Command, shutdown: Shutdown) -> anyhow::Result<Exit> {
     }
 }
 
-/// How many threads a command is worth: a supervisor only waits.
+/// Threads for a command: a supervisor only waits.
 fn threads(command: &Command) -> Threads {
     match command {
         Command::Run(Run { supervised: false, .. })
@@ -139,7 +139,7 @@ pub async fn serve(config: Serve, shutdown: Shutdown) -> anyhow::Result<Exit> {
     store.set_reserve(config.store.policy().reserve);
     let listeners = listen(&config, &state).await?;
     let admin = compose(&config, state, store, &shutdown).await?;
-    admin.restore().await.context("reading which ranges there are")?;
+    admin.restore().await.context("reading the records of ranges")?;
     for name in &config.ranges {
         let of_range = config.grants.iter().filter(|grant| grant.range == *name);
         let patterns = of_range.map(|grant| grant.pattern.clone()).collect();
@@ -250,7 +250,7 @@ async fn watch_engine(admin: &Admin) {
                 Ok(()) => {
                     tracing::info!("the engine answers");
                     if before == Some(false) {
-                        // When it stops answering at this moment, the next look finds out.
+                        // If it stops answering at this moment, the next look finds out.
                         let _looked = admin.engine.came_back().await;
                     }
                 }

@@ -36,13 +36,14 @@ const MAX_EVENTS: usize = 10_000;
 /// Events of a task that wait for their reader.
 const WAITING_EVENTS: usize = 64;
 
-/// How long the reader of a task may leave its events; the range's other messages wait meanwhile.
+/// Maximum time that the reader of a task may leave its events; the range's other messages wait
+/// meanwhile.
 const READER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Messages that wait to be sent to a range.
 const WAITING_MESSAGES: usize = 32;
 
-/// How often a message of a range is read at most, on average.
+/// Least average time between two messages of a range.
 const MESSAGE_PAUSE: Duration = Duration::from_millis(10);
 
 /// Messages that may come at once without a pause.
@@ -135,7 +136,7 @@ impl RangeLink {
         self.0.changed.store(self.0.changes.next(), Ordering::Release);
     }
 
-    /// Whether the range's agent is attached, and its latest state.
+    /// Returns the attachment of the range's agent, with its latest state.
     #[must_use]
     pub fn latest(&self) -> (Attachment, Option<RangeState>) {
         let known = self.known();
@@ -282,7 +283,7 @@ impl RangeLink {
             let Some(current) = known.current.as_mut().filter(|it| it.serial == serial) else {
                 return;
             };
-            // One that nobody waits for any more.
+            // The caller stopped waiting.
             let Some(waiter) = current.tasks.get_mut(&id) else { return };
             waiter.left = waiter.left.saturating_sub(1);
             if waiter.left == 0 { None } else { Some(waiter.events.clone()) }
@@ -339,9 +340,9 @@ fn finish(current: Option<Current>, end: LinkEnd) {
     }
 }
 
-/// How many messages of a range may be read at once.
+/// Rate limit for the messages of a range.
 struct Allowance {
-    /// When as many messages as were read are allowed.
+    /// Time at which the limit allows as many messages as were read.
     paid_until: Instant,
 }
 
@@ -386,10 +387,10 @@ impl RunningTask {
         }
     }
 
-    /// An event that does not belong to the task that was asked for.
+    /// An event that does not belong to the requested task.
     #[must_use]
     pub fn strange(&self) -> AdminError {
-        let reason = "its answer is not one to what was asked".into();
+        let reason = "its answer does not match the request".into();
         AdminError::RangeFailed { name: self.link.0.name.clone(), reason }
     }
 }

@@ -16,11 +16,11 @@ use transfer::ImageSource as _;
 
 use crate::admin::Admin;
 
-/// How long names stay as they are without an event: for engines and folders that have none, and for
-/// events that were missed.
+/// Interval between lists of names without an event: for engines and folders that have none, and
+/// for missed events.
 const RELIST: Duration = Duration::from_secs(30);
 
-/// How long events that follow each other count as one.
+/// Time within which events that follow each other count as one.
 const SETTLE: Duration = Duration::from_millis(300);
 
 /// Before an engine that does not answer is asked again.

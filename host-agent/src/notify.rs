@@ -1,4 +1,4 @@
-//! Telling systemd, where it asked for it, that the agent is ready or ending.
+//! Notifications for systemd, if it requests them: the agent is ready or ending.
 //!
 //! Protocol: <https://www.freedesktop.org/software/systemd/man/latest/sd_notify.html>.
 
@@ -18,7 +18,7 @@ pub(crate) const STOPPING: &str = "STOPPING=1";
 pub(crate) fn tell(socket: Option<&OsStr>, state: &str) {
     let Some(socket) = socket else { return };
     if let Err(error) = send(socket, state) {
-        tracing::warn!(socket = %socket.display(), state, %error, "the service manager was not told");
+        tracing::warn!(socket = %socket.display(), state, %error, "could not notify the service manager");
     }
 }
 

@@ -35,7 +35,7 @@ const SOCKET_MODE: u32 = 0o600;
 #[derive(Debug)]
 pub struct Ranges {
     state: StateDir,
-    /// Whether addresses that other machines can reach may be served.
+    /// True if addresses that other machines can reach may be served.
     remote_any: bool,
     served: Arc<Mutex<BTreeMap<RangeName, Served>>>,
     grants: Grants,
@@ -51,22 +51,22 @@ pub struct Ranges {
 #[derive(Debug)]
 struct Served {
     socket: Serving,
-    /// Where it is remembered to be served besides.
+    /// The recorded TCP address; `None` without one.
     address: Option<SocketAddr>,
-    /// That it is; absent too where the address could not be listened on after a restart.
+    /// The listener on that address; `None` too if listening failed after a restart.
     remote: Option<Serving>,
     wanted: watch::Sender<WantedSet>,
     /// Patterns of the images that it may read beside the wanted ones.
     grants: Vec<Pattern>,
-    /// Whether they were ever set; not in a record from before grants.
+    /// True if they were ever set; false in a record from before grants.
     has_grants: bool,
     link: RangeLink,
     _counted: Arc<()>,
 }
 
 impl Ranges {
-    /// Serves nobody yet; whoever is added is served until `draining` is cancelled. Addresses that
-    /// other machines can reach are refused without `remote_any`.
+    /// Creates an empty table. Each range added later is served until `draining` is cancelled.
+    /// Addresses that other machines can reach are refused without `remote_any`.
     #[must_use]
     pub fn new(
         state: StateDir,
@@ -86,7 +86,8 @@ impl Ranges {
         }
     }
 
-    /// Says how many ranges are served, at once and whatever is being done to them.
+    /// Returns a counter of served ranges. It answers at once, also while ranges are added or
+    /// removed.
     pub fn count(&self) -> impl Fn() -> usize + Send + Sync + 'static {
         let counted = Arc::downgrade(&self.counted);
         move || counted.strong_count().saturating_sub(1)
@@ -162,9 +163,9 @@ impl Ranges {
         Ok(self.describe(&name, range))
     }
 
-    /// Stops serving a range, ends its connections, calls `ended`, and takes its folders away.
-    /// Whatever the range left in them is deleted afterwards, which nobody waits for: a range may
-    /// have left much.
+    /// Stops serving a range, ends its connections, calls `ended`, and takes its folders away. The
+    /// range may have left many files in them; they are deleted afterwards, without making anybody
+    /// wait.
     ///
     /// Cancel safe: once polled, all of it is done.
     ///
@@ -214,7 +215,7 @@ impl Ranges {
         self.want(name, range, set)
     }
 
-    /// Has a range look at all its wanted images again, in the round that is returned.
+    /// Lets a range look at all its wanted images again, and returns the round of that look.
     ///
     /// # Errors
     /// [`AdminError::UnknownRange`], [`AdminError::Record`].
@@ -291,8 +292,8 @@ impl Ranges {
         Ok(())
     }
 
-    /// What a range is to have, at once and after each change, until it is removed or draining
-    /// begins.
+    /// Watches a range's wanted images: at once and after each change, until the range is removed
+    /// or draining begins.
     ///
     /// # Errors
     /// [`AdminError::UnknownRange`].
@@ -356,7 +357,7 @@ impl Ranges {
         served.iter().map(|(name, range)| (name.clone(), range.link.changed())).collect()
     }
 
-    /// A range as it is now; absent where there is none.
+    /// A range as it is now; `None` for an unknown range.
     pub(crate) async fn get(&self, name: &RangeName) -> Option<ServedRange> {
         self.served.lock().await.get(name).map(|range| self.describe(name, range))
     }
@@ -373,8 +374,8 @@ impl Ranges {
         self.tasks.wait().await;
     }
 
-    /// Listens for a range that is not served yet on its socket. One that has a record is as that
-    /// says; another wants and is granted what is given here.
+    /// Listens on the socket of a new range. If the range has a record, its wanted images and
+    /// grants come from there; otherwise they are those given here.
     fn begin(
         &self,
         name: &RangeName,
@@ -387,7 +388,7 @@ impl Ranges {
         let listener = made.map_err(|source| AdminError::Socket { path, source })?;
         let mut record = Record::read(&self.state.range_record(name)).unwrap_or_else(|error| {
             let error = format!("{:#}", anyhow::Error::from(error));
-            tracing::error!(range = %name, error, "nothing is known to be wanted");
+            tracing::error!(range = %name, error, "its wanted images are unknown");
             Record::default()
         });
         if record == Record::default() {
@@ -414,7 +415,7 @@ impl Ranges {
         })
     }
 
-    /// Listens on the address that is asked for; nothing where the range has it already.
+    /// Listens on the requested address; `None` without one, or if the range has it already.
     async fn listen(
         &self,
         name: &RangeName,
@@ -485,7 +486,7 @@ async fn take_away(
         listener.end().await;
     }
     ended();
-    // A rename takes no time whatever lies in the folder, so others may wait for it.
+    // A rename is quick however much is in the folder, so others may wait for it.
     let taken = state.take_range_away(name);
     taken.map_err(|source| AdminError::Socket { path: state.range(name), source })
 }
@@ -493,7 +494,7 @@ async fn take_away(
 /// Deletes what a range left.
 fn delete(leaving: Option<Leaving>, name: &RangeName) {
     if let Some(Err(error)) = leaving.map(Leaving::delete) {
-        tracing::warn!(range = %name, %error, "what the range left is deleted at the next start");
+        tracing::warn!(range = %name, %error, "the range's files are deleted at the next start");
     }
 }
 

@@ -24,39 +24,39 @@ pub struct Record {
     /// Grows with each change of the wanted set, and each time all of it is to be looked at again.
     #[serde(default)]
     round: u64,
-    /// Patterns of the images that it may read besides; absent in a record from before grants.
+    /// Patterns of other images that it may read; absent in a record from before grants.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     grants: Option<Vec<Pattern>>,
-    /// Where it is served over TCP besides.
+    /// Additional TCP address; `None` without one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     tcp_address: Option<SocketAddr>,
 }
 
-/// Why a record is not there.
+/// Failures of reading or writing a record.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
     /// It could not be read or written.
     #[error("could not {action} {}", path.display())]
     Io {
-        /// What was attempted.
+        /// The attempted action.
         action: &'static str,
         /// On which file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
     /// It is not a record: somebody else wrote it, or the disk lost some of it.
-    #[error("{} is not the record of a range; set anew what the range is to have", path.display())]
+    #[error("{} is not the record of a range; set the range's wanted images anew", path.display())]
     Malformed {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The error in the record.
         #[source]
         source: serde_json::Error,
     },
     /// It is larger than any record.
-    #[error("{} has more than {MAX_RECORD} bytes, so it is no range's record", path.display())]
+    #[error("{} has more than {MAX_RECORD} bytes, so it is not a range's record", path.display())]
     TooLarge {
         /// The file.
         path: PathBuf,
@@ -84,19 +84,19 @@ impl Record {
         WantedSet { references: self.wanted.clone(), revision, round }
     }
 
-    /// Patterns of the images that it may read besides; absent where none were ever set.
+    /// Patterns of other images that it may read; `None` if they were never set.
     #[must_use]
     pub fn grants(&self) -> Option<&[Pattern]> {
         self.grants.as_deref()
     }
 
-    /// Where it is served over TCP besides; absent where it is not.
+    /// Additional TCP address; `None` without one.
     #[must_use]
     pub fn tcp_address(&self) -> Option<SocketAddr> {
         self.tcp_address
     }
 
-    /// Reads the record at `path`; an empty one where there is none.
+    /// Reads the record at `path`; a missing file is an empty record.
     ///
     /// # Errors
     /// Any [`RecordError`].
@@ -152,7 +152,7 @@ mod tests {
             let grants = vec![Pattern::all(), "team/*".parse().unwrap()];
             let tcp = Some("127.0.0.1:40123".parse().unwrap());
             let record = Record::new(set.clone(), grants.clone(), tcp);
-            // What a kill in the midst of an earlier write left does not matter.
+            // The remains of an earlier write that a kill interrupted do not matter.
             std::fs::write(path.with_extension("json.new"), "{\"revi").unwrap();
             record.write(&path).unwrap();
             assert_eq!(Record::read(&path).unwrap(), record);

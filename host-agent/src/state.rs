@@ -1,9 +1,9 @@
-//! The agent's folder: what lies where, and who may touch it.
+//! The agent's folder: its files, and their permissions.
 //!
 //! ```text
 //!   <state>/                    mode 0700: nobody else on this machine looks in
 //!     store/                    the blobs (`transfer::store::FsStore`)
-//!     admin.sock                mode 0600: whoever opens it is an administrator
+//!     admin.sock                mode 0600: its callers are administrators
 //!     ranges/<name>/
 //!       range.json              the range's wanted images, grants and address (`record`)
 //!       host/host.sock          made by this agent; the folder is mounted read-only into the range
@@ -30,7 +30,7 @@ use control::RangeName;
 #[derive(Clone, Debug)]
 pub struct StateDir {
     root: PathBuf,
-    /// How many ranges were removed since it was opened.
+    /// Number of ranges removed since the folder was opened.
     removals: Arc<AtomicU64>,
 }
 
@@ -40,18 +40,18 @@ pub struct StateDir {
 pub struct Leaving(PathBuf);
 
 impl Leaving {
-    /// Deletes it with all that the range left in it; links are removed, not followed. This takes as
-    /// long as the range has made it.
+    /// Deletes the folder with everything in it; links are removed, not followed. The time depends
+    /// on how much the range left.
     ///
     /// # Errors
-    /// The system's own; what is left goes when the agent's folder is opened the next time.
+    /// The system's own; the rest is deleted when the agent's folder is next opened.
     pub fn delete(self) -> io::Result<()> {
         absent_is_fine(std::fs::remove_dir_all(&self.0))
     }
 }
 
 impl StateDir {
-    /// Opens the folder, making what is not there yet.
+    /// Opens the folder and creates its missing parts.
     ///
     /// # Errors
     /// The system's own.
@@ -87,13 +87,13 @@ impl StateDir {
         self.range(name).join("host").join("host.sock")
     }
 
-    /// What is remembered of a range.
+    /// Returns the record of a range.
     #[must_use]
     pub fn range_record(&self, name: &RangeName) -> PathBuf {
         self.range(name).join("range.json")
     }
 
-    /// The ranges that there are, sorted; what is not a range's name is left alone.
+    /// Lists the ranges, sorted; entries that are not a range's name are left alone.
     ///
     /// # Errors
     /// The system's own.
@@ -118,8 +118,8 @@ impl StateDir {
         make_private(&self.range(name).join("host"))
     }
 
-    /// Takes a range's folders away, at once and whatever the range left in them; absent where there
-    /// are none. The range is gone then, and another may have its name.
+    /// Takes a range's folders away, at once and with everything that the range left in them;
+    /// `None` without folders. The range is gone then, and another may have its name.
     ///
     /// # Errors
     /// The system's own.
@@ -134,7 +134,7 @@ impl StateDir {
         }
     }
 
-    /// Removes what is left of ranges whose removal was cut short.
+    /// Finishes interrupted removals of ranges.
     fn finish_removals(&self) -> io::Result<()> {
         for entry in std::fs::read_dir(self.ranges_folder())? {
             let entry = entry?;
@@ -156,7 +156,7 @@ pub fn admin_socket(root: &Path) -> PathBuf {
     root.join("admin.sock")
 }
 
-/// What the folder of a range that is being removed begins with; no range's name does.
+/// Prefix of the folder of a range that is being removed; no range's name has it.
 const LEAVING: &str = ".leaving-";
 
 fn absent_is_fine(result: io::Result<()>) -> io::Result<()> {

@@ -20,17 +20,17 @@ use crate::ranges::Ranges;
 /// at once.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// What a watcher has seen.
+/// State of a watcher.
 struct Watcher {
     ranges: Arc<Ranges>,
-    /// The ranges it asked for; empty for all.
+    /// The ranges that it requested; empty for all.
     names: Vec<RangeName>,
     changes: watch::Receiver<u64>,
     /// The number of the last change that was seen of each range; absent for one that was not there.
     seen: BTreeMap<RangeName, Option<u64>>,
     /// Ranges that changed, and whose state is still to be given.
     changed: VecDeque<RangeName>,
-    /// When it last looked; absent before it ever did.
+    /// Time of its last look; `None` before the first.
     looked: Option<Instant>,
 }
 
@@ -89,7 +89,7 @@ impl Watcher {
             }
         }
         if self.names.is_empty() {
-            // What is gone was reported once, and is no memory of ours.
+            // Removed images were reported once; forget them.
             self.seen.retain(|_, seen| seen.is_some());
         }
     }

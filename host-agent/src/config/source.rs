@@ -1,4 +1,4 @@
-//! Where images come from and how they are read, as flags.
+//! Flags for the source of images and the export method.
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -9,7 +9,7 @@ use engine::{Address, Options, docker};
 
 use crate::engine::Origin;
 
-/// Where images come from.
+/// Source of images.
 #[derive(Clone, Debug, Args)]
 pub struct Source {
     /// The engine whose images are served: `unix:///path` or `tcp://host:port`; a folder of the OCI
@@ -18,14 +18,15 @@ pub struct Source {
     #[arg(long, value_name = "ADDRESS", env = "LONGSHORE_ENGINE", default_value = docker_host())]
     pub engine: Address,
 
-    /// How layers are read from an engine: `files` (a graphdriver's own files), `content-service`,
-    /// `content-files` or `containerd-socket` (of the containerd store), or `save`. `auto` takes
-    /// the most direct way that can be gone, and `save` for an image that it cannot give.
+    /// Export method for layers of an engine: `files` (a graphdriver's own files),
+    /// `content-service`, `content-files` or `containerd-socket` (of the containerd store), or
+    /// `save`. `auto` takes the most direct method that is available, and `save` for an image that
+    /// this method cannot read.
     #[arg(long, value_name = "WAY", env = "LONGSHORE_EXPORT_WAY", default_value = "auto")]
     pub export_way: ExportWay,
 
-    /// Where the engine's data-root can be read here, when not where the engine says: in a container
-    /// of this agent, where it is mounted, read-only.
+    /// The engine's data-root as this process can read it, if not at the engine's own path: in a
+    /// container of this agent, where it is mounted, read-only.
     #[arg(long, value_name = "FOLDER", env = "LONGSHORE_DATA_ROOT")]
     pub data_root: Option<PathBuf>,
 
@@ -34,7 +35,7 @@ pub struct Source {
     pub containerd_socket: Option<PathBuf>,
 }
 
-/// A way, or the choice left open.
+/// An export method, or `auto`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExportWay(pub Option<Way>);
 
@@ -69,7 +70,7 @@ impl Source {
     }
 }
 
-/// What `DOCKER_HOST` says, or where an engine's socket usually is.
+/// Returns `DOCKER_HOST`, or the usual address of an engine's socket.
 fn docker_host() -> String {
     let told = std::env::var("DOCKER_HOST").ok().filter(|address| !address.is_empty());
     told.unwrap_or_else(|| "unix:///var/run/docker.sock".into())

@@ -9,7 +9,7 @@ use process::units::{ByteSize, UnitError, byte_size};
 use transfer::store::{Mark, Policy};
 use transfer::stored::Alone;
 
-/// What the store holds, and how much.
+/// Limits of the store.
 #[derive(Clone, Copy, Debug, Args)]
 #[command(next_help_heading = "Store")]
 pub struct StoreFlags {
@@ -33,8 +33,9 @@ pub struct StoreFlags {
     )]
     pub store_low_water: Amount,
 
-    /// What is to stay free on the store's file system, and never more than a tenth of it: layers are
-    /// removed for it as far as they can be, and what would not leave it is not taken in.
+    /// Space to keep free on the store's file system, and never more than a tenth of it. Layers are
+    /// removed to keep it free as far as possible; a layer that would not leave it free is not
+    /// taken in.
     #[arg(
         long,
         value_name = "SIZE|PERCENT|off",
@@ -43,27 +44,27 @@ pub struct StoreFlags {
     )]
     pub store_reserve: Amount,
 
-    /// When a layer is kept that can be read from its source again at any offset: `always`, `never`,
-    /// or `auto`, while more than one range is served. One that two ranges want at the same time is
-    /// kept in any case, and so is what `save` exports and what was decompressed.
+    /// Keep layers that can be read from their source again at any offset: `always`, `never`, or
+    /// `auto`, while more than one range is served. A layer that two ranges want at the same time
+    /// is kept in any case, and so are layers that `save` exports and decompressed layers.
     #[arg(long, value_name = "WHEN", env = "LONGSHORE_KEEP_LAYERS", default_value = "auto")]
     pub keep_layers: KeepLayers,
 }
 
-/// When a layer is kept that can be read again.
+/// Policy for layers that can be read again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum KeepLayers {
     /// While more than one range is served.
     Auto,
-    /// Whoever reads it.
+    /// Always.
     Always,
     /// Only while several read it at once.
     Never,
 }
 
 impl KeepLayers {
-    /// Says when whoever reads a layer is alone, where `ranges` says how many are served; absent
-    /// where every layer is kept.
+    /// Returns a check whether a layer's reader is alone, by the number of served ranges that
+    /// `ranges` returns; `None` if every layer is kept.
     #[must_use]
     pub fn alone(self, ranges: impl Fn() -> usize + Send + Sync + 'static) -> Option<Alone> {
         match self {
@@ -81,7 +82,7 @@ pub enum Amount {
     Off,
     /// So many bytes.
     Size(ByteSize),
-    /// So many hundredths of the file system, 1 to 100.
+    /// Percent of the file system, 1 to 100.
     Share(u8),
 }
 
@@ -92,17 +93,17 @@ pub enum AmountError {
     #[error("expected a size such as 20GiB, a share of the file system such as 80%, or `off`")]
     Text(#[source] UnitError),
     /// A share that is none.
-    #[error("{text:?} is no share of the file system: expected 1% to 100%")]
+    #[error("{text:?} is not a share of the file system: expected 1% to 100%")]
     Share {
-        /// What was given.
+        /// The given text.
         text: String,
     },
     /// Low water above high water, or none below high water.
     #[error("--store-low-water {low} must not be above --store-high-water {high}")]
     Order {
-        /// What was given.
+        /// The given low mark.
         low: Amount,
-        /// What was given.
+        /// The given high mark.
         high: Amount,
     },
 }
@@ -145,7 +146,7 @@ impl Amount {
 }
 
 impl StoreFlags {
-    /// What the flags must agree on; a size and a share are compared when the store is open.
+    /// Checks that the flags agree; a size and a share are compared when the store is open.
     ///
     /// # Errors
     /// [`AmountError::Order`].
@@ -159,7 +160,7 @@ impl StoreFlags {
         if in_order { Ok(()) } else { Err(AmountError::Order { low, high }) }
     }
 
-    /// When the store is collected.
+    /// Returns the collection policy of the store.
     #[must_use]
     pub fn policy(&self) -> Policy {
         let water = self.store_high_water.mark().zip(self.store_low_water.mark());

@@ -66,7 +66,7 @@ impl Agent {
     }
 }
 
-/// Why a link ended.
+/// Returns the reason why a link ended.
 async fn end(mut told: ToRangeStream) -> LinkEnd {
     loop {
         if let Err(end) = told.next().await.expect("a link ends with a reason") {
@@ -188,7 +188,7 @@ async fn a_task_is_answered_to_whom_it_belongs() {
     assert!(failed.to_string().contains("the engine is away"), "{failed}");
     drop((first, second));
 
-    // Whoever stops waiting ends the task; a task that is over is not cancelled.
+    // A caller that stops waiting ends the task; a task that is over is not cancelled.
     let third = link.begin_task(verify()).unwrap();
     let ToRange::Task { id, .. } = agent.task().await else { panic!("no task") };
     drop(third);

@@ -1,4 +1,4 @@
-//! How a range is removed, without an engine.
+//! Removal of ranges, without an engine.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -14,7 +14,7 @@ use tokio::net::{TcpStream, UnixStream};
 
 use super::*;
 
-/// Stands for whatever is served: nobody asks for it here.
+/// Stands for the services, which no test calls here.
 struct Nothing;
 
 #[async_trait]

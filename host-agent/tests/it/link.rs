@@ -22,7 +22,7 @@ fn lab() -> RangeName {
     "lab-1".parse().unwrap()
 }
 
-/// Says what it is told to say.
+/// An agent that sends prepared messages.
 struct Agent {
     says: mpsc::Sender<FromRange>,
     told: control::link::FromHostStream,

@@ -1,4 +1,4 @@
-//! What ranges and administrators get from a served agent.
+//! Calls of ranges and administrators to a served agent.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;

@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 /// Longest wait for something that takes milliseconds on an idle machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How often a condition is looked at: what real processes do cannot be awaited otherwise.
+/// Polling interval of conditions: real processes cannot be awaited otherwise.
 const POLL: Duration = Duration::from_millis(5);
 
 fn start(state: &Path, log: &Path) -> Child {

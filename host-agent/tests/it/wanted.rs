@@ -1,4 +1,4 @@
-//! What ranges are to have, and remote ranges: told at once, and remembered.
+//! Wanted images of ranges, also remote ones: reported at once, and remembered.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -82,7 +82,7 @@ async fn what_is_wanted_survives_a_kill_and_is_forgotten_with_its_range() {
     let host = RemoteHost::new(Endpoint::unix(range.socket_path), Manners::default());
     let set = admin.set_wanted(&lab(1), &names(&["app:1"]), None).await.unwrap();
     agent.kill().await;
-    // What a kill in the midst of the next write would leave.
+    // The remains of an interrupted write.
     fs::write(folder.path().join("ranges/lab-1/range.json.new"), "{\"rev").unwrap();
 
     let agent = HostProcess::start(folder.path(), &docker.address());
