@@ -1,4 +1,4 @@
-//! What the agent reports of itself and of its engine.
+//! Reports of the agent about itself and its engine.
 
 use std::path::PathBuf;
 
@@ -13,7 +13,7 @@ use transfer::EngineInfo;
 #[derive(Debug)]
 pub(crate) struct About {
     started: Instant,
-    /// Where a supervisor notes how the engine has fared; there need not be one.
+    /// The supervisor's note on the engine; the file need not exist.
     note: PathBuf,
 }
 

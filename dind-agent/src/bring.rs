@@ -14,7 +14,7 @@ use transfer::event::{EventKind, ImageReport};
 use transfer::pull::{PullError, Puller};
 use transfer::{Event, LoadError, Observer, Outcome, Reference, SourceError, Stage};
 
-/// How long the engine or the host may be away before this way in is given up: longer than either
+/// Maximum absence of the engine or the host before an attempt is given up: longer than either
 /// takes to start again with all its data.
 const AWAY_LIMIT: Duration = Duration::from_secs(180);
 
@@ -28,19 +28,19 @@ const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// Longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// How an image's way in ended.
+/// Result of bringing in an image.
 #[derive(Clone, Debug)]
 pub(crate) struct Brought {
     /// The report, of all attempts together.
     pub(crate) report: ImageReport,
-    /// Why it failed; absent when the image is there.
+    /// Cause of the failure; `None` when the image is there.
     pub(crate) fault: Option<Fault>,
 }
 
 /// The kinds of failure that a caller treats differently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// The engine or the host did not answer for so long that this way in was given up.
+    /// The engine or the host did not answer for so long that the attempt was given up.
     Away,
     /// The host does not have the image.
     NotOnHost,
@@ -144,7 +144,8 @@ impl Patience {
         Self { since: Instant::now(), loads: 0, next: FIRST_PAUSE }
     }
 
-    /// Whether another attempt may help after `error`, which ended one that `loaded` or did not.
+    /// True if another attempt may help after `error`. `loaded` is true if the failed attempt got
+    /// as far as the load.
     fn allows(&mut self, error: &PullError, loaded: bool) -> bool {
         if loaded {
             // It got that far, so neither has been away for long.

@@ -19,7 +19,7 @@ use transfer::Reference;
 use crate::registry::RegistryFlags;
 use crate::seed::Seed;
 
-/// Keeps the Docker engine of one range in step with what is wanted.
+/// Keeps the Docker engine of one range in step with the wanted images.
 ///
 /// Takes images from a Longshore host agent, moves only the layers that the range's engine lacks,
 /// and has the engine confirm every layer before an image gets its name.
@@ -34,13 +34,13 @@ pub struct Config {
     pub command: Command,
 }
 
-/// Where a range's engine listens.
+/// Default address of a range's engine.
 const ENGINE: &str = "unix:///var/run/docker.sock";
 
-/// Where the host agent's socket is mounted in a range.
+/// Mount point of the host agent's socket in a range.
 const HOST: &str = "unix:///run/longshore/host/host.sock";
 
-/// Where the agent of a range listens.
+/// Default socket of the agent of a range.
 const LISTEN: &str = "/run/longshore/agent/agent.sock";
 
 const EXAMPLES: &str = "\
@@ -53,7 +53,7 @@ Examples:
     longshore-dind-agent sync postgres:16 python:3.12
 Exit codes: 0 done, 1 failure, 2 usage, 3 some images failed, 130 interrupted.";
 
-/// What the process is to be.
+/// Command of the process.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
     /// Be PID 1 of a range: start the engine's entry point and the agent, reap, stop both in order.
@@ -74,7 +74,7 @@ pub enum Command {
     Manual(Manual),
 }
 
-/// Where images come from and where they go.
+/// Source and destination of images.
 #[derive(Clone, Debug, Args)]
 pub struct Path {
     /// The range's engine: `unix:///path`, `tcp://host:port`, or a folder in an engine's place,
@@ -106,10 +106,10 @@ pub struct Path {
     )]
     pub concurrency: u16,
 
-    /// How images are brought into the engine: `archive` (its own `load`, works everywhere),
-    /// `containerd` (straight into the containerd beneath it, on the containerd store) or `registry`
-    /// (it pulls from an endpoint on its own loopback address). `auto` takes the fastest that the
-    /// engine's store allows, and another where that cannot be gone.
+    /// Load method for images: `archive` (the engine's own `load`, works everywhere), `containerd`
+    /// (straight into the containerd beneath it, on the containerd store) or `registry` (the engine
+    /// pulls from an endpoint on its own loopback address). `auto` takes the fastest that the
+    /// engine's store allows, and another where that is unavailable.
     #[arg(long, value_name = "WAY", env = "LONGSHORE_LOAD_WAY", default_value = "auto")]
     pub load_way: LoadWay,
 
@@ -117,8 +117,8 @@ pub struct Path {
     #[arg(long, value_name = "SOCKET", env = "LONGSHORE_CONTAINERD_SOCKET")]
     pub containerd_socket: Option<PathBuf>,
 
-    /// A folder that outlives the process: what was learnt of the engine's blobs is kept there.
-    /// Losing it costs bytes on the next sync, nothing else.
+    /// A folder that outlives the process, for the record of the engine's blobs. Losing it costs
+    /// bytes on the next sync, nothing else.
     #[arg(
         long,
         value_name = "FOLDER",
@@ -165,7 +165,7 @@ pub struct Serve {
     )]
     pub images: Vec<Reference>,
 
-    /// How long syncs under way may still take once the end was asked for.
+    /// Time for syncs under way to finish once the agent is asked to end.
     #[arg(
         long,
         value_name = "TIME",
@@ -183,9 +183,9 @@ pub struct Run {
     #[expect(missing_docs, reason = "a doc comment here would replace the command's own")]
     pub serve: Serve,
 
-    /// Whether the engine is told to ask the registry beside it first when somebody pulls from
-    /// docker.io: done by one more argument where dockerd is what is started, and left alone where
-    /// it has mirrors of its own, or where somebody else listens at the registry's address.
+    /// Let the engine ask the registry beside it first on pulls from docker.io. This adds one
+    /// argument to dockerd. It has no effect on other programs, on an engine with mirrors of its
+    /// own, or while another program listens at the registry's address.
     #[arg(
         long,
         value_name = "BOOL",
@@ -195,7 +195,7 @@ pub struct Run {
     )]
     pub registry_mirror: bool,
 
-    /// How long the engine may take to stop, before it is killed.
+    /// Time for the engine to stop before it is killed.
     #[arg(
         long,
         value_name = "TIME",
@@ -231,8 +231,8 @@ pub struct Sync {
     #[expect(missing_docs, reason = "a doc comment here would replace the command's own")]
     pub path: Path,
 
-    /// Where an agent may be served beside the engine already. If one answers there, it is asked to
-    /// do the sync, with its own engine and host.
+    /// Socket of an agent that may be served beside the engine already. If one answers there, it is
+    /// asked to do the sync, with its own engine and host.
     #[arg(
         long,
         value_name = "PATH",
@@ -246,7 +246,7 @@ pub struct Sync {
     #[arg(long)]
     pub alone: bool,
 
-    /// How results are printed on stdout.
+    /// Format of results on stdout.
     #[arg(long, value_name = "FORM", env = "LONGSHORE_FORMAT", default_value = "table")]
     pub format: Format,
 
@@ -255,7 +255,7 @@ pub struct Sync {
     pub images: Vec<Reference>,
 }
 
-/// How results are printed.
+/// Format of results.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Format {
     /// For people.
@@ -276,7 +276,7 @@ pub struct Healthcheck {
     )]
     pub listen: PathBuf,
 
-    /// How long to wait for the answer.
+    /// Maximum time to wait for the answer.
     #[arg(
         long,
         value_name = "TIME",
@@ -299,7 +299,7 @@ impl Config {
         }
     }
 
-    /// What the flags must agree on.
+    /// Checks that the flags agree.
     fn check(&self) -> Result<(), InspectError> {
         match &self.command {
             Command::Run(run) => run.serve.inspect_address().map(|_| ()),
@@ -314,7 +314,7 @@ impl Config {
 }
 
 impl Serve {
-    /// Where to listen for inspection; `None` where it is switched off.
+    /// Returns the address for inspection; `None` when it is switched off.
     ///
     /// # Errors
     /// An address that other machines can reach, without `--inspect-any`.
@@ -324,8 +324,8 @@ impl Serve {
 }
 
 impl Sync {
-    /// Whether a served agent may be asked: one that was named, or the usual one where engine and
-    /// host are the usual ones too.
+    /// True if a served agent may be asked: one that was named, or the usual one if engine and host
+    /// are the usual ones too.
     #[must_use]
     pub fn may_ask(&self) -> bool {
         let named = self.listen.as_os_str() != LISTEN;

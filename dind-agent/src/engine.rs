@@ -17,7 +17,8 @@ use transfer::{
     OpenImage, Overlap, Proof, Reference, Room,
 };
 
-/// How long a start waits for the engine's first answer. A slower engine is asked again later.
+/// Maximum time that a start waits for the engine's first answer. A slower engine is asked again
+/// later.
 const FIRST_LOOK: Duration = Duration::from_secs(2);
 
 /// An engine at an address: connected to when it first answers, and asked anew on each call until
@@ -43,8 +44,8 @@ impl fmt::Debug for RangeEngine {
 }
 
 impl RangeEngine {
-    /// The engine at `address`, which need not be there yet. The file `journal` keeps what is learnt
-    /// of its blobs.
+    /// Connects to the engine at `address`, which need not exist yet. The file `journal` keeps a
+    /// record of its blobs.
     ///
     /// # Errors
     /// [`InvalidAddress`]: no engine will ever answer there.

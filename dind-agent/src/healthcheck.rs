@@ -26,7 +26,7 @@ pub(crate) async fn healthcheck(config: Healthcheck) -> anyhow::Result<Exit> {
     }
 }
 
-/// Why a range is not well.
+/// Reason why a range is unhealthy.
 fn reason(status: &RangeStatus) -> String {
     match (&status.engine, status.lacking.as_slice()) {
         (Reach::Down(why), _) => format!("the range's engine does not answer: {why}"),

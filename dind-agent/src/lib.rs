@@ -1,4 +1,4 @@
-//! The dind agent: keeps the engine of one range in step with what is wanted.
+//! The dind agent: keeps the engine of one range in step with the wanted images.
 //!
 //! ```text
 //!   run   = PID 1 of a range: a supervisor, with the engine and `serve` as its children
@@ -38,8 +38,8 @@ pub use serve::serve;
 
 use config::{Command, Config, Run, Serve};
 
-/// What an agent may take beyond its drain's own limit before it is killed: the last file work, and
-/// the last spans on their way to a collector.
+/// Time beyond its drain limit before an agent is killed: for the last file work, and for the last
+/// spans on their way to a collector.
 const AGENT_END: Duration = Duration::from_secs(5);
 
 /// The whole process, from its command line to its exit code.
@@ -55,7 +55,7 @@ pub fn main() -> ExitCode {
     })
 }
 
-/// How many threads a command is worth: a supervisor only waits.
+/// Threads for a command: a supervisor only waits.
 fn threads(command: &Command) -> Threads {
     match command {
         Command::Run(Run { supervised: false, .. })

@@ -173,7 +173,7 @@ async fn verify(checks: &Checks, references: Vec<Reference>, deep: bool, answers
     }
 }
 
-/// Where the events of one task go.
+/// Destination of the events of one task.
 struct Answers {
     id: u64,
     messages: mpsc::Sender<FromRange>,
@@ -200,7 +200,7 @@ struct Tasks {
 }
 
 impl Tasks {
-    /// Whether no further task may begin.
+    /// True if no further task may begin.
     fn is_full(&mut self) -> bool {
         while let Some(ended) = self.running.try_join_next() {
             if let Ok(id) = ended {
@@ -274,7 +274,7 @@ impl<'a> Reporter<'a> {
         }
     }
 
-    /// What changed since the last report; at least one report.
+    /// Changes since the last report, in at least one report.
     fn changes(&mut self) -> Vec<RangeReport> {
         let table = self.link.keeper.read();
         let images: Vec<_> = table.since(self.version).cloned().collect();

@@ -23,7 +23,7 @@ use crate::service::Service;
 use crate::syncs::Syncs;
 use crate::verify::Checks;
 
-/// Serves until the end is asked for; then finishes what is under way, within the drain's time.
+/// Serves until shutdown, then finishes requests under way within the drain limit.
 ///
 /// # Errors
 /// A socket cannot be listened on, an address makes no sense, or serving ended by itself.

@@ -21,8 +21,8 @@ use crate::plan::plan;
 use crate::syncs::Syncs;
 use crate::verify::Checks;
 
-/// How long a status waits for the host agent before it calls it silent: a person who asks how
-/// things are should not wait for a part that is broken.
+/// Maximum time that a status request waits for the host agent before it reports it as silent: a
+/// status must not wait for a broken part.
 const ANSWER_WITHIN: Duration = Duration::from_secs(3);
 
 /// A range's agent, as the protocol sees it.

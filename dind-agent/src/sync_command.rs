@@ -23,7 +23,7 @@ use crate::config::{Format, Sync};
 use crate::report;
 use crate::serve::ends;
 
-/// How long the host agent may take to answer.
+/// Maximum time for the host agent to answer.
 const HOST_ANSWERS_WITHIN: Duration = Duration::from_secs(5);
 
 /// Brings the images in and prints the results. A signal ends it; an image that is not finished then

@@ -1,4 +1,4 @@
-//! Syncs that somebody inside the range asks for: a look at each image, and its way as the table has
+//! Syncs that a caller inside the range requests: a look at each image, and its way as the table has
 //! it.
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -59,7 +59,7 @@ impl Syncs {
         Ok(events.boxed())
     }
 
-    /// How many are under way.
+    /// Number of syncs under way.
     pub(crate) fn under_way(&self) -> usize {
         MAX_SYNCS - self.places.available_permits()
     }
@@ -75,7 +75,7 @@ struct Sync {
     keeper: Arc<Keeper>,
     versions: watch::Receiver<u64>,
     started: Instant,
-    /// What the reader knows of each image that is not done.
+    /// Last reported state of each unfinished image.
     known: HashMap<Reference, Known>,
     answers: FuturesUnordered<BoxFuture<'static, ImageReport>>,
     reports: Vec<ImageReport>,
@@ -83,7 +83,7 @@ struct Sync {
     is_finished: bool,
 }
 
-/// What a reader knows of an image on its way.
+/// Last reported state of an image on its way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Known {
     stage: Option<Stage>,
@@ -177,7 +177,7 @@ impl Known {
         Self { stage, plan, bytes_moved: status.bytes_moved }
     }
 
-    /// What happened between this and `now`.
+    /// Events between this state and `now`.
     fn changes(self, now: Self) -> impl Iterator<Item = EventKind> {
         let stage = now.stage.filter(|_| self.stage != now.stage).map(EventKind::Entered);
         let (bytes_to_move, bytes_saved) = now.plan;

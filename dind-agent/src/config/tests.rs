@@ -1,4 +1,4 @@
-//! What the command line takes, and what it refuses.
+//! Accepted and refused command lines.
 
 use super::*;
 

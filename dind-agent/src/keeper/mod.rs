@@ -1,4 +1,4 @@
-//! Keeping the engine in step with what is wanted, and knowing the state of every image.
+//! Keeps the engine in step with the wanted images, and knows the state of every image.
 //!
 //! ```text
 //!   host agent: a set, a new round ──┐                       ┌──► link: reports to the host agent
@@ -8,7 +8,7 @@
 //!                                    looks that are due: bring
 //! ```
 //!
-//! The table is the only record of what is there. Its readers ask it; a reader that comes late, goes
+//! The table is the only record of the images. Its readers ask it; a reader that comes late, goes
 //! away or comes twice loses nothing.
 
 mod table;
@@ -37,8 +37,8 @@ use table::Gate;
 pub(crate) use table::{Ask, Table};
 pub(crate) use truth::watch_engine;
 
-/// How long the agent waits for the host's wanted set before it counts its own images as all that is
-/// wanted.
+/// Maximum time to wait for the host's wanted set. After that the agent counts its own images as
+/// the whole set.
 const FIRST_WORD: Duration = Duration::from_secs(3);
 
 /// Keeps the engine in step.
@@ -66,7 +66,8 @@ impl Keeper {
         &self.puller
     }
 
-    /// Brings images in by `puller`; `own` are wanted whatever the host agent says.
+    /// Brings images in with `puller`. The images in `own` are wanted in addition to the host
+    /// agent's set.
     pub(crate) fn new(puller: Puller, own: Vec<Reference>) -> Self {
         Self {
             puller,
@@ -92,7 +93,7 @@ impl Keeper {
                 () = self.work.notified() => {}
                 () = sleep_until(next) => {}
                 () = sleep_until(self.begun + FIRST_WORD), if !self.is_settled() => {
-                    // Whoever waits for the table to settle looks again.
+                    // Callers that wait for the table to settle look again.
                     self.version.send_modify(|_| {});
                 }
             }
@@ -104,7 +105,7 @@ impl Keeper {
         self.act(|table| table.want(set));
     }
 
-    /// Has an image looked at for somebody.
+    /// Begins a look at an image for a caller.
     pub(crate) fn ask(&self, reference: &Reference, ask: Ask) {
         self.act(|table| table.ask(reference, ask));
     }
@@ -119,7 +120,7 @@ impl Keeper {
         self.version.subscribe()
     }
 
-    /// Whether it is known what is wanted, as far as it will be.
+    /// True once the wanted set is known, as far as it will be.
     pub(crate) fn is_settled(&self) -> bool {
         self.read().is_known() || FIRST_WORD <= self.begun.elapsed()
     }
@@ -156,7 +157,7 @@ impl Keeper {
         let mut table = self.read();
         let result = change(&mut table);
         let version = table.version();
-        // Still locked: versions are told in their order.
+        // Still locked: versions are reported in their order.
         self.version.send_if_modified(|told| std::mem::replace(told, version) != version);
         result
     }

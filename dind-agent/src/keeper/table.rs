@@ -1,4 +1,4 @@
-//! The table of a range's images: who wants each, what the engine has of it, how the last look went.
+//! The table of a range's images: who wants each, its state in the engine, and its last look.
 //!
 //! ```text
 //!               ┌───────────── a new round, an ask, the pause is over ─────────────┐
@@ -35,14 +35,14 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// each time. Long enough to see the state and to stop wanting the image.
 const FIRST_MEND: Duration = Duration::from_secs(10);
 
-/// Longest such pause: whoever keeps removing an image is not fought.
+/// Longest such pause: the agent does not fight a user who keeps removing an image.
 const LONGEST_MEND: Duration = Duration::from_secs(600);
 
 /// Every image of the range, by its name.
 #[derive(Debug)]
 pub(crate) struct Table {
     entries: BTreeMap<Reference, Entry>,
-    /// Images that are wanted whatever the host agent says.
+    /// Images that are wanted in addition to the host agent's set.
     own: BTreeSet<Reference>,
     /// The host's set; absent before its first word.
     set: Option<WantedSet>,
@@ -57,7 +57,7 @@ pub(crate) struct Table {
     last: Option<LastSync>,
 }
 
-/// Whoever waits for the next look at an image. Keeps the place of its sync taken until it is
+/// A caller that waits for the next look at an image. Keeps the place of its sync taken until it is
 /// answered, also when nobody listens any more.
 #[derive(Debug)]
 pub(crate) struct Ask {
@@ -73,18 +73,18 @@ struct Entry {
     version: u64,
     /// The status at that version; absent while no reader saw any.
     seen: Option<ImageStatus>,
-    /// What the engine has under this name.
+    /// The engine's image under this name; `None` without one.
     held: Option<Held>,
-    /// What was last proven under this name.
+    /// The image last proven under this name; `None` without one.
     expected: Option<EngineImageId>,
     work: Work,
-    /// When the next look begins by itself.
+    /// Time of the next look; `None` without one.
     due_at: Option<Instant>,
     /// The pause before the next attempt, should this one fail.
     retry: Duration,
     /// The pause before the image is brought back, should it be removed or replaced.
     mend: Duration,
-    /// Why the last look failed.
+    /// Failure of the last look; `None` after a success.
     failure: Option<(Fault, String)>,
     /// Those that the next look answers.
     asks: Vec<Ask>,
@@ -96,11 +96,11 @@ struct Held {
     id: EngineImageId,
     config_digest: Option<ConfigDigest>,
     proven: bool,
-    /// When the engine began to say so.
+    /// Time of the engine's first report of it.
     at: Instant,
 }
 
-/// What is being done about an image.
+/// Work on an image.
 #[derive(Debug)]
 enum Work {
     Idle,
@@ -111,21 +111,21 @@ enum Work {
         round: Option<u64>,
         /// Those that it answers.
         asks: Vec<Ask>,
-        /// Whether there was a reason for another look since.
+        /// True if there was a reason for another look since.
         again: bool,
     },
 }
 
-/// Which looks may begin.
+/// Looks that may begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Gate {
     /// All that are due.
     Open,
-    /// Only those that somebody waits for.
+    /// Only those that a caller waits for.
     AsksOnly,
 }
 
-/// How the range stands to what is wanted.
+/// Sync state of a range.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Standing {
     /// Images that are wanted, as far as it is known.
@@ -134,21 +134,21 @@ pub(crate) struct Standing {
     pub(crate) coming: usize,
     /// Those that failed, were removed or were replaced.
     pub(crate) lost: usize,
-    /// Whether the host agent said what is wanted.
+    /// True once the host agent reported the wanted set.
     pub(crate) known: bool,
-    /// Whether the engine answers.
+    /// True if the engine answers.
     pub(crate) engine_up: bool,
 }
 
 impl Standing {
-    /// Whether the engine answers and every wanted image is present.
+    /// True if the engine answers and every wanted image is present.
     pub(crate) fn is_complete(&self) -> bool {
         self.engine_up && self.coming == 0 && self.lost == 0
     }
 }
 
 impl Table {
-    /// A table of images that are wanted whatever the host agent says.
+    /// Creates a table. The images in `own` are wanted in addition to the host agent's set.
     pub(super) fn new(own: Vec<Reference>) -> Self {
         let mut table = Self {
             entries: BTreeMap::new(),
@@ -182,7 +182,7 @@ impl Table {
         self.settle_all();
     }
 
-    /// Has an image looked at for somebody.
+    /// Begins a look at an image for a caller.
     pub(super) fn ask(&mut self, reference: &Reference, ask: Ask) {
         let entry = self.entry(reference);
         entry.asks.push(ask);
@@ -253,7 +253,7 @@ impl Table {
         begun
     }
 
-    /// When the next look begins by itself; absent when none does.
+    /// Time of the next look; `None` without one.
     pub(super) fn next_at(&self) -> Option<Instant> {
         let idle = self.entries.values().filter(|entry| matches!(entry.work, Work::Idle));
         idle.filter_map(|entry| entry.due_at).min()
@@ -297,7 +297,7 @@ impl Table {
         self.settle(&reference);
     }
 
-    /// Whether a look is under way, or somebody waits for one.
+    /// True if a look is under way or a caller waits for one.
     pub(super) fn is_working(&self) -> bool {
         self.entries
             .values()
@@ -320,7 +320,7 @@ impl Table {
         changed.map(|entry| &entry.status)
     }
 
-    /// Whether the engine listed its images and answers.
+    /// True if the engine listed its images and answers.
     pub(super) fn engine_is_up(&self) -> bool {
         matches!(self.engine, Reach::Up(_))
     }
@@ -330,17 +330,17 @@ impl Table {
         &self.engine
     }
 
-    /// Whether the host agent said what is wanted.
+    /// True once the host agent reported the wanted set.
     pub(super) fn is_known(&self) -> bool {
         self.set.is_some()
     }
 
-    /// How the last look ended.
+    /// Result of the last look.
     pub(crate) fn last(&self) -> Option<LastSync> {
         self.last.clone()
     }
 
-    /// How the range stands to what is wanted.
+    /// Sync state of the range.
     pub(crate) fn standing(&self) -> Standing {
         let mut standing = Standing {
             known: self.is_known(),
@@ -364,18 +364,18 @@ impl Table {
         wanted.filter_map(|entry| lacks(&entry.status))
     }
 
-    /// The entry of an image, new where there is none.
+    /// The entry of an image; a new one if there is none.
     fn entry(&mut self, reference: &Reference) -> &mut Entry {
         self.entries.entry(reference.clone()).or_insert_with(|| Entry::new(reference.clone()))
     }
 
-    /// Works out the status of every image anew.
+    /// Recomputes the status of every image.
     fn settle_all(&mut self) {
         let all: Vec<_> = self.entries.keys().cloned().collect();
         all.iter().for_each(|reference| self.settle(reference));
     }
 
-    /// Works out the status of an image anew; one that is neither wanted nor there goes.
+    /// Recomputes the status of an image; removes one that is neither wanted nor there.
     fn settle(&mut self, reference: &Reference) {
         let wanted_by = match () {
             () if self.wanted.contains(reference) => WantedBy::Host,
@@ -384,7 +384,7 @@ impl Table {
         };
         let Some(entry) = self.entries.get_mut(reference) else { return };
         entry.settle(wanted_by, &self.held);
-        // Not only what was settled now: also what a look or an event changed before.
+        // Includes changes by an earlier look or event, not only by this settling.
         if entry.seen.as_ref() != Some(&entry.status) {
             self.version += 1;
             entry.version = self.version;
@@ -473,7 +473,7 @@ impl Entry {
         }
     }
 
-    /// Nobody wants the image; whoever asked for it is still answered.
+    /// Drops an image that is no longer wanted; callers that asked for it are still answered.
     fn forgo(&mut self) {
         self.due_at = None;
         if matches!(self.work, Work::Due) && self.asks.is_empty() {
@@ -512,7 +512,7 @@ impl Entry {
         }
     }
 
-    /// What the engine has under the name, beside what was proven.
+    /// Compares the engine's image under the name with the proven one.
     fn found(&self, ids: &HashSet<EngineImageId>) -> Found {
         match (self.held, self.expected) {
             (Some(held), None) if held.proven => Found::There,
@@ -530,7 +530,7 @@ impl Entry {
     }
 }
 
-/// What an engine has under a name.
+/// State of a name in an engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Found {
     /// The image, every layer confirmed.
@@ -543,7 +543,7 @@ enum Found {
     Nothing,
 }
 
-/// Whether an image in this stage is not yet, or not any more, what it was before.
+/// True for stages in which the image under the name may differ from the earlier one.
 fn loads(stage: Stage) -> bool {
     matches!(stage, Stage::Wait | Stage::Load | Stage::Heal | Stage::Tag)
 }

@@ -154,7 +154,7 @@ impl World {
     }
 }
 
-/// What the word "within seconds" allows.
+/// Limit for "within seconds".
 const SECONDS: Duration = Duration::from_secs(3);
 
 #[tokio::test(start_paused = true)]

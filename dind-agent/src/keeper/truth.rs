@@ -1,4 +1,4 @@
-//! What the range's engine has: its own word, from its events and its list.
+//! Contents of the range's engine, as its events and its list report them.
 
 use std::time::Duration;
 
@@ -12,14 +12,14 @@ use transfer::EngineInfo;
 use super::Keeper;
 use crate::engine::RangeEngine;
 
-/// How often an engine that does not answer yet is asked: a range is ready this much later than it
-/// could be.
+/// Interval of checks of an engine that does not answer yet: it delays a range by at most this
+/// much.
 const UNTIL_UP: Duration = Duration::from_millis(200);
 
-/// How often an engine that answers is asked whether it still does.
+/// Interval of checks of an engine that answers.
 const WHILE_UP: Duration = Duration::from_secs(1);
 
-/// How long the engine may take to answer. One that unpacks layers on few cores takes seconds.
+/// Maximum time for the engine to answer. One that unpacks layers on few cores takes seconds.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(10);
 
 /// Pause between an event and the list that follows it: a load or a build is many events.
@@ -28,14 +28,14 @@ const AFTER_EVENT: Duration = Duration::from_millis(300);
 /// Shortest time between two lists that follow events.
 const BETWEEN_LISTS: Duration = Duration::from_secs(2);
 
-/// How often the images are listed anyhow. An engine begins to tell of events a moment after it
-/// says so, and some change without one.
+/// Interval of lists without an event. An engine begins to send events a moment after it says so,
+/// and some changes have none.
 const LIST_EVERY: Duration = Duration::from_secs(30);
 
 /// The same for an engine without events.
 const LIST_OFTEN: Duration = Duration::from_secs(5);
 
-/// How often every image is inspected, also those that were proven: a layer can be lost without an
+/// Interval of inspections of every image, also of the proven ones: a layer can be lost without an
 /// event.
 const INSPECT_EVERY: Duration = Duration::from_secs(300);
 
@@ -45,7 +45,7 @@ pub(crate) trait WatchedEngine: Send + Sync {
     /// The address as people write it.
     fn address(&self) -> &str;
 
-    /// Who the engine is.
+    /// Returns the engine's identity.
     async fn who(&self) -> Result<EngineInfo, EngineError>;
 
     /// Asks for a sign of life.
@@ -98,7 +98,7 @@ pub(crate) async fn watch_engine(engine: &dyn WatchedEngine, keeper: &Keeper) {
     }
 }
 
-/// What the engine answers, or why it does not.
+/// Returns the engine's answer, or the reason why there is none.
 async fn answer<T>(
     engine: &dyn WatchedEngine,
     asking: impl Future<Output = Result<T, EngineError>>,
@@ -176,7 +176,7 @@ impl<'a> Watch<'a> {
             }
             Err(error) => {
                 let error = transfer::explain(&error);
-                tracing::debug!(engine = self.engine.address(), error, "its images are not known");
+                tracing::debug!(engine = self.engine.address(), error, "its images are not listed");
             }
         }
         let every = if self.events.is_some() { LIST_EVERY } else { LIST_OFTEN };
@@ -184,12 +184,12 @@ impl<'a> Watch<'a> {
     }
 }
 
-/// The engine's events; absent where it has none.
+/// The engine's events; `None` if it has none.
 async fn open(engine: &dyn WatchedEngine) -> Option<ImageEvents> {
     let events = engine.image_events().await;
     let failed = |error: &EngineError| {
         let error = transfer::explain(error);
-        tracing::debug!(engine = engine.address(), error, "its images are listed often instead");
+        tracing::debug!(engine = engine.address(), error, "it sends no events");
     };
     events.inspect_err(failed).ok()
 }

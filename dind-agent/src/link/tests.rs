@@ -23,7 +23,7 @@ struct Attached {
 /// A host that hands each link to the test.
 struct FakeHost {
     links: mpsc::Sender<Attached>,
-    /// What the next attempts to attach are answered with, before one succeeds.
+    /// Errors for the next attempts to attach, before one succeeds.
     errors: Mutex<Vec<LinkError>>,
     attempts: Mutex<Vec<Instant>>,
 }

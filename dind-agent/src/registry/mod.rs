@@ -17,25 +17,25 @@ use clap::Args;
 use engine::{InvalidLoopback, Loopback, Registry};
 use proto::RemoteHost;
 
-/// Where the registry of a range is unless somebody says otherwise. Not port 5000: people run
-/// registries of their own in ranges, and publish that one.
+/// Default address of a range's registry. Not port 5000: people run registries of their own in
+/// ranges, and publish that one.
 const USUAL: Loopback = Loopback::port(5055);
 
 /// The registry beside the engine.
 #[derive(Clone, Debug, Default, Args)]
 pub struct RegistryFlags {
-    /// Where to serve the host's images to `docker pull`, read-only: a loopback address, or `off`.
-    /// With `run` the default is 127.0.0.1:5055, where that is free; with `serve` it is off, since
-    /// the engine may be in another network namespace.
+    /// Loopback address on which to serve the host's images to `docker pull`, read-only, or `off`.
+    /// With `run` the default is 127.0.0.1:5055, if that is free; with `serve` it is off, since the
+    /// engine may be in another network namespace.
     #[arg(long, value_name = "ADDRESS", env = "LONGSHORE_REGISTRY")]
     pub registry: Option<Choice>,
 
-    /// Whether this is the agent that a supervisor runs in a range.
+    /// True for the agent that a supervisor runs in a range.
     #[arg(skip)]
     in_range: bool,
 }
 
-/// Whether there is a registry, and where.
+/// Address of the registry, if there is one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Choice {
     /// There is none.
@@ -58,7 +58,7 @@ impl RegistryFlags {
         Self { in_range: true, ..self }
     }
 
-    /// Where it listens; `None` where there is none.
+    /// Address that it listens on; `None` without a registry.
     pub(crate) fn address(&self) -> Option<Loopback> {
         match self.registry {
             Some(Choice::At(address)) => Some(address),
@@ -71,7 +71,7 @@ impl RegistryFlags {
     /// another process has the usual address.
     ///
     /// # Errors
-    /// An address that was asked for cannot be listened on.
+    /// Listening on a requested address failed.
     pub(crate) async fn listen(&self, host: Arc<RemoteHost>) -> anyhow::Result<Option<Registry>> {
         let Some(address) = self.address() else { return Ok(None) };
         match Registry::of_source(address, host).await {
@@ -80,7 +80,7 @@ impl RegistryFlags {
                 Ok(Some(registry))
             }
             Err(error) if error.kind() == io::ErrorKind::AddrInUse && self.registry.is_none() => {
-                tracing::warn!(%address, "somebody listens there: no registry; see --registry");
+                tracing::warn!(%address, "another program listens there: no registry; see --registry");
                 Ok(None)
             }
             Err(error) => Err(error).context(format!("listening on {address}; see --registry")),

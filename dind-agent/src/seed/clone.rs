@@ -17,10 +17,10 @@ const MAX_THREADS: usize = 8;
 /// Least threads that copy: one waits for the disk while the other works.
 const MIN_THREADS: usize = 2;
 
-/// How many entries a thread takes at once: most are small.
+/// Number of entries that a thread takes at once: most are small.
 const BATCH: usize = 32;
 
-/// Copies the tree below `from`, which is what `sealed` says, into the empty folders below `to`.
+/// Copies the tree below `from`, which matches `sealed`, into the empty folders below `to`.
 ///
 /// Answers how many files share their bytes with the seed since.
 pub(super) fn copy_tree(from: &Path, to: &Path, sealed: &Sealed) -> Result<u64, SeedError> {
@@ -43,7 +43,7 @@ pub(super) fn copy_tree(from: &Path, to: &Path, sealed: &Sealed) -> Result<u64, 
         let path = to.join(&entry.path);
         std::fs::hard_link(to.join(&first.path), &path).map_err(SeedError::at(&path))?;
     }
-    // The deepest first: what is made in a folder changes its time.
+    // The deepest first: new entries in a folder change its time.
     for folder in sealed.entries.iter().rev().filter(is_folder) {
         let path = to.join(&folder.path);
         copy::attributes(&from.join(&folder.path), &path, folder).map_err(SeedError::at(&path))?;
@@ -53,7 +53,7 @@ pub(super) fn copy_tree(from: &Path, to: &Path, sealed: &Sealed) -> Result<u64, 
     Ok(job.reflinked.into_inner())
 }
 
-/// What is no folder, by its names.
+/// Names of entries that are not folders.
 struct Names<'a> {
     /// Everything once, with its checksum.
     first: Vec<(&'a Entry, u32)>,
@@ -101,7 +101,7 @@ struct Job<'a> {
     entries: &'a [(&'a Entry, u32)],
     /// The first that nobody has taken yet.
     next: AtomicUsize,
-    /// Whether one failed: the others need not go on.
+    /// True once one failed: the others need not go on.
     ended: AtomicBool,
     reflinks: Reflinks,
     reflinked: AtomicU64,

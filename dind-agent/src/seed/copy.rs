@@ -22,7 +22,7 @@ const MAX_NAMES: usize = 64 << 10;
 /// Unit of `st_blocks`, in bytes.
 const BLOCK: u64 = 512;
 
-/// Whether files can be copied without their bytes; true until it was tried in vain.
+/// State of reflinks: available until an attempt fails.
 #[derive(Debug)]
 pub(super) struct Reflinks(AtomicBool);
 
@@ -32,7 +32,7 @@ impl Default for Reflinks {
     }
 }
 
-/// How a file's bytes came over.
+/// Method by which a file's bytes were copied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Copied {
     /// Both files share them.
@@ -42,7 +42,7 @@ pub(super) enum Copied {
 }
 
 impl Reflinks {
-    /// Whether `to` shares all of `from` now.
+    /// Tries to share all of `from` with `to`; false if that is unavailable.
     fn share(&self, from: &File, to: &File) -> io::Result<bool> {
         if !self.0.load(Ordering::Relaxed) {
             return Ok(false);
@@ -102,7 +102,7 @@ fn bytes(
 ) -> io::Result<u32> {
     let mut hasher = crc32fast::Hasher::new();
     if is_sparse {
-        // What is not written stays a hole.
+        // Unwritten parts stay holes.
         to.set_len(size)?;
     }
     loop {
@@ -120,7 +120,7 @@ fn bytes(
     }
 }
 
-/// Makes what is neither a file nor a folder.
+/// Creates a special file: neither a file nor a folder.
 pub(super) fn special(from: &Path, to: &Path, entry: &Entry) -> io::Result<()> {
     match entry.kind() {
         FileType::Symlink => std::os::unix::fs::symlink(std::fs::read_link(from)?, to),

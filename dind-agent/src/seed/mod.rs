@@ -2,15 +2,15 @@
 //!
 //! ```text
 //!   ROOT/data    the engine's data-root           seal    the stopped builder, in place: its data is the seed
-//!       /agent   what the dind agent remembers    clone   a sealed root into an empty one
-//!       /agent/seal   written last: what the tree is to be
+//!       /agent   the dind agent's state    clone   a sealed root into an empty one
+//!       /agent/seal   written last: the tree as it must be
 //! ```
 //! `range up` runs both in a short container, with volumes mounted as `data` and `agent`: so they
-//! work wherever the engine's disk is, and as whoever may make a range.
+//! work on any disk of the engine, for every user that may create a range.
 //!
-//! A tree is used only while it is what its seal says: each path with its kind, size, mode, owner,
-//! times and the kernel's own time of change, which nobody can set back. Where bytes are copied, each
-//! file's checksum is compared on the way; a reflink copies none, so there it is not.
+//! A tree is used only while it matches its seal: each path with its kind, size, mode, owner,
+//! times and the kernel's own time of change, which nobody can set back. A copy of bytes compares each
+//! file's checksum on the way; a reflink copies none, so it does not.
 
 mod clone;
 mod copy;
@@ -29,7 +29,7 @@ use serde::Serialize;
 
 use self::error::SeedError;
 
-/// What is to be done with a seed. For `range up`, not for people.
+/// Commands on seeds. For `range up`, not for people.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Seed {
     /// Seal the data of a range whose engine was stopped in order.
@@ -38,18 +38,18 @@ pub enum Seed {
     Clone(Copy),
 }
 
-/// What is to be sealed.
+/// Arguments of `seal`.
 #[derive(Clone, Debug, Args)]
 pub struct Seal {
     /// The folder with `data` and `agent`.
     #[arg(long, value_name = "FOLDER")]
     pub root: PathBuf,
-    /// What the seed is asked for by.
+    /// Key of the seed.
     #[arg(long, value_name = "KEY")]
     pub key: String,
 }
 
-/// What is to be copied where.
+/// Arguments of `clone`.
 #[derive(Clone, Debug, Args)]
 pub struct Copy {
     /// The sealed folder.
@@ -58,12 +58,12 @@ pub struct Copy {
     /// An empty folder with `data` and `agent`, both empty.
     #[arg(long, value_name = "FOLDER")]
     pub to: PathBuf,
-    /// What the seed is asked for by.
+    /// Key of the seed.
     #[arg(long, value_name = "KEY")]
     pub key: String,
 }
 
-/// How it ended: the one line on stdout, which the caller finds by its first key.
+/// Result: the one line on stdout, which the caller finds by its first key.
 #[derive(Debug, Serialize)]
 #[serde(tag = "seed", rename_all = "lowercase")]
 enum Ended {

@@ -37,7 +37,7 @@ struct Head {
 #[derive(Debug)]
 pub(super) struct Sealed {
     pub(super) entries: Vec<Entry>,
-    /// One for each entry, in their order; 0 for what is no file.
+    /// Checksum of each entry, in their order; 0 for entries that are not files.
     pub(super) checksums: Vec<u32>,
 }
 
@@ -51,7 +51,7 @@ impl Sealed {
     }
 }
 
-/// Seals what is below `root`, for whoever asks by `key`.
+/// Seals the tree below `root` under `key`.
 ///
 /// All of it is on the disk before the seal is.
 pub(super) fn seal(root: &Path, key: &str) -> io::Result<Sealed> {
@@ -85,7 +85,7 @@ pub(super) fn seal(root: &Path, key: &str) -> io::Result<Sealed> {
     Ok(sealed)
 }
 
-/// What is below `root`, if that is what its seal says and it was sealed for `key`.
+/// Opens the tree below `root`, if it matches its seal and was sealed for `key`.
 pub(super) fn open(root: &Path, key: &str) -> Result<Sealed, SeedError> {
     let path = root.join(SEAL);
     let file = match File::open(&path) {

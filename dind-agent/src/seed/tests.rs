@@ -1,4 +1,4 @@
-//! Trees sealed and copied on this machine's own disk; what was tampered with is never used.
+//! Trees sealed and copied on this machine's own disk; a changed tree is never used.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, FileTimes};
@@ -61,7 +61,7 @@ fn clone_of(root: &Path) -> Result<TempDir, SeedError> {
     Ok(to)
 }
 
-/// What of a tree a clone must have too.
+/// The properties of a tree that a clone must share.
 fn described(root: &Path) -> BTreeSet<String> {
     let entries = tree::walk(root).unwrap();
     let described = entries.iter().map(|entry| {
@@ -167,7 +167,7 @@ fn bytes_that_rotted_unseen_are_found_where_they_are_copied() {
         fs::create_dir(to.path().join(volume)).unwrap();
     }
     let copied = clone::copy_tree(root.path(), to.path(), &sealed);
-    // Where the file system shares bytes none are read.
+    // If the file system shares bytes, none are read.
     let shared = matches!(copied, Ok(reflinked) if 0 < reflinked);
     assert!(shared || matches!(copied, Err(SeedError::Unusable { .. })), "{copied:?}");
 }

@@ -1,4 +1,4 @@
-//! What a seed consists of: every entry below its root, as the file system tells it.
+//! Contents of a seed: every entry below its root, as the file system reports it.
 
 use std::ffi::OsStr;
 use std::fs::{self, Metadata};
@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
-/// Where the seal lies below the root; it is no entry of the tree.
+/// Path of the seal below the root; it is no entry of the tree.
 pub(super) const SEAL: &str = "agent/seal";
 
 /// Its name until it is whole.
@@ -16,8 +16,8 @@ pub(super) const SEAL_TEMPORARY: &str = "agent/seal.tmp";
 /// The folders below the root: each may be a volume's own, whose time of change is not ours.
 const ROOTS: [&str; 2] = ["agent", "data"];
 
-/// What an engine has of its own and must not share, and what is of no use once it has stopped:
-/// the engine's ID, what was half downloaded or half loaded, and the supervisor's note.
+/// Files of an engine that must not be shared or that are useless once it has stopped: the engine's
+/// ID, interrupted downloads and loads, and the supervisor's note.
 const LEFTOVERS: [&str; 4] =
     ["data/engine-id", "data/tmp", "data/containerd/daemon/tmpmounts", "agent/supervisor.json"];
 
@@ -32,11 +32,11 @@ pub(super) struct Entry {
     pub(super) gid: u32,
     /// Bytes of a file, length of a link's target; 0 for all else, where it means nothing.
     pub(super) size: u64,
-    /// When its content changed, as seconds and nanoseconds.
+    /// Time of the last change of content, as seconds and nanoseconds.
     pub(super) modified: (i64, i64),
-    /// When anything of it changed, by the kernel's clock; zero for the two roots.
+    /// Time of the last change of any kind, by the kernel's clock; zero for the two roots.
     pub(super) changed: (i64, i64),
-    /// What a device file stands for.
+    /// Device number of a device file.
     pub(super) device: u64,
     /// The number of the file, of which hard links have the same.
     pub(super) inode: u64,
@@ -64,8 +64,8 @@ impl Entry {
     }
 }
 
-/// Every entry below `root`, folders before what is in them, in the order of their names. Sockets
-/// and the seal are left out.
+/// Lists every entry below `root`, folders before their contents, sorted by name. Sockets and the
+/// seal are left out.
 pub(super) fn walk(root: &Path) -> io::Result<Vec<Entry>> {
     let mut entries = Vec::new();
     for name in ROOTS {
@@ -120,7 +120,7 @@ pub(super) fn clear_leftovers(root: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// A path from the bytes that it is made of.
+/// Returns the path of these bytes.
 pub(super) fn path_of(bytes: &[u8]) -> PathBuf {
     PathBuf::from(OsStr::from_bytes(bytes))
 }

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 /// Longest wait for something that takes milliseconds on an idle machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How often a condition is looked at: what real processes do cannot be awaited otherwise.
+/// Polling interval of conditions: real processes cannot be awaited otherwise.
 const POLL: Duration = Duration::from_millis(5);
 
 /// A range's supervisor over a script, in a folder of its own.
@@ -103,7 +103,7 @@ impl Drop for Range {
     }
 }
 
-/// What the kernel tells of every process: `/proc/<pid>/stat`.
+/// The kernel's record of every process: `/proc/<pid>/stat`.
 fn stats() -> impl Iterator<Item = String> {
     let processes = fs::read_dir("/proc").unwrap().filter_map(Result::ok);
     processes.filter_map(|entry| fs::read_to_string(entry.path().join("stat")).ok())

@@ -1,4 +1,4 @@
-//! What the table says of images, and which looks are due, without an engine or a host.
+//! Statuses of images and due looks in the table, without an engine or a host.
 
 use transfer::{Digest, StoreKind};
 
