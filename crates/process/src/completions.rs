@@ -6,7 +6,7 @@ use clap_complete::{Shell, generate};
 use crate::exit::Exit;
 use crate::output;
 
-/// For which shell.
+/// The shell.
 #[derive(Clone, Copy, Debug, Args)]
 pub struct Completions {
     /// The shell that will read the script.

@@ -1,8 +1,8 @@
-//! How a process ends: the exit codes that scripts rely on.
+//! Results of a process: the exit codes that scripts rely on.
 
 use std::process::ExitCode;
 
-/// How a process ended.
+/// Result of a process.
 ///
 /// A usage error, 2, is clap's, or a [`Usage`]: it ends the process before any work begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -19,7 +19,7 @@ use crate::output::{Table, short_digest, size, time, yes_no};
 /// State of a host agent.
 #[derive(Clone, Debug)]
 pub struct HostState {
-    /// Whether it serves: its engine answers.
+    /// True if the agent serves: its engine answers.
     pub serving: bool,
     /// Its counters.
     pub stats: HostStats,
@@ -112,7 +112,7 @@ fn range_row(range: &ServedRange) -> [String; 5] {
     ]
 }
 
-/// Whether a range has what it is to have; absent while its agent is not attached.
+/// True if a range has its wanted images; `None` while its agent is not attached.
 fn in_step(range: &ServedRange) -> Option<bool> {
     matches!(range.attachment, Attachment::Attached { .. }).then(|| range.is_in_step())
 }
@@ -183,7 +183,7 @@ pub fn range_json(range: &ServedRange) -> Value {
     })
 }
 
-/// Why a range does not have what it is to have: its engine does not answer, or an image failed.
+/// Reason why a range lacks wanted images: its engine does not answer, or an image failed.
 fn error(range: &ServedRange) -> Option<String> {
     let state = range.state.as_ref()?;
     if let Reach::Down(why) = &state.agent.engine {

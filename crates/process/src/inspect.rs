@@ -1,4 +1,4 @@
-//! Where an agent may be inspected over TCP: on this machine, unless somebody insists.
+//! Address for inspection over TCP: on this machine, unless the user insists.
 
 use std::net::SocketAddr;
 use std::str::FromStr;
@@ -6,9 +6,9 @@ use std::str::FromStr;
 /// The flags that say where an agent may be inspected.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub struct InspectFlags {
-    /// Serve on this TCP address as well, for grpcurl and its like; `off` for none. Whoever can
-    /// reach it sees what there is, and can read no layer and change nothing. Without this flag a
-    /// host agent takes 127.0.0.1:7070, and the agent in a range none.
+    /// Serve on this TCP address as well, for grpcurl and its like; `off` for none. Every caller
+    /// that can reach it sees the lists and states, and can read no layer and change nothing.
+    /// Without this flag a host agent takes 127.0.0.1:7070, and the agent in a range none.
     #[arg(long, value_name = "ADDRESS:PORT", env = "LONGSHORE_INSPECT")]
     pub inspect: Option<Inspect>,
 
@@ -18,7 +18,8 @@ pub struct InspectFlags {
 }
 
 impl InspectFlags {
-    /// Where to listen; `default` where nothing was said, `None` where it is switched off.
+    /// Returns the address to listen on: `default` without the flag, `None` when it is switched
+    /// off.
     ///
     /// # Errors
     /// [`InspectError::NotLoopback`].
@@ -32,11 +33,11 @@ impl InspectFlags {
 pub enum Inspect {
     /// No listener.
     Off,
-    /// Listens here, for whoever can reach it.
+    /// Listens here, for every caller that can reach the address.
     At(SocketAddr),
 }
 
-/// Why there is no such listener.
+/// Reasons why there is no such listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InspectError {
     /// Not an address with a port.
@@ -44,11 +45,11 @@ pub enum InspectError {
     Address,
     /// An address that other machines can reach, without insisting.
     #[error(
-        "{address} can be reached from other machines, and whoever reaches it sees every image and \
-         range: use a loopback address, or add --inspect-any to insist"
+        "{address} can be reached from other machines, and every caller there sees all images and \
+         ranges: use a loopback address, or add --inspect-any to insist"
     )]
     NotLoopback {
-        /// What was asked for.
+        /// The requested address.
         address: SocketAddr,
     },
 }

@@ -1,5 +1,5 @@
-//! What Longshore's programs share, so that each of them is a page: logs and spans, signals and
-//! draining, exit codes, units and completions of command lines, and how results are printed.
+//! Common parts of Longshore's programs, so that each of them is a page: logs and spans, signals
+//! and draining, exit codes, units and completions of command lines, and printed results.
 //!
 //! Beside the programs this is the only crate that names clap or a log subscriber.
 

@@ -17,10 +17,10 @@ use crate::telemetry::Telemetry;
 /// of an agent's memory; the work is bound by the engines and by hashing a few blobs at once.
 const MAX_WORKERS: usize = 8;
 
-/// How long blocking file work may still take once the work has ended.
+/// Time for blocking file work to finish once the work has ended.
 const LAST_FILE_WORK: Duration = Duration::from_secs(2);
 
-/// How many threads carry a process's tasks.
+/// Number of threads for a process's tasks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Threads {
     /// One: for a process that only waits.
@@ -29,10 +29,10 @@ pub enum Threads {
     Cores,
 }
 
-/// Runs a process: `work` is given the [`Shutdown`] that signals drive, and says how it ended.
+/// Runs a process: `work` gets the [`Shutdown`] that signals drive, and returns the result.
 ///
 /// The first SIGTERM or SIGINT asks it to drain, the second drops it and ends the process. An error
-/// is told once, on stderr, on one line with its causes.
+/// is printed once, on stderr, on one line with its causes.
 pub fn run<Work, Done>(
     name: &'static str,
     telemetry: &Telemetry,

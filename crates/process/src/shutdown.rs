@@ -19,17 +19,17 @@ pub struct Shutdown {
 }
 
 impl Shutdown {
-    /// Asks for the end: take nothing new, finish what was begun.
+    /// Begins a drain: take nothing new, finish everything under way.
     pub fn drain(&self) {
         self.draining.cancel();
     }
 
-    /// Returns once the end was asked for.
+    /// Returns once a drain began.
     pub async fn draining(&self) {
         self.draining.cancelled().await;
     }
 
-    /// A token that is cancelled when the end is asked for.
+    /// A token that is cancelled when a drain begins.
     #[must_use]
     pub fn token(&self) -> CancellationToken {
         self.draining.clone()

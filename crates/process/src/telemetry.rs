@@ -1,4 +1,4 @@
-//! What a process tells of itself: logs on stderr, and spans to a collector where one is named.
+//! Telemetry of a process: logs on stderr, and spans to a collector if one is named.
 
 use std::io::IsTerminal as _;
 
@@ -11,11 +11,11 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _};
 
-/// What is logged and traced, and how.
+/// Options of logs and spans.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Logs and spans")]
 pub struct Telemetry {
-    /// What is logged: a level, or levels per module (`info,engine=debug`).
+    /// Log level, or levels per module (`info,engine=debug`).
     #[arg(
         long = "log",
         global = true,
@@ -26,7 +26,7 @@ pub struct Telemetry {
     )]
     pub filter: String,
 
-    /// How log lines look.
+    /// Format of log lines.
     #[arg(
         long,
         global = true,
@@ -36,8 +36,8 @@ pub struct Telemetry {
     )]
     pub log_format: LogFormat,
 
-    /// Where spans go: the address of an OpenTelemetry collector that takes OTLP over gRPC, such
-    /// as `http://127.0.0.1:4317`. Without it no span leaves the process.
+    /// Address of an OpenTelemetry collector that takes OTLP over gRPC, such as
+    /// `http://127.0.0.1:4317`. Without it no span leaves the process.
     #[arg(
         long = "otlp-endpoint",
         global = true,
@@ -47,7 +47,7 @@ pub struct Telemetry {
     pub otlp_endpoint: Option<String>,
 }
 
-/// How log lines look.
+/// Format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogFormat {
     /// For people.
@@ -94,7 +94,7 @@ impl Telemetry {
 }
 
 impl Spans {
-    /// Sends what is still here; a collector that is gone is no reason to end badly.
+    /// Sends the remaining spans; a missing collector is no reason to fail.
     pub fn flush(self) {
         if let Some(Err(error)) = self.0.map(|provider| provider.shutdown()) {
             tracing::debug!(%error, "the last spans were not sent");

@@ -13,19 +13,19 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ByteSize(pub u64);
 
-/// Why a text is not a size or a time.
+/// Reasons why a text is not a size or a time.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UnitError {
     /// No number, or one with a sign, a fraction or a blank in it.
     #[error("{text:?} does not begin with a whole number")]
     Number {
-        /// What was given.
+        /// The given text.
         text: String,
     },
     /// The unit is missing or another one.
     #[error("{text:?} needs a unit: {allowed}")]
     Unit {
-        /// What was given.
+        /// The given text.
         text: String,
         /// The units there are.
         allowed: &'static str,
@@ -33,7 +33,7 @@ pub enum UnitError {
     /// More than 64 bits can hold.
     #[error("{text:?} is too large")]
     TooLarge {
-        /// What was given.
+        /// The given text.
         text: String,
     },
 }

@@ -32,7 +32,7 @@ impl<const COLUMNS: usize> Table<COLUMNS> {
         self.rows.push(cells.map(|cell| printable(&cell)));
     }
 
-    /// Whether there are no rows.
+    /// True without rows.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty()

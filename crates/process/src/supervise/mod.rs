@@ -2,7 +2,7 @@
 //!
 //! It serves nothing and holds no layer, so there is little in it that could end. As PID 1 of a range
 //! its children are the engine and the agent; where no unit does it, it keeps a host agent alive.
-//! Whatever is orphaned beneath it becomes its child and is reaped. Children are started in the order
+//! Every orphan beneath it becomes its child and is reaped. Children are started in the order
 //! given and not waited for; one that ends is started again after a pause.
 //!
 //! ```text
@@ -31,30 +31,31 @@ use crate::shutdown::Shutdown;
 pub use note::Note;
 use service::Service;
 
-/// How often is looked whether a process group that is to end is empty.
+/// Interval of checks that a process group that is to end is empty.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// A program that is kept alive.
 #[derive(Clone, Debug)]
 pub struct Child {
-    /// What it is called in the log.
+    /// Name in the log.
     pub name: &'static str,
     /// The program with its arguments; never empty.
     pub command: Vec<OsString>,
-    /// What is in its environment besides ours.
+    /// Environment variables besides ours.
     pub environment: Vec<(&'static str, OsString)>,
-    /// How long it and its process group have to end once asked; then the group is killed.
+    /// Time for the program and its process group to end once asked; then the group is killed.
     pub stop_limit: Duration,
-    /// Whether SIGHUP is passed on to it: it reads its configuration again, and does not end.
+    /// True for a program that reads its configuration again on SIGHUP and does not end: the signal
+    /// is passed on to it.
     pub reloads: bool,
     /// Pid files that would keep it from starting when they are left from before.
     pub pid_files: Vec<PathBuf>,
-    /// Where others read how it has fared; no note is kept when absent.
+    /// File of the note for others on how the program has fared; `None` for no note.
     pub note: Option<PathBuf>,
-    /// Whether a first run that soon ends by itself with a failure ends the supervisor too: it is a
-    /// mistake in the command line or in the place it runs in, and somebody is there to read it.
+    /// True if an early failure of the first run ends the supervisor too: the cause is a mistake in
+    /// the command line or in its surroundings, and the user is there to read it.
     pub must_begin: bool,
-    /// What to do when it cannot be started at all, for the person who wrote the command line.
+    /// Advice for the author of the command line if the program cannot be started at all.
     pub hint: &'static str,
 }
 
@@ -215,7 +216,7 @@ impl Member {
         }
     }
 
-    /// Takes note of its end; an error when there is no use in starting it again.
+    /// Notes its end; returns an error if a restart is useless.
     fn ended(&mut self, status: WaitStatus) -> Option<anyhow::Error> {
         let end = service::describe(status);
         let soon = self.service.ended(&end);
@@ -244,7 +245,7 @@ impl Member {
     }
 }
 
-/// Where the note about an engine lies in the state folder of the agent beside it.
+/// Path of the note about an engine, in the state folder of the agent beside it.
 #[must_use]
 pub fn note_path(state_dir: &Path) -> PathBuf {
     state_dir.join("supervisor.json")

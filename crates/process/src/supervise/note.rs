@@ -1,16 +1,16 @@
-//! What the supervisor knows of a child and an agent should tell: a small file between the two.
+//! The supervisor's note on a child, for an agent that reports it: a small file between the two.
 
 use std::io;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-/// How a child's process has fared.
+/// History of a child's process.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Note {
-    /// How often it was started again.
+    /// Number of restarts.
     pub restarts: u32,
-    /// How its last run ended, such as `exit status 1` or `signal 9`; absent before the first end.
+    /// Result of the last run, such as `exit status 1` or `signal 9`; `None` before the first end.
     pub last_end: Option<String>,
 }
 
@@ -34,7 +34,7 @@ impl Note {
         std::fs::rename(&temporary, path)
     }
 
-    /// What the note adds to "the engine does not answer"; `None` while nothing went wrong.
+    /// Addition to "the engine does not answer"; `None` while nothing went wrong.
     #[must_use]
     pub fn explain(&self) -> Option<String> {
         let end = self.last_end.as_ref()?;

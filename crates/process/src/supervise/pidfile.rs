@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-/// Removes the pid files whose process is gone or is another program by now, and tells which.
+/// Removes the pid files whose process is gone or is another program now, and returns their paths.
 ///
 /// A file is kept while the process that it names runs the program that the file is called after
 /// (`docker.pid` and `dockerd`): removing it under a living engine would let a second one start on

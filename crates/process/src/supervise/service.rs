@@ -39,7 +39,7 @@ pub(super) struct Service {
     failures: u32,
     /// Starts after the first.
     restarts: u32,
-    /// Whether its end was asked for.
+    /// True once it was asked to end.
     stopping: bool,
 }
 
@@ -84,7 +84,7 @@ impl Service {
         }
     }
 
-    /// When it is to be started; `None` while it runs.
+    /// Time of the next start; `None` while it runs.
     pub(super) fn due(&self) -> Option<Instant> {
         match self.state {
             State::Waiting { due } => Some(due),
@@ -163,15 +163,15 @@ impl Service {
         self.signal(Signal::TERM);
     }
 
-    /// Whether nothing of it is left: neither its process, nor what that left in its group. The
-    /// group of a run that ended was asked to end then.
+    /// True if its process and all the others of its group are gone. The group of a run that ended
+    /// was asked to end then.
     pub(super) fn is_gone(&mut self) -> bool {
         // A group that is empty may become another's, and is none of ours from then on.
         self.leftovers = self.leftovers.filter(|group| test_kill_process_group(*group).is_ok());
         self.pid().is_none() && self.leftovers.is_none()
     }
 
-    /// Ends at once what is left of it.
+    /// Kills the rest of it at once.
     pub(super) fn kill(&mut self) {
         if let Some(pid) = self.pid() {
             signal_group(pid, Signal::KILL);
@@ -198,13 +198,13 @@ fn signal_group(group: Pid, signal: Signal) {
     let _gone = kill_process_group(group, signal);
 }
 
-/// How long to wait after so many failures in a row.
+/// Pause after this many failures in a row.
 fn pause_after(failures: u32) -> Duration {
     let doublings = failures.saturating_sub(1).min(16);
     FIRST_PAUSE.saturating_mul(1 << doublings).min(LONGEST_PAUSE)
 }
 
-/// How a process ended, for people.
+/// Describes the end of a process for people.
 pub(super) fn describe(status: WaitStatus) -> String {
     match (status.exit_status(), status.terminating_signal()) {
         (Some(code), _) => format!("exit status {code}"),

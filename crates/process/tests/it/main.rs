@@ -1,4 +1,5 @@
-//! The supervisor with children of its own, in a process of its own: it reaps whatever ends in it.
+//! The supervisor with children of its own, in a process of its own: it reaps every process that
+//! ends in it.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
 use std::path::Path;
