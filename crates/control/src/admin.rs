@@ -21,7 +21,7 @@ use crate::wanted::WantedSet;
 pub struct HostStats {
     /// The agent's version.
     pub version: String,
-    /// How long it has been running.
+    /// Time since the agent started.
     pub uptime: Duration,
     /// The engine that images come from; absent when it does not answer.
     pub engine: Option<EngineInfo>,
@@ -29,7 +29,7 @@ pub struct HostStats {
     pub ingests: u64,
     /// Distinct digests among them.
     pub ingested_digests: u64,
-    /// How often the digest taken in most often was taken in; 0 when there was none.
+    /// Ingests of the digest with the most of them; 0 without any.
     pub max_ingests_per_digest: u64,
     /// Bytes read from the engine in exports.
     pub engine_bytes_read: u64,
@@ -43,17 +43,17 @@ pub struct HostStats {
     pub quarantined: u64,
     /// The most memory that the agent held at any time, in bytes; 0 where the system does not say.
     pub peak_rss_bytes: u64,
-    /// How layers are taken from the engine: `files`, `content-service`, `save` and so on. Empty
+    /// Export method of the engine's layers: `files`, `content-service`, `save` and so on. Empty
     /// while the engine did not answer yet.
     pub export_way: String,
-    /// The store, and what was collected from it.
+    /// The store, and its collections.
     pub store: StoreStats,
 }
 
-/// How full a host agent's store is, in bytes where nothing else is said.
+/// Usage of a host agent's store; in bytes unless a field says otherwise.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StoreStats {
-    /// How many blobs there are.
+    /// Number of blobs.
     pub blobs: u64,
     /// Their size together.
     pub bytes: u64,
@@ -78,13 +78,13 @@ pub struct ServedRange {
     pub socket_path: PathBuf,
     /// Connections open at the moment, over TCP included.
     pub connections: u32,
-    /// Where it is served over TCP besides; absent where it is not.
+    /// Additional TCP address; `None` without one.
     pub tcp_endpoint: Option<SocketAddr>,
     /// The images that it is to have.
     pub wanted: WantedSet,
-    /// Patterns of the images that it may read besides.
+    /// Patterns of other images that it may read.
     pub grants: Vec<Pattern>,
-    /// Whether its agent is attached.
+    /// Attachment of its agent.
     pub attachment: Attachment,
     /// Its latest state; absent when it reported none since the host agent started, and perhaps out
     /// of date while its agent is not attached.
@@ -92,7 +92,7 @@ pub struct ServedRange {
 }
 
 impl ServedRange {
-    /// Whether the range's agent is attached, and every wanted image is present since the wanted
+    /// True if the range's agent is attached, and every wanted image is present since the wanted
     /// set's last round.
     #[must_use]
     pub fn is_in_step(&self) -> bool {
@@ -106,11 +106,11 @@ impl ServedRange {
 pub struct NewRange {
     /// Its name.
     pub name: RangeName,
-    /// An address on which it is served besides; port 0 takes a free one, or the one that it has.
+    /// An additional TCP address; port 0 takes a free one, or the one that it has.
     pub tcp: Option<SocketAddr>,
     /// The images that it is to have.
     pub wanted: Vec<Reference>,
-    /// Patterns of the images that it may read besides.
+    /// Patterns of other images that it may read.
     pub grants: Vec<Pattern>,
 }
 
@@ -122,12 +122,12 @@ impl NewRange {
     }
 }
 
-/// What a range is to have, and what it may read besides.
+/// Wanted images of a range, and its grants.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RangeWants {
     /// The images that it is to have.
     pub wanted: WantedSet,
-    /// Patterns of the images that it may read besides.
+    /// Patterns of other images that it may read.
     pub grants: Vec<Pattern>,
 }
 
@@ -152,7 +152,7 @@ pub struct Pruned {
     pub kept_leased: u64,
 }
 
-/// Limits of what is removed from a store.
+/// Limits of a prune.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pruning {
     /// Bytes of blobs that may stay; absent removes all that may be removed.
@@ -178,7 +178,7 @@ pub enum AdminError {
     /// There is no such range.
     #[error("there is no range {name}")]
     UnknownRange {
-        /// The range asked for.
+        /// The requested range.
         name: RangeName,
     },
     /// The wanted set has another revision than the caller expected: somebody else changed it.
@@ -196,7 +196,7 @@ pub enum AdminError {
     NotAttached {
         /// The range.
         name: RangeName,
-        /// When its agent last sent anything; absent when it never did since the host agent started.
+        /// Time of its agent's last message; `None` if there was none since the host agent started.
         last_seen: Option<SystemTime>,
     },
     /// The range has too much under way.
@@ -216,18 +216,18 @@ pub enum AdminError {
     /// There are as many ranges as the agent will serve.
     #[error("{limit} ranges are served already")]
     TooManyRanges {
-        /// How many there may be.
+        /// The limit.
         limit: usize,
     },
     /// Other machines can reach the address, and nobody insisted on that.
     #[error(
-        "{address} can be reached from other machines, and whoever reaches it is taken for range \
+        "{address} can be reached from other machines, and every caller there is taken for range \
          {name}: use a loopback address, or start the host agent with --remote-any"
     )]
     RemoteNotAllowed {
         /// The range.
         name: RangeName,
-        /// What was asked for.
+        /// The requested address.
         address: SocketAddr,
     },
     /// The address of a range could not be listened on.
@@ -235,9 +235,9 @@ pub enum AdminError {
     Listen {
         /// The range.
         name: RangeName,
-        /// What was asked for.
+        /// The requested address.
         address: SocketAddr,
-        /// What the system said.
+        /// The system's error.
         #[source]
         source: std::io::Error,
     },
@@ -246,7 +246,7 @@ pub enum AdminError {
     Record {
         /// The range.
         name: RangeName,
-        /// What the system said, and on which file.
+        /// The system's error, and its file.
         #[source]
         source: Cause,
     },
@@ -255,7 +255,7 @@ pub enum AdminError {
     Socket {
         /// The socket or its folder.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         #[source]
         source: std::io::Error,
     },
@@ -264,7 +264,7 @@ pub enum AdminError {
     Store(#[source] Cause),
 }
 
-/// When an agent was last seen, behind a sentence about it.
+/// Completes a sentence about an agent with the time at which it was last seen.
 fn seen(last_seen: Option<SystemTime>) -> String {
     let ago = last_seen.map(|at| at.elapsed().unwrap_or_default().as_secs());
     ago.map(|seconds| format!("; it was last seen {seconds} s ago")).unwrap_or_default()
@@ -273,7 +273,7 @@ fn seen(last_seen: Option<SystemTime>) -> String {
 /// Runs a host agent. Each method gets the caller that the server let through.
 #[async_trait]
 pub trait HostAdmin: Send + Sync {
-    /// What the agent did since it started.
+    /// Returns the agent's counters since it started.
     async fn stats(&self, caller: &Caller) -> HostStats;
 
     /// The ranges served, sorted by name.
@@ -332,14 +332,14 @@ pub trait HostAdmin: Send + Sync {
         grants: Vec<Pattern>,
     ) -> Result<Vec<Pattern>, AdminError>;
 
-    /// Has a range look at all its wanted images again, in the round that is returned.
+    /// Lets a range look at all its wanted images again, and returns the round of that look.
     ///
     /// # Errors
     /// [`AdminError::UnknownRange`], [`AdminError::Record`].
     async fn sync_range(&self, caller: &Caller, name: &RangeName) -> Result<u64, AdminError>;
 
-    /// What bringing images into a range would move, in the order asked. The range may read these
-    /// images meanwhile.
+    /// Plans bringing images into a range, in the order asked. The range may read these images
+    /// meanwhile.
     ///
     /// # Errors
     /// [`AdminError::UnknownRange`], [`AdminError::NotAttached`], [`AdminError::Busy`],
@@ -365,7 +365,8 @@ pub trait HostAdmin: Send + Sync {
         deep: bool,
     ) -> Result<BoxStream<'static, Result<VerifyEvent, AdminError>>, AdminError>;
 
-    /// What the range that asks is to have: at once, and after each change, until the agent ends.
+    /// Watches the wanted images of the calling range: at once, and after each change, until the
+    /// agent ends.
     ///
     /// # Errors
     /// [`AdminError::UnknownRange`].
@@ -374,7 +375,7 @@ pub trait HostAdmin: Send + Sync {
         range: &RangeName,
     ) -> Result<BoxStream<'static, WantedSet>, AdminError>;
 
-    /// What moves at the moment, sorted by id.
+    /// Lists the transfers under way, sorted by id.
     async fn transfers(&self, caller: &Caller) -> Vec<Transfer>;
 
     /// Removes blobs that no lease keeps, the least recently read first.
@@ -383,7 +384,7 @@ pub trait HostAdmin: Send + Sync {
     /// [`AdminError::Store`].
     async fn prune(&self, caller: &Caller, pruning: Pruning) -> Result<Pruned, AdminError>;
 
-    /// Reads every blob again, and puts aside what is corrupt.
+    /// Reads every blob again, and puts aside the corrupt ones.
     ///
     /// # Errors
     /// [`AdminError::Store`].

@@ -36,7 +36,7 @@ pub struct Pattern(String);
 pub struct InvalidPattern {
     /// The text, cut to a length that is safe to print.
     pub text: String,
-    /// Which rule it breaks.
+    /// The broken rule.
     pub reason: &'static str,
 }
 
@@ -47,13 +47,13 @@ impl Pattern {
         Self("*".into())
     }
 
-    /// Whether the pattern means every image, also one without a name.
+    /// True if the pattern matches every image, also one without a name.
     #[must_use]
     pub fn is_all(&self) -> bool {
         self.0 == "*"
     }
 
-    /// Whether the image with this name is granted.
+    /// True if the image with this name is granted.
     #[must_use]
     pub fn matches(&self, reference: &Reference) -> bool {
         if self.is_all() {
@@ -66,7 +66,7 @@ impl Pattern {
         self.is_like(&reference.repository()) || self.is_like(&canonical)
     }
 
-    /// Whether the pattern says something of the tag or the digest.
+    /// True if the pattern has a tag or a digest.
     fn has_suffix(&self) -> bool {
         let last = self.0.rsplit('/').next().unwrap_or_default();
         last.contains([':', '@'])
@@ -77,11 +77,11 @@ impl Pattern {
     }
 }
 
-/// Whether `text` is like `pattern`. Takes as many steps as the two are long, multiplied, since only
-/// the last `**` and the last `*` behind it are ever tried anew.
+/// True if `text` matches `pattern`. Takes as many steps as the two are long, multiplied, since
+/// only the last `**` and the last `*` behind it are ever tried anew.
 fn is_like(pattern: &[u8], text: &[u8]) -> bool {
     let (mut p, mut t) = (0, 0);
-    // Where to go on in the pattern, and with which byte of the text, when the rest does not fit.
+    // Place in the pattern to go on from, and in the text, when the rest does not match.
     let mut within: Option<(usize, usize)> = None;
     let mut across: Option<(usize, usize)> = None;
     loop {

@@ -1,4 +1,4 @@
-//! Who calls: known from the listener alone, and passed to every handler as a value.
+//! Identity of callers: known from the listener alone, and passed to every handler as a value.
 
 use std::fmt;
 use std::str::FromStr;
@@ -15,7 +15,7 @@ pub struct RangeName(String);
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is not a range's name: 1 to 63 of a-z, 0-9 and -, not beginning with -")]
 pub struct InvalidRangeName {
-    /// What was to be parsed, cut to a length that is safe to print.
+    /// The text that could not be parsed, cut to a length that is safe to print.
     pub text: String,
 }
 
@@ -68,17 +68,17 @@ impl<'de> Deserialize<'de> for RangeName {
     }
 }
 
-/// Who is at the other end of a listener's connections.
+/// The caller at the other end of a listener's connections.
 ///
 /// There is no anonymous caller: a listener that cannot say who calls is not made.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Caller {
     /// Something inside this range; root there, and not trusted.
     Range(RangeName),
-    /// Whoever may open the administrator's listener.
+    /// Every caller that may open the administrator's listener.
     Admin,
-    /// Whoever can reach an address that is there to be looked at with grpcurl and its like: any
-    /// user of this machine. It sees what there is, reads no layer and changes nothing.
+    /// Every caller that can reach the address for inspection with grpcurl and its like: any user
+    /// of this machine. It sees the lists and states, reads no layer and changes nothing.
     Inspector,
 }
 

@@ -1,4 +1,4 @@
-//! Who may ask what of whom: identity, grants, leases, wanted sets, and the traits of an
+//! Permissions and control: identity, grants, leases, wanted sets, and the traits of an
 //! administrator, of a range and of the link between a range and its host.
 //!
 //! ```text

@@ -31,7 +31,7 @@ pub const MAX_IMAGES: usize = 3000;
 /// Most images in a range's reports that nobody wants.
 pub const MAX_UNWANTED: usize = 1000;
 
-/// Who wants an image in a range.
+/// Sides that may want an image in a range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WantedBy {
     /// The wanted set that the host agent keeps.
@@ -57,9 +57,9 @@ pub enum ImageState {
     Replaced,
     /// It is not there, or not confirmed. The range tries again by itself.
     Failed {
-        /// What was attempted, on what, why it failed, and what to do.
+        /// Error text: what was attempted, on what, why it failed, and what to do.
         error: String,
-        /// Whether it needs a person, since trying again does not help.
+        /// True if only a person can fix it, since trying again does not help.
         is_permanent: bool,
     },
 }
@@ -69,7 +69,7 @@ pub enum ImageState {
 pub struct ImageStatus {
     /// The image as it is wanted, or as the range's engine calls it.
     pub reference: Reference,
-    /// Who wants it.
+    /// The side that wants it.
     pub wanted_by: WantedBy,
     /// The state.
     pub state: ImageState,
@@ -83,7 +83,7 @@ pub struct ImageStatus {
     pub config_digest: Option<ConfigDigest>,
     /// Its name in a registry; absent when it is not known.
     pub target_digest: Option<Digest>,
-    /// What the range's engine calls it; absent unless the engine has it.
+    /// ID of the image in the range's engine; `None` unless the engine has it.
     pub engine_image_id: Option<EngineImageId>,
     /// The round in which the range last finished looking at it, whether that succeeded or not;
     /// absent when it never did.
@@ -96,7 +96,7 @@ pub struct ImageStatus {
 }
 
 impl ImageStatus {
-    /// An image that nobody looked at yet.
+    /// An image without a look yet.
     #[must_use]
     pub fn pending(reference: Reference, wanted_by: WantedBy) -> Self {
         Self {
@@ -124,7 +124,7 @@ impl ImageStatus {
         self.stages.clone_from(&report.stages);
     }
 
-    /// Whether the range finished looking at the image in `round` or later, and it is present or
+    /// True if the range finished looking at the image in `round` or later, and it is present or
     /// failed.
     #[must_use]
     pub fn is_settled(&self, round: u64) -> bool {
@@ -132,7 +132,7 @@ impl ImageStatus {
         is_final && self.looked_round.is_some_and(|looked| round <= looked)
     }
 
-    /// Whether the image was loaded or named in `round` or later.
+    /// True if the image was loaded or named in `round` or later.
     #[must_use]
     pub fn was_loaded(&self, round: u64) -> bool {
         self.loaded_round.is_some_and(|loaded| round <= loaded)
@@ -151,11 +151,11 @@ impl ImageStatus {
 pub struct AgentStatus {
     /// The agent's version.
     pub version: String,
-    /// How long the agent has been running.
+    /// Time since the agent started.
     pub uptime: Duration,
     /// The range's engine.
     pub engine: Reach<EngineInfo>,
-    /// How often the supervisor started the engine again; 0 without a supervisor.
+    /// Number of times that the supervisor restarted the engine; 0 without a supervisor.
     pub engine_restarts: u32,
     /// The most memory that the agent held at any time, in bytes; 0 where the system does not say.
     pub peak_rss_bytes: u64,
@@ -164,7 +164,7 @@ pub struct AgentStatus {
 /// One message of a range about its state.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RangeReport {
-    /// Whether this replaces all earlier reports; otherwise only the images given here changed.
+    /// True if this replaces all earlier reports; otherwise only the images given here changed.
     pub is_whole: bool,
     /// The agent and its engine.
     pub agent: AgentStatus,
@@ -236,7 +236,7 @@ impl RangeState {
         reports
     }
 
-    /// Whether the range finished looking at all of `wanted` in its round, and the engine has them.
+    /// True if the range finished looking at all of `wanted` in its round, and the engine has them.
     #[must_use]
     pub fn is_in_step(&self, wanted: &WantedSet) -> bool {
         wanted.references.iter().all(|reference| {
@@ -248,21 +248,21 @@ impl RangeState {
     }
 }
 
-/// Whether a range's agent is attached, by the host's clock.
+/// Attachment of a range's agent; times by the host's clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attachment {
     /// It never was since the host agent started.
     Never,
     /// It is.
     Attached {
-        /// When it attached.
+        /// Time at which it attached.
         since: SystemTime,
-        /// When it last sent anything.
+        /// Time of its last message.
         last_seen: SystemTime,
     },
     /// It was.
     Detached {
-        /// When it last sent anything.
+        /// Time of its last message.
         last_seen: SystemTime,
     },
 }
@@ -279,7 +279,7 @@ pub enum Task {
     Verify {
         /// The images; empty for every image that the engine has.
         references: Vec<Reference>,
-        /// Whether every file is read besides.
+        /// True if every file is read as well.
         deep: bool,
     },
 }
@@ -295,7 +295,7 @@ pub enum TaskEvent {
     Finished(VerifySummary),
     /// The range does not do the task; its only event.
     Refused {
-        /// Whether too much is under way; trying again later helps.
+        /// True if too much is under way; trying again later helps.
         is_busy: bool,
         /// The reason.
         error: String,
@@ -303,7 +303,7 @@ pub enum TaskEvent {
 }
 
 impl TaskEvent {
-    /// Whether no event of the task follows.
+    /// True if no event of the task follows.
     #[must_use]
     pub fn is_last(&self) -> bool {
         !matches!(self, Self::Verified(_))
@@ -327,7 +327,7 @@ pub enum FromRange {
 /// One message of a host to a range.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ToRange {
-    /// What the range is to have: at once, and after each change.
+    /// The range's wanted images: at once, and after each change.
     Wanted(WantedSet),
     /// Work.
     Task {
@@ -343,7 +343,7 @@ pub enum ToRange {
     },
 }
 
-/// Why a host ends a link.
+/// Reasons why a host ends a link.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum LinkEnd {
     /// The range opened another link.
@@ -359,11 +359,11 @@ pub enum LinkEnd {
         name: RangeName,
     },
     /// The range's messages are not what they should be.
-    #[error("the link of range {name} was ended for what it sent: {reason}")]
+    #[error("the link of range {name} was ended because of its message: {reason}")]
     Unfit {
         /// The range.
         name: RangeName,
-        /// What is wrong with them.
+        /// The error in them.
         reason: String,
     },
     /// The host agent is ending.
@@ -393,7 +393,7 @@ pub trait LinkHost: Send + Sync {
     ) -> Result<ToRangeStream, LinkEnd>;
 }
 
-/// Why a range has no link, or not any more.
+/// Reasons why a range has no link.
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {
     /// The host agent does not know links: it is older than this agent.
@@ -402,7 +402,7 @@ pub enum LinkError {
     /// The host agent does not want this link; trying again soon does not help.
     #[error("the host agent refused the link")]
     Refused(#[source] Cause),
-    /// The link broke, or did not come about; trying again helps.
+    /// The link broke or could not be opened; trying again helps.
     #[error("the link to the host agent broke")]
     Broken(#[source] Cause),
 }

@@ -36,7 +36,7 @@ pub struct SyncSummary {
     pub bytes_moved: u64,
     /// Layer bytes that did not have to move.
     pub bytes_saved: u64,
-    /// How long it took in all.
+    /// Duration of the whole sync.
     pub duration: Duration,
 }
 
@@ -61,20 +61,20 @@ impl SyncSummary {
 /// An image that a range's engine has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RangeImage {
-    /// What it is called there. Sorted; empty for an image without a tag.
+    /// Names of the image in the engine. Sorted; empty for an image without a tag.
     pub references: Vec<Reference>,
     /// Its name across engines; absent when the engine does not tell.
     pub config_digest: Option<ConfigDigest>,
-    /// What the engine calls it.
+    /// ID of the image in the engine.
     pub engine_image_id: EngineImageId,
-    /// Whether the engine confirms every layer of it.
+    /// True if the engine confirms every layer of it.
     pub proven: bool,
 }
 
-/// What bringing one image in would move.
+/// Plan of one image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImagePlan {
-    /// The image as it was asked for.
+    /// The requested image.
     pub reference: Reference,
     /// Its name across engines; absent when the host does not know the image.
     pub config_digest: Option<ConfigDigest>,
@@ -82,9 +82,10 @@ pub struct ImagePlan {
     pub bytes_to_move: u64,
     /// Bytes of layers that it has.
     pub bytes_saved: u64,
-    /// Whether the engine has the image under this name and confirms every layer of it.
+    /// True if the engine has the image under this name and confirms every layer of it.
     pub already_there: bool,
-    /// What was attempted, on what, why it failed, and what to do; absent when there is a plan.
+    /// Error text: what was attempted, on what, why it failed, and what to do; `None` when there is
+    /// a plan.
     pub error: Option<String>,
 }
 
@@ -112,30 +113,30 @@ pub enum VerifyEvent {
     Finished(VerifySummary),
 }
 
-/// What was found of one image.
+/// Check of one image.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ImageCheck {
     /// A name of the image; absent for one without.
     pub reference: Option<Reference>,
-    /// What the engine calls it; absent when it does not have it.
+    /// ID of the image in the engine; `None` when the engine does not have it.
     pub engine_image_id: Option<EngineImageId>,
-    /// Whether the engine confirms every layer of it.
+    /// True if the engine confirms every layer of it.
     pub proven: bool,
-    /// Files whose content was compared; 0 unless a deep check was asked for.
+    /// Files whose content was compared; 0 without a deep check.
     pub files: u64,
     /// Bytes read from the engine.
     pub bytes_read: u64,
-    /// What is wrong, at most [`MAX_PROBLEMS`]; empty when nothing is.
+    /// Problems of the image, at most [`MAX_PROBLEMS`]; empty without problems.
     pub problems: Vec<String>,
     /// Problems beyond those.
     pub more_problems: u64,
 }
 
-/// Most problems that are told of one image: who has more needs no list.
+/// Most problems that are reported of one image: an image with more needs no list.
 pub const MAX_PROBLEMS: usize = 100;
 
 impl ImageCheck {
-    /// Whether nothing is wrong with the image.
+    /// True without any problem.
     #[must_use]
     pub fn is_well(&self) -> bool {
         self.proven && self.problems.is_empty() && self.more_problems == 0
@@ -151,7 +152,7 @@ impl ImageCheck {
     }
 }
 
-/// What was found of all images.
+/// Summary of a check over all images.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct VerifySummary {
     /// Images that were checked.
@@ -162,7 +163,7 @@ pub struct VerifySummary {
     pub files: u64,
     /// Bytes read from the engine.
     pub bytes_read: u64,
-    /// How long it took in all.
+    /// Duration of the whole check.
     pub duration: Duration,
 }
 
@@ -179,32 +180,32 @@ impl VerifySummary {
 /// Most lines on images that a status has: a range that lacks more needs no list.
 pub const MAX_LACKING: usize = 20;
 
-/// How the last sync of a range ended.
+/// Result of the last sync of a range.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LastSync {
-    /// When, by the range's clock.
+    /// End of the sync, by the range's clock.
     pub finished: SystemTime,
-    /// Why it did not bring in everything; absent when it did.
+    /// Reason why it did not bring in everything; `None` when it did.
     pub error: Option<String>,
 }
 
-/// Whether the other side answers.
+/// State of the other side.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reach<T> {
-    /// It answered, and this is what it said.
+    /// Its answer.
     Up(T),
-    /// It did not, for this reason.
+    /// It did not answer, for this reason.
     Down(String),
     /// It was not asked yet.
     Unknown,
 }
 
-/// How a range is.
+/// State of a range.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RangeStatus {
     /// The agent's version.
     pub agent_version: String,
-    /// How long the agent has been running.
+    /// Time since the agent started.
     pub uptime: Duration,
     /// The range's engine.
     pub engine: Reach<EngineInfo>,
@@ -216,25 +217,25 @@ pub struct RangeStatus {
     pub peak_rss_bytes: u64,
     /// Images that are wanted.
     pub wanted: u32,
-    /// Whether the engine has every wanted image and confirmed every layer; false while the wanted
+    /// True if the engine has every wanted image and confirmed every layer; false while the wanted
     /// set is not known.
     pub in_step: bool,
-    /// How the last sync ended; absent when there was none.
+    /// Result of the last sync; `None` when there was none.
     pub last_sync: Option<LastSync>,
-    /// How often the supervisor started the engine again; 0 without a supervisor.
+    /// Number of times that the supervisor restarted the engine; 0 without a supervisor.
     pub engine_restarts: u32,
     /// A line on each wanted image that is not present, with the reason. At most
     /// [`MAX_LACKING`].
     pub lacking: Vec<String>,
 }
 
-/// What can go wrong with asking a range.
+/// Failures of a request to a range.
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
     /// Too much is under way already.
     #[error("{limit} such calls are under way already")]
     Busy {
-        /// How many there may be.
+        /// The limit.
         limit: usize,
     },
     /// The range's engine did not answer; trying again may help.
@@ -262,7 +263,7 @@ pub trait RangeControl: Send + Sync {
     /// [`ControlError::Unavailable`].
     async fn images(&self, caller: &Caller) -> Result<Vec<RangeImage>, ControlError>;
 
-    /// What bringing images in would move, in the order asked; changes nothing in the range.
+    /// Plans bringing images in, in the order asked; changes nothing in the range.
     ///
     /// # Errors
     /// [`ControlError::Busy`].
@@ -285,7 +286,7 @@ pub trait RangeControl: Send + Sync {
         deep: bool,
     ) -> Result<BoxStream<'static, VerifyEvent>, ControlError>;
 
-    /// How the agent and its engine are; says so in the status when the engine does not answer.
+    /// Returns the state of the agent and its engine; also when the engine does not answer.
     async fn status(&self, caller: &Caller) -> RangeStatus;
 }
 

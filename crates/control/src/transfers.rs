@@ -1,4 +1,4 @@
-//! What moves on a host at the moment: blobs to callers, and blobs into the store.
+//! Transfers under way on a host: blobs to callers, and blobs into the store.
 
 use std::fmt;
 use std::str::FromStr;
@@ -50,20 +50,20 @@ impl FromStr for TransferId {
 pub struct Transfer {
     /// Its name.
     pub id: TransferId,
-    /// When it began, by the host's clock.
+    /// Start of the transfer, by the host's clock.
     pub started: SystemTime,
     /// Bytes moved since.
     pub bytes: u64,
-    /// What it is.
+    /// Kind of the transfer.
     pub kind: TransferKind,
 }
 
-/// What a transfer is.
+/// Kinds of transfers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TransferKind {
     /// A blob on its way to a caller.
     Read {
-        /// Who reads, as [`Caller`] is shown: `range/lab-1`.
+        /// The caller that reads, as [`Caller`] is shown: `range/lab-1`.
         caller: String,
         /// The image that the blob is read as a part of.
         config_digest: ConfigDigest,
@@ -71,7 +71,7 @@ pub enum TransferKind {
         digest: Digest,
         /// Size of the whole blob in bytes.
         size: u64,
-        /// Where in the blob the next byte belongs.
+        /// Offset of the next byte in the blob.
         offset: u64,
     },
     /// A blob on its way into the store.
@@ -84,7 +84,7 @@ pub enum TransferKind {
 }
 
 impl TransferKind {
-    /// Whether this is a read of `caller`.
+    /// True for a read of `caller`.
     #[must_use]
     pub fn is_read_of(&self, caller: &Caller) -> bool {
         matches!(self, Self::Read { caller: reader, .. } if *reader == caller.to_string())

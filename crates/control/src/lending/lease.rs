@@ -1,4 +1,4 @@
-//! Who may read which image until when: one lease for each caller and image.
+//! Permissions to read images for a time: one lease for each caller and image.
 //!
 //! The two forms of an image are two images here, with different manifests: a range's engine and its
 //! registry may read both at once, and neither loses its lease to the other.
@@ -25,9 +25,9 @@ pub(super) struct Granted {
     id: String,
     caller: Caller,
     config_digest: ConfigDigest,
-    /// The target of the image in the form that was asked for.
+    /// The target of the image in the requested form.
     target_digest: Digest,
-    /// The image's names when it was asked for.
+    /// The image's names at the time of the request.
     names: Vec<Reference>,
     known: HashMap<Digest, Known>,
     blobs: Arc<dyn BlobSource>,
@@ -46,7 +46,7 @@ impl fmt::Debug for Granted {
 }
 
 impl Granted {
-    /// What is known of a blob of the image; `None` when it is not part of it.
+    /// Returns the facts known of a blob of the image; `None` when it is not part of it.
     pub(super) fn known(&self, digest: &Digest) -> Option<Known> {
         self.known.get(digest).copied()
     }
@@ -56,12 +56,12 @@ impl Granted {
         &self.blobs
     }
 
-    /// The image's names when it was asked for.
+    /// The image's names at the time of the request.
     pub(super) fn names(&self) -> &[Reference] {
         &self.names
     }
 
-    /// Whether the image is not granted any more.
+    /// True if the image is no longer granted.
     pub(super) fn is_revoked(&self) -> bool {
         self.is_revoked.load(Ordering::Relaxed)
     }
@@ -151,12 +151,12 @@ impl Leases {
         self.kept.hold(format!("{caller} opening"), [*digest])
     }
 
-    /// Keeps what is taken in from now on until the guard is dropped.
+    /// Keeps every blob that is taken in from now on until the guard is dropped.
     pub(super) fn hold_arrivals(&self) -> Arriving {
         self.kept.hold_arrivals()
     }
 
-    /// How many blobs the store removed so far.
+    /// Number of blobs removed from the store so far.
     pub(super) fn removals(&self) -> u64 {
         self.kept.removals()
     }

@@ -32,13 +32,13 @@ use reading::{Read, Reads, Turnstile};
 use terms::Meter;
 pub use terms::{Known, LeaseGrant, Loan, ReadError, Terms};
 
-/// Which images a caller may read; asked at every step, and again of every lease when grants change
+/// Access to images; checked at every step, and again for every lease when grants change
 /// ([`Library::grants_changed`]).
 pub trait Access: Send + Sync {
-    /// Whether `caller` may read every image, also one without a name.
+    /// True if `caller` may read every image, also one without a name.
     fn may_read_all(&self, caller: &Caller) -> bool;
 
-    /// Whether `caller` may know of the image with this name, and read all of it.
+    /// True if `caller` may know of the image with this name, and read all of it.
     fn may_read(&self, caller: &Caller, name: &Reference) -> bool;
 }
 
@@ -61,10 +61,10 @@ impl Access for AllImages {
 #[error("the host's images are not listed yet; ask again")]
 struct NotListed;
 
-/// What an image is asked for by.
+/// Name or id of a requested image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ImageName {
-    /// What it is called.
+    /// Its reference.
     Reference(Reference),
     /// The key of its summary.
     Key(ImageKey),
@@ -72,9 +72,9 @@ pub enum ImageName {
 
 /// A blob that was opened.
 pub struct Opened {
-    /// What is known of it.
+    /// Facts known of the blob.
     pub known: Known,
-    /// Its bytes, from the offset that was asked for.
+    /// Its bytes, from the requested offset.
     pub frames: BlobStream,
     /// The reader's turn: to be kept as long as any frame is.
     pub turn: Turn,
@@ -86,7 +86,7 @@ impl std::fmt::Debug for Opened {
     }
 }
 
-/// What was read by callers since the library opened.
+/// Reads by callers since the library opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Served {
     /// Streams opened.
@@ -114,8 +114,8 @@ impl std::fmt::Debug for Library {
 }
 
 impl Library {
-    /// Lends what `images` has to whom `access` lets. `leases` is the table of the store that the
-    /// blobs lie in: what is lent is not collected.
+    /// Lends the images of `images` to the callers that `access` lets in. `leases` is the table of
+    /// the store that the blobs lie in: a blob on loan is not collected.
     #[must_use]
     pub fn new(
         images: Arc<dyn ImageSource>,
@@ -140,7 +140,7 @@ impl Library {
         self.reads.list()
     }
 
-    /// What was read so far.
+    /// Returns the reads so far.
     #[must_use]
     pub fn served(&self) -> Served {
         Served {
@@ -161,7 +161,7 @@ impl Library {
         self.names.replace(images);
     }
 
-    /// Ends what is not granted to a caller any more: its leases go, and reads under way end with
+    /// Ends leases whose image is no longer granted to a caller; reads under way end with
     /// [`BlobError::NotFound`] at their next frame.
     pub fn grants_changed(&self, caller: &Caller) {
         self.leases.revoke(caller, |names| !self.is_granted(caller, names));
@@ -258,7 +258,7 @@ impl Library {
         if self.is_granted(caller, &names) { Ok(names) } else { Err(key.not_found()) }
     }
 
-    /// Whether the caller may read the image that has these names.
+    /// True if the caller may read the image that has these names.
     fn is_granted(&self, caller: &Caller, names: &[Reference]) -> bool {
         self.access.may_read_all(caller)
             || names.iter().any(|name| self.access.may_read(caller, name))

@@ -84,7 +84,7 @@ struct Table {
     reads: BTreeMap<u64, Arc<Read>>,
 }
 
-/// What is known of a stream when it begins, and how far it is.
+/// Facts and progress of a stream.
 #[derive(Debug)]
 pub(super) struct Read {
     pub(super) caller: Caller,
@@ -167,7 +167,7 @@ pub(super) fn lend(
         if let Ok(frame) = &frame {
             meter.bytes.fetch_add(frame.len() as u64, Ordering::Relaxed);
             line.read.bytes.fetch_add(frame.len() as u64, Ordering::Relaxed);
-            // A lease that ran out all the same is told to the next read.
+            // If the lease ran out all the same, the next read reports it.
             let _alive = lease.renew();
         }
         ready(Some(frame))

@@ -5,22 +5,22 @@ use std::time::{Duration, SystemTime};
 
 use transfer::{BlobError, ConfigDigest};
 
-/// How long a stream of a blob waits for its turn before the caller gets [`ReadError::Busy`]: sooner
-/// than a caller gives up a host that says nothing.
+/// Maximum time that a stream of a blob waits for its turn before the caller gets
+/// [`ReadError::Busy`]: less than the time after which callers give up a silent host.
 pub(super) const TURN_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// How much a library lends, and for how long.
+/// Limits of a library.
 #[derive(Clone, Copy, Debug)]
 pub struct Terms {
-    /// How long a lease lives without a read.
+    /// Lifetime of a lease without a read.
     pub lease: Duration,
     /// Streams of blobs open at once, for all callers.
     pub reads: usize,
     /// Streams of blobs open at once, for one caller.
     pub reads_per_caller: usize,
     /// Bytes of blobs in memory between the source and the callers, for all of them. A stream
-    /// begins when there is room for all that it may hold, [`transfer::limited::WINDOW`] or what is
-    /// left of the blob.
+    /// begins when there is room for its share: [`transfer::limited::WINDOW`], or the rest of the
+    /// blob.
     pub bytes_in_flight: u64,
     /// The same for one caller.
     pub bytes_in_flight_per_caller: u64,
@@ -41,11 +41,11 @@ impl Default for Terms {
 /// A lease on the blobs of one image, for one caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeaseGrant {
-    /// What the caller shows when it reads.
+    /// ID that the caller shows when it reads.
     pub id: String,
-    /// How long the lease lives without a read.
+    /// Lifetime of the lease without a read.
     pub ttl: Duration,
-    /// When it ends unless it is read under.
+    /// Time at which it ends unless a read extends it.
     pub expires: SystemTime,
 }
 
@@ -58,7 +58,7 @@ pub struct Loan {
     pub lease_id: String,
 }
 
-/// Why a read was refused.
+/// Reasons why a read was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     /// The blob cannot be read.
@@ -66,23 +66,23 @@ pub enum ReadError {
     Blob(#[from] BlobError),
     /// The caller, or all callers together, had as many streams open as there may be, or as many
     /// bytes in flight, for as long as one waits for a turn.
-    #[error("as much is being read already as may be, {limit} blobs at most")]
+    #[error("too many reads are under way already; at most {limit} blobs are read at once")]
     Busy {
-        /// How many streams there may be.
+        /// Limit of streams.
         limit: usize,
     },
 }
 
-/// What the image says of one of its blobs.
+/// Facts about a blob, from its image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Known {
     /// Its size in bytes.
     pub size: u64,
-    /// Whether it may be compressed once more with gain: it is a layer as it is unpacked.
+    /// True if compressing may pay: the blob is an uncompressed layer.
     pub compresses: bool,
 }
 
-/// Counters of what was read since the library opened.
+/// Counters of reads since the library opened.
 #[derive(Debug, Default)]
 pub(super) struct Meter {
     pub(super) reads: AtomicU64,
