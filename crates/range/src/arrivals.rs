@@ -58,7 +58,7 @@ impl<'a> Arrivals<'a> {
         events
     }
 
-    /// Whether each image has its result.
+    /// True if each image has its result.
     pub(crate) fn is_complete(&self) -> bool {
         self.wanted.iter().all(|reference| self.done.contains_key(reference))
     }

@@ -18,7 +18,7 @@ const MAX_STARTS: usize = 16;
 /// File systems whose files can share bytes, by the magic numbers of `statfs(2)`: btrfs, XFS, bcachefs.
 const SHARING: [u64; 3] = [0x9123_683e, 0x5846_5342, 0xca45_1a4e];
 
-/// The limits of this machine; absent where they cannot be read.
+/// The limits of this machine; `None` if they cannot be read.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Machine {
     pub(crate) cores: usize,
@@ -27,13 +27,13 @@ pub(crate) struct Machine {
     pub(crate) disk: Option<Disk>,
 }
 
-/// Where the engine that runs the ranges keeps its data.
+/// Data folder of the engine that runs the ranges.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Disk {
     pub(crate) path: PathBuf,
     /// Bytes that are free there.
     pub(crate) free: u64,
-    /// Whether a copy of a seed takes no room.
+    /// True if a copy of a seed takes no room.
     pub(crate) shares: bool,
 }
 
@@ -48,7 +48,7 @@ impl Machine {
         }
     }
 
-    /// How many engines should start at once.
+    /// Number of engines that should start at once.
     pub(crate) fn starts(&self) -> usize {
         let by_memory = self.memory.map_or(usize::MAX, |bytes| {
             // Half of it: what runs already needs its own.
@@ -89,7 +89,7 @@ impl Machine {
         })
     }
 
-    /// Whether copies of a seed take no room.
+    /// True if copies of a seed take no room.
     pub(crate) fn shares(&self) -> bool {
         self.disk.as_ref().is_some_and(|disk| disk.shares)
     }

@@ -25,13 +25,13 @@ pub(crate) const SEED: &str = "dev.longshore.seed";
 /// The label with the digest of all that the container was made from.
 pub(crate) const PARTS: &str = "dev.longshore.parts";
 
-/// Where the agent's binary is mounted, and started from.
+/// Mount point of the agent's binary, and its entry point.
 pub(crate) const AGENT_BINARY: &str = "/usr/local/bin/longshore-dind-agent";
-/// Where the folder with the host agent's socket is mounted.
+/// Mount point of the folder with the host agent's socket.
 const HOST_FOLDER: &str = "/run/longshore/host";
 /// The engine's data-root in the range: overlay2 does not work on a container's own root.
 const DATA_ROOT: &str = "/var/lib/docker";
-/// Where the agent keeps what it remembers.
+/// State folder of the agent.
 const AGENT_STATE: &str = "/var/lib/longshore";
 
 /// The variable that sets how an agent brings images in.

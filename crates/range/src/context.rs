@@ -15,7 +15,7 @@ use crate::project::Project;
 use crate::settings::UpRequest;
 use crate::slots::Slots;
 
-/// What all ranges of one call are made from.
+/// Common parts of all ranges of one call.
 #[derive(Clone)]
 pub(crate) struct Recipe<'a> {
     pub(crate) request: &'a UpRequest,
@@ -48,7 +48,7 @@ impl<'a> Recipe<'a> {
     }
 }
 
-/// What all ranges of one call share while they are worked on.
+/// Shared state of the ranges of one call.
 #[derive(Clone, Copy)]
 pub(crate) struct Context<'a> {
     pub(crate) project: &'a Project,

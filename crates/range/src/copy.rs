@@ -110,7 +110,7 @@ async fn remove_half(project: &Project, range: &RangeName) -> Result<(), RangeEr
     .await
 }
 
-/// Whether a range has no volumes yet; an interrupted copy is removed. Only for the holder of the
+/// True if a range has no volumes yet; removes an interrupted copy. Only for the holder of the
 /// range's lock.
 ///
 /// # Errors

@@ -8,16 +8,16 @@ use transfer::blob::Cause;
 
 use crate::isolation::IsolationError;
 
-/// Why ranges could not be worked on, or one of them not be brought up or reached.
+/// Failures of a call, or of bringing up or reaching one of its ranges.
 #[derive(Debug, thiserror::Error)]
 pub enum RangeError {
     /// The engine that runs the ranges failed.
-    #[error("the engine that runs the ranges could not do its part")]
+    #[error("the engine that runs the ranges failed")]
     Engine(#[from] EngineError),
     /// The host agent could not be reached, or failed.
     #[error("the host agent at {endpoint} failed while {action}")]
     HostAgent {
-        /// Where it should be.
+        /// Its expected endpoint.
         endpoint: String,
         /// The action that failed.
         action: &'static str,
@@ -28,7 +28,7 @@ pub enum RangeError {
     /// The host agent answered with a socket whose folder cannot be mounted.
     #[error("the host agent serves range {range} at {}, whose folder cannot be mounted", socket.display())]
     Folder {
-        /// Which range.
+        /// The range.
         range: RangeName,
         /// The socket that it answered with.
         socket: PathBuf,
@@ -38,7 +38,7 @@ pub enum RangeError {
     Lock {
         /// The lock's file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: std::io::Error,
     },
@@ -48,21 +48,21 @@ pub enum RangeError {
     /// The engine does not have the image that ranges are to be made from.
     #[error("the engine has no range image {image}")]
     NoRangeImage {
-        /// Which image.
+        /// The image.
         image: String,
     },
     /// The range image has nothing that the agent could start.
     #[error("range image {image} has neither an entry point nor a command, so it starts no engine")]
     NoEntryPoint {
-        /// Which image.
+        /// The image.
         image: String,
     },
     /// The dind agent's binary could not be read.
     #[error("the dind agent's binary {} could not be read", path.display())]
     AgentBinary {
-        /// Where it should be.
+        /// Its expected path.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: std::io::Error,
     },
@@ -73,7 +73,7 @@ pub enum RangeError {
         container: String,
     },
     /// Somebody else's volume has a name of the range's.
-    #[error("volume {volume} is there already, and is not of a range of this project")]
+    #[error("volume {volume} is there already, and belongs to no range of this project")]
     TakenVolume {
         /// The volume's name.
         volume: String,
@@ -81,7 +81,7 @@ pub enum RangeError {
     /// The range is there, made from another image.
     #[error("range {range} is made from {present}, not from {asked}")]
     OtherImage {
-        /// Which range.
+        /// The range.
         range: RangeName,
         /// The image that it is made from.
         present: String,
@@ -94,9 +94,9 @@ pub enum RangeError {
         gibibytes(*need), path.display(), gibibytes(*each), gibibytes(*free)
     )]
     NoDisk {
-        /// How many are to be made.
+        /// Number of ranges to create.
         ranges: usize,
-        /// How often the images would be on the disk, a seed included.
+        /// Number of copies of the images on the disk, a seed included.
         copies: usize,
         /// Bytes of all wanted images, at most.
         each: u64,
@@ -104,13 +104,13 @@ pub enum RangeError {
         need: u64,
         /// Bytes that are free.
         free: u64,
-        /// Where.
+        /// The path.
         path: PathBuf,
     },
     /// The engines would not fit into memory.
     #[error("{ranges} ranges need about {} MiB of memory, and {} MiB are free", need >> 20, free >> 20)]
     NoMemory {
-        /// How many are to be started.
+        /// Number of ranges to start.
         ranges: usize,
         /// Bytes that they take before they do anything.
         need: u64,
@@ -122,25 +122,25 @@ pub enum RangeError {
     Seed {
         /// The action that failed.
         action: &'static str,
-        /// Why.
+        /// The reason.
         reason: String,
     },
     /// There is no such range.
     #[error("there is no range {range}")]
     Unknown {
-        /// Which range.
+        /// The range.
         range: RangeName,
     },
     /// The range is there and does not run.
     #[error("range {range} does not run")]
     Stopped {
-        /// Which range.
+        /// The range.
         range: RangeName,
     },
     /// The range's container ended while it should come up.
     #[error("range {range} ended with exit code {exit_code} while coming up; its log ends:\n{log}")]
     Ended {
-        /// Which range.
+        /// The range.
         range: RangeName,
         /// Its exit code.
         exit_code: i64,
@@ -150,9 +150,9 @@ pub enum RangeError {
     /// The range did not come up in time.
     #[error("range {range} is not ready after {seconds} s: {reason}")]
     NotReady {
-        /// Which range.
+        /// The range.
         range: RangeName,
-        /// How long the caller waited.
+        /// Seconds that the caller waited.
         seconds: u64,
         /// Its last answer.
         reason: String,
@@ -160,7 +160,7 @@ pub enum RangeError {
     /// A task for the range failed.
     #[error("{action} failed in range {range}")]
     Task {
-        /// Which range.
+        /// The range.
         range: RangeName,
         /// The action that failed.
         action: &'static str,
@@ -171,27 +171,27 @@ pub enum RangeError {
     /// The range was up, and reported nothing for too long.
     #[error("range {range} reported nothing for {seconds} s while its images were brought in")]
     Silent {
-        /// Which range.
+        /// The range.
         range: RangeName,
-        /// How long.
+        /// The time in seconds.
         seconds: u64,
     },
     /// The range was there, and went away while it was worked on.
     #[error("range {range} was removed while its images were brought in")]
     Gone {
-        /// Which range.
+        /// The range.
         range: RangeName,
     },
     /// The range has no wanted images, and none were named.
     #[error("range {range} has no wanted images, and none were named")]
     NothingWanted {
-        /// Which range.
+        /// The range.
         range: RangeName,
     },
 }
 
 impl RangeError {
-    /// The next step for a person; absent where the message says it all.
+    /// The next step for a person; `None` if the message says it all.
     #[must_use]
     pub fn next_step(&self) -> Option<String> {
         Some(match self {

@@ -1,4 +1,4 @@
-//! What happens to ranges while a command runs, as data: for a terminal or a log.
+//! Events of ranges while a command runs, as data: for a terminal or a log.
 
 use control::RangeName;
 
@@ -8,13 +8,13 @@ use crate::stage::RangeStage;
 /// An event of one range.
 #[derive(Clone, Debug)]
 pub struct RangeEvent {
-    /// Which range.
+    /// The range.
     pub range: RangeName,
-    /// What happened.
+    /// The event.
     pub kind: RangeEventKind,
 }
 
-/// What happened.
+/// Kinds of events.
 #[derive(Clone, Debug)]
 pub enum RangeEventKind {
     /// A stage began.

@@ -40,7 +40,7 @@ pub(crate) struct Feed<'a> {
     latest: watch::Sender<Latest>,
 }
 
-/// What is known at one moment.
+/// Latest state.
 #[derive(Debug, Default)]
 pub(crate) struct Latest {
     /// Each range that was reported; `None` for one that was removed then.
@@ -54,7 +54,7 @@ pub(crate) struct Latest {
 pub(crate) struct Away {
     pub(crate) since: Instant,
     pub(crate) reason: String,
-    /// Whether it refused to report.
+    /// True if it refused to report.
     pub(crate) is_refused: bool,
 }
 
@@ -98,7 +98,7 @@ impl<'a> Feed<'a> {
         }
     }
 
-    /// Takes what is reported until that ends.
+    /// Takes the reports until they end.
     async fn take(&self, mut changes: RangeChanges) -> Option<RemoteError> {
         while let Some(change) = changes.next().await {
             let (name, range) = match change {

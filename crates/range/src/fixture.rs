@@ -98,7 +98,7 @@ impl Script {
         self
     }
 
-    /// How many watches nobody opened yet.
+    /// Number of watches that nobody opened yet.
     pub(crate) fn left(&self) -> usize {
         self.0.lock().unwrap().len()
     }

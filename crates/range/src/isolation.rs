@@ -1,4 +1,4 @@
-//! How a range is allowed to run an engine: `--privileged`, or each capability that the host has.
+//! Permissions of a range's engine: `--privileged`, or each capability that the host has.
 //!
 //! An engine inside a container needs mounts, namespaces and devices. `--privileged` gives all of
 //! that, but asks for *every* capability, and a host whose own bounding set is not full refuses it
@@ -20,7 +20,7 @@ pub enum Mode {
     /// `--privileged` where the host can give it, else capabilities.
     #[default]
     Auto,
-    /// `--privileged`, whatever the host can give.
+    /// `--privileged`, even if the host lacks capabilities.
     Privileged,
     /// Every capability of the host's bounding set, by name.
     Capabilities,
@@ -42,16 +42,16 @@ pub enum IsolationError {
     /// A file of `/proc` could not be read.
     #[error("{path} could not be read, so the capabilities that ranges can have are unknown")]
     Unreadable {
-        /// Which file.
+        /// The file.
         path: &'static str,
-        /// Why.
+        /// The cause.
         #[source]
         source: std::io::Error,
     },
     /// A file of `/proc` has an unknown format.
     #[error("{path} does not say which capabilities there are: {text:?}")]
     Malformed {
-        /// Which file.
+        /// The file.
         path: &'static str,
         /// Its text, cut to a length that is safe to print.
         text: String,

@@ -24,7 +24,7 @@ const POLL: Duration = Duration::from_millis(50);
 /// Longest job: a seed of some dozen gigabytes on a slow disk.
 const LIMIT: Duration = Duration::from_secs(30 * 60);
 
-/// How many lines of its log are read, from the end.
+/// Number of lines read from the end of its log.
 const LOG_LINES: usize = 20;
 
 /// The agent's last line about its work on a seed.
@@ -42,12 +42,12 @@ pub(crate) enum Ended {
         bytes: u64,
         /// Files that share their bytes with it.
         reflinked: u64,
-        /// How long the copying took.
+        /// Duration of the copy in seconds.
         seconds: f64,
     },
     /// It is damaged.
     Unusable {
-        /// How.
+        /// The reason.
         reason: String,
     },
 }

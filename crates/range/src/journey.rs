@@ -13,7 +13,7 @@ use crate::report::{Provision, RangeReport, unreached};
 use crate::slots::Slot;
 use crate::stage::RangeStage;
 
-/// A range that is worked on; it ends in a report, whatever happens.
+/// A range under work; it always ends in a report.
 pub(crate) struct Journey {
     pub(crate) range: RangeName,
     observer: Arc<dyn RangeObserver>,
@@ -23,7 +23,7 @@ pub(crate) struct Journey {
     pub(crate) wanted: Vec<Reference>,
     /// The engine inside, once it answered.
     pub(crate) engine: Option<EngineInfo>,
-    /// What was done about its container.
+    /// Work done on its container; `None` if none was.
     pub(crate) provision: Option<Provision>,
     /// The results for its images.
     pub(crate) images: Vec<ImageReport>,
@@ -128,7 +128,7 @@ mod tests {
         journey.wanted = ["x:1", "x:2"].map(|text| text.parse().unwrap()).into();
         journey.enter(RangeStage::Register);
         journey.enter(RangeStage::Create);
-        // One image got through before whatever happens.
+        // One image got through before the failure.
         let reached = ImageReport {
             outcome: Outcome::Synced,
             error: None,

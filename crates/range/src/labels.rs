@@ -74,7 +74,7 @@ impl FromIterator<Label> for Labels {
 }
 
 impl Labels {
-    /// Whether there are none.
+    /// True without labels.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -86,7 +86,7 @@ impl Labels {
         &self.0
     }
 
-    /// Whether all of `others` are among these.
+    /// True if all of `others` are among these.
     #[must_use]
     pub fn include(&self, others: &Self) -> bool {
         others.0.iter().all(|(key, value)| self.0.get(key) == Some(value))

@@ -14,14 +14,14 @@
 //!   locks      <project>-<range>.lock   held by a call that makes it; in the folder of the caller's settings
 //! ```
 //!
-//! There is one controller: calls set what a range should have at the host agent, and watch the range's
+//! There is one controller: calls set the wanted images of a range at the host agent, and watch the range's
 //! agent get there (`WatchRanges`). Nothing is opened that a range could write. What is watched is
 //! state, so a call may come late, go away, or come twice.
 //!
 //! Start with [`Ranges::connect`]. The library prints nothing and reads no environment: progress is
-//! [`RangeEvent`]s, results are a [`Report`]. Every call can be repeated: it leaves alone what is
-//! whole, and completes or makes anew what is half made. Dropping a future of this crate ends its
-//! work at the next await; the next call finds what was made until then.
+//! [`RangeEvent`]s, results are a [`Report`]. Every call can be repeated: it leaves whole
+//! ranges alone, and completes or recreates unfinished ones. Dropping a future of this crate ends its
+//! work at the next await; the next call continues from the parts that exist then.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {

@@ -14,7 +14,7 @@ use crate::project::Project;
 use crate::status::{HeldImage, RangeState, RangeStatus, Step};
 use crate::watch::engine_of;
 
-/// What the host agent serves, or why it could not be asked.
+/// Ranges that the host agent serves, or the reason why it could not be asked.
 type Served = Result<BTreeMap<RangeName, ServedRange>, String>;
 
 /// The status of each range, several containers asked at once.

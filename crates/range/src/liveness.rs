@@ -9,18 +9,18 @@ use engine::docker::ContainerState;
 use crate::error::RangeError;
 use crate::project::Project;
 
-/// How long a container may be stopped before it counts as stopped by somebody: an engine that was
-/// restarted itself starts its containers one after the other.
+/// Minimum time in which a container must be stopped before a person is assumed to have stopped it:
+/// an engine that restarted starts its containers one after the other.
 const STOPPED: Duration = Duration::from_secs(30);
 
-/// How many lines of the log of a range that ended go into the error.
+/// Number of log lines of an ended range in the error.
 const LOG_LINES: usize = 12;
 
 /// The exit code of a process that was killed.
 const KILLED: i64 = 128 + 9;
 
-/// Whether a range's program runs, or was killed and is about to be started again by its engine. One
-/// that ended by itself will do so again.
+/// True if a range's program runs, or was killed and is about to be started again by its engine.
+/// One that ended by itself will do so again.
 fn is_up(container: &ContainerState) -> bool {
     container.is_running() || (container.state == "restarting" && container.exit_code == KILLED)
 }

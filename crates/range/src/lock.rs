@@ -84,7 +84,7 @@ fn open(path: &Path) -> io::Result<File> {
     options.mode(0o600).custom_flags(no_follow).open(path)
 }
 
-/// Whether `file` is the file at `path`.
+/// True if `file` is the file at `path`.
 fn is_at(file: &File, path: &Path) -> io::Result<bool> {
     let held = file.metadata()?;
     match std::fs::metadata(path) {

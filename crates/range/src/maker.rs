@@ -45,11 +45,11 @@ pub(crate) enum Brought {
     OriginUnusable(String),
 }
 
-/// What there is of a range once no other call makes it.
+/// Parts of a range found once no other call makes it.
 struct Turn {
     /// Its container.
     present: Option<ContainerState>,
-    /// Keeps other calls from making it; absent where it is there already.
+    /// Keeps other calls from making it; `None` if it is there already.
     held: Option<Held>,
 }
 
@@ -155,7 +155,7 @@ async fn turn(
     journey.slot = context.slots.start(with_sync).await;
     journey.enter(RangeStage::Register);
     loop {
-        // Before anything is written down: what is not ours to change keeps what it should have.
+        // Before any record is written: a range that is not ours to change keeps its wanted images.
         let present = project.owned.range_from(range_image, &range).await?;
         if present.is_some() {
             return Ok(Turn { present, held: None });
@@ -255,7 +255,7 @@ async fn make(
     owned.create_container(spec.clone()).await
 }
 
-/// What the container of a range needs to be as in `spec`.
+/// Decides the work that a range's container needs to match `spec`.
 fn judge(spec: &ContainerSpec, present: Option<&ContainerState>) -> Provision {
     let Some(present) = present else { return Provision::Made };
     let same = present.labels.get(PARTS) == spec.labels.get(PARTS);

@@ -12,13 +12,13 @@ use crate::error::RangeError;
 use crate::isolation;
 use crate::labels::Labels;
 
-/// How long to repeat what an engine refuses: a container may be on its way out.
+/// Time to repeat a request that the engine refuses: a container may be on its way out.
 const PERSISTENCE: Duration = Duration::from_secs(5);
 
 /// The pause between two attempts.
 const PAUSE: Duration = Duration::from_millis(250);
 
-/// What belongs to one project in the engine that runs its ranges.
+/// Containers and volumes of one project in the engine that runs its ranges.
 #[derive(Clone, Debug)]
 pub(crate) struct Owned {
     pub(crate) engine: Docker,
@@ -56,7 +56,7 @@ impl Owned {
         Ok(names.into_iter().collect())
     }
 
-    /// Which containers and volumes the project has.
+    /// Lists the project's containers and volumes.
     ///
     /// # Errors
     /// [`RangeError::Engine`].
@@ -75,7 +75,7 @@ impl Owned {
         Ok(containers.chain(volumes).collect())
     }
 
-    /// Whether labels say that something belongs to `range` of this project.
+    /// True if labels mark a part of `range` of this project.
     pub(crate) fn owns(&self, range: &RangeName, labels: &BTreeMap<String, String>) -> bool {
         is_of(&self.project, range, labels)
     }
@@ -110,7 +110,7 @@ impl Owned {
     /// The container of this name, which should be `range`'s; `None` when there is none.
     ///
     /// # Errors
-    /// [`RangeError::Taken`] when it is somebody else's.
+    /// [`RangeError::Taken`] when it belongs to another project or program.
     async fn container(
         &self,
         range: &RangeName,
@@ -127,7 +127,7 @@ impl Owned {
     /// The volume of this name, which should be `range`'s; `None` when there is none.
     ///
     /// # Errors
-    /// [`RangeError::TakenVolume`] when it is somebody else's.
+    /// [`RangeError::TakenVolume`] when it belongs to another project or program.
     pub(crate) async fn volume(
         &self,
         range: &RangeName,
@@ -164,7 +164,7 @@ impl Owned {
     /// Removes a container of `range` by its name, and says whether there was one.
     ///
     /// # Errors
-    /// [`RangeError::Taken`] when it is somebody else's.
+    /// [`RangeError::Taken`] when it belongs to another project or program.
     pub(crate) async fn remove_container(
         &self,
         range: &RangeName,
@@ -198,7 +198,7 @@ pub(crate) struct Present {
 }
 
 impl Present {
-    /// Whether `range` is to be made from nothing.
+    /// True if `range` is created from nothing.
     pub(crate) fn is_cold(&self, range: &RangeName) -> bool {
         let names = Names::of(&self.project, range);
         let has = |name: &str| self.names.contains(name);
@@ -207,7 +207,7 @@ impl Present {
     }
 }
 
-/// Whether labels say that something belongs to `range` of `project`.
+/// True if labels mark a part of `range` of `project`.
 fn is_of(project: &str, range: &RangeName, labels: &BTreeMap<String, String>) -> bool {
     let is = |label: &str, value: &str| labels.get(label).is_some_and(|found| found == value);
     is(PROJECT, project) && is(RANGE, range.as_str())

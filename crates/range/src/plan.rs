@@ -10,23 +10,23 @@ use crate::error::RangeError;
 use crate::liveness::runs;
 use crate::project::Project;
 
-/// What a sync would move into one range.
+/// Plan of a sync of one range.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RangePlan {
-    /// Which range.
+    /// The range.
     pub range: RangeName,
     /// A plan for each image, in the order asked; empty when the range could not be asked.
     pub images: Vec<ImagePlan>,
-    /// Why it could not be asked, and what to do; absent on success.
+    /// Error text with advice if it could not be asked; `None` on success.
     pub error: Option<String>,
 }
 
 /// One line of JSON per range and image that was planned: what scripts read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlanLine {
-    /// Which range.
+    /// The range.
     pub range: String,
-    /// The image as it was asked for.
+    /// The requested image.
     pub image: String,
     /// Its name across engines; null when the host does not know it.
     pub config_digest: Option<String>,
@@ -34,9 +34,9 @@ pub struct PlanLine {
     pub bytes_to_move: u64,
     /// Layer bytes that would not have to.
     pub bytes_saved: u64,
-    /// Whether it is there already, proven, under this name.
+    /// True if it is there already, proven, under this name.
     pub already_there: bool,
-    /// Why there is no plan, and what to do; null when there is one.
+    /// Error text with advice if there is no plan; null when there is one.
     pub error: Option<String>,
 }
 

@@ -34,7 +34,7 @@ impl Project {
         })
     }
 
-    /// How many ranges are worked on at once.
+    /// Number of ranges worked on at once.
     pub(crate) fn concurrency(&self) -> usize {
         self.settings.concurrency.max(1)
     }

@@ -55,7 +55,7 @@ impl Ranges {
     /// stopped is started; one that is half made, does not answer or was made from older parts
     /// gets a new container over its old volumes, so its images stay.
     ///
-    /// Cancel safe: the next call finds what was made until the future was dropped. Ranges that were
+    /// Cancel safe: the next call finds every part made before the future was dropped. Ranges that were
     /// started go on by themselves, and another call watches them again.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! How it went, as data: per range and image, in totals, and as lines of JSON.
+//! Results as data: per range and image, in totals, and as lines of JSON.
 
 use std::collections::BTreeMap;
 
@@ -26,26 +26,26 @@ pub enum Provision {
     Cloned,
 }
 
-/// How it went for one range.
+/// Result for one range.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RangeReport {
-    /// Which range.
+    /// The range.
     pub range: RangeName,
     /// The engine inside, as it answered; absent when it did not.
     pub engine: Option<EngineInfo>,
-    /// What was done about its container; absent after a mere sync and when it came to nothing.
+    /// Work done on its container; `None` after a mere sync and after a failure.
     pub provision: Option<Provision>,
     /// Seconds spent per stage, in the order they were entered.
     pub stages: Vec<(RangeStage, f64)>,
     /// One for each image it should have, in the order asked. When the range itself failed, every
     /// image did.
     pub images: Vec<ImageReport>,
-    /// Why the range could not be brought up or reached, and what to do; absent on success. An
-    /// image that failed is not the range's error.
+    /// Error text with advice if the range could not be brought up or reached; `None` on success.
+    /// An image that failed is not the range's error.
     pub error: Option<String>,
 }
 
-/// How it went for all ranges of a command.
+/// Results for all ranges of a command.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Report {
     /// One for each range, in the order asked.
@@ -79,17 +79,17 @@ pub struct Totals {
 /// One line of JSON per range and image: what scripts read.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ImageLine {
-    /// Which range.
+    /// The range.
     pub range: String,
     /// Product and version of the engine inside; null when it did not answer.
     pub engine: Option<String>,
     /// `graphdriver` or `containerd`; null when the engine did not answer.
     pub store: Option<String>,
-    /// The image as it was asked for.
+    /// The requested image.
     pub image: String,
-    /// How it ended.
+    /// The result.
     pub outcome: Outcome,
-    /// Whether the engine confirmed every layer, after the load.
+    /// True if the engine confirmed every layer, after the load.
     pub proven: bool,
     /// Layer bytes moved into the range.
     pub bytes_moved: u64,
@@ -97,12 +97,12 @@ pub struct ImageLine {
     pub bytes_saved: u64,
     /// Seconds from its first stage to its last, to the millisecond.
     pub seconds: f64,
-    /// Why it failed and what to do; null on success.
+    /// Error text with advice; null on success.
     pub error: Option<String>,
 }
 
 impl RangeReport {
-    /// Whether the range is up and has all its images.
+    /// True if the range is up and has all its images.
     #[must_use]
     pub fn is_whole(&self) -> bool {
         self.error.is_none() && self.images.iter().all(|image| image.outcome != Outcome::Failed)
@@ -132,7 +132,7 @@ impl Report {
         Self { ranges: reports.into_iter().map(|(_, report)| report).collect() }
     }
 
-    /// Whether every range is up and has all its images.
+    /// True if every range is up and has all its images.
     #[must_use]
     pub fn is_whole(&self) -> bool {
         self.ranges.iter().all(RangeReport::is_whole)

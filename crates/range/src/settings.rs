@@ -11,7 +11,7 @@ use transfer::Reference;
 use crate::isolation::Mode;
 use crate::labels::Labels;
 
-/// How long a range may take from its start until agent and engine answer.
+/// Maximum time from a range's start until agent and engine answer.
 ///
 /// An engine is up in about 2 s on an idle machine. Many that start at once on few cores, over data
 /// that must be recovered first, take much longer. A range that crashes is reported at once.
@@ -24,8 +24,8 @@ pub const SEED_LIMIT: u64 = 20 << 30;
 /// `$XDG_RUNTIME_DIR` is a good choice.
 pub const LOCKS: &str = "/run/longshore/locks";
 
-/// Whether new ranges begin with a copy of a seed: the data of a range that has the same images, on
-/// the same engine, sealed after its engine was stopped.
+/// Use of seeds. A seed is the data of a range that has the same images, on the same engine, sealed
+/// after its engine was stopped; new ranges begin with a copy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SeedUse {
     /// With one that is there; it is made where two or more ranges of a call are new.
@@ -37,7 +37,7 @@ pub enum SeedUse {
     Never,
 }
 
-/// Where things are, and how ranges are made.
+/// Settings of ranges: paths, addresses and methods.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The engine that runs the ranges, as a `DOCKER_HOST` value: `unix:///var/run/docker.sock`.
@@ -50,11 +50,11 @@ pub struct Settings {
     /// The start of containers' names, and the label that tells the ranges of one owner from those of
     /// others on the same engine. Letters, digits, `-`.
     pub project: String,
-    /// How ranges are allowed to run an engine.
+    /// Isolation mode for the engine of a range.
     pub mode: Mode,
     /// The network of the containers; the engine's default when absent.
     pub network: Option<String>,
-    /// How agents bring images into their engines.
+    /// Load method of the agents.
     pub load_way: LoadWay,
     /// The folder of the locks by which calls for the same ranges wait for each other. It is made when
     /// it is first needed. All callers that work on one project must name the same folder.
@@ -64,14 +64,14 @@ pub struct Settings {
     pub concurrency: usize,
     /// Engines that start at once; chosen from cores and free memory when absent.
     pub starts: Option<usize>,
-    /// Whether new ranges begin with a copy of a seed.
+    /// Use of seeds by new ranges.
     pub seeds: SeedUse,
     /// Bytes that the seeds of a project may take together: [`SEED_LIMIT`]. Those used longest ago go
     /// first.
     pub seed_limit: u64,
-    /// Whether ranges are made without looking first whether there is room for them.
+    /// True to create ranges without checking first that there is room for them.
     pub unchecked: bool,
-    /// How long a range may take to come up: [`READY_TIMEOUT`].
+    /// Maximum time for a range to come up: [`READY_TIMEOUT`].
     pub ready_timeout: Duration,
 }
 
@@ -105,7 +105,7 @@ impl Settings {
 /// A request for ranges, and the images that they should have.
 #[derive(Clone, Debug)]
 pub struct UpRequest {
-    /// Which ranges; see [`numbered`].
+    /// Names of the ranges; see [`numbered`].
     pub names: Vec<RangeName>,
     /// The Docker-in-Docker image that they are made from. The engine must have it; it is not pulled.
     pub range_image: String,
@@ -118,7 +118,7 @@ pub struct UpRequest {
     pub labels: Labels,
 }
 
-/// Which ranges a call is about.
+/// Ranges that a call concerns.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Selection {
     /// All of the project.

@@ -1,4 +1,5 @@
-//! How many ranges of one call start and sync at once; a range that only waits holds no slot.
+//! Limits on the ranges of one call that start and sync at once; a range that only waits holds no
+//! slot.
 //!
 //! Engines start in waves. A new range that has everything to bring in begins with that as soon as its
 //! engine is up, so it has its slot to sync before it is started; all others ask for that afterwards.
@@ -8,7 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// How long an engine that starts may be silent before its slots go to the next range. One starts in
+/// Maximum silence of an engine that starts before its slots go to the next range. One starts in
 /// about 2 s, and under load in some more.
 pub(crate) const SILENCE: Duration = Duration::from_secs(15);
 
@@ -19,7 +20,7 @@ pub(crate) struct Slots {
     syncs: Arc<Semaphore>,
 }
 
-/// What one range holds of them, until it is dropped.
+/// Slots that one range holds, until it is dropped.
 #[derive(Debug, Default)]
 pub(crate) struct Slot {
     start: Option<OwnedSemaphorePermit>,

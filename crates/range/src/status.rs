@@ -44,20 +44,20 @@ pub struct HeldImage {
     pub reference: Option<Reference>,
     /// Its name across engines; absent when the engine does not tell.
     pub config_digest: Option<ConfigDigest>,
-    /// What the engine calls it.
+    /// ID of the image in the engine.
     pub engine_image_id: EngineImageId,
-    /// Whether the engine confirms every layer of it.
+    /// True if the engine confirms every layer of it.
     pub proven: bool,
 }
 
 /// The status of a range.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RangeStatus {
-    /// Which range.
+    /// The range.
     pub range: RangeName,
     /// Its state.
     pub state: RangeState,
-    /// Why it is not ready; absent when it is.
+    /// Reason why it is not ready; `None` when it is.
     pub reason: Option<String>,
     /// The image that it is made from, as it was asked for; absent without a container.
     pub range_image: Option<String>,
@@ -65,29 +65,29 @@ pub struct RangeStatus {
     pub labels: Labels,
     /// The engine inside; absent when it does not answer.
     pub engine: Option<EngineInfo>,
-    /// How far it has its wanted images; absent when its agent does not answer.
+    /// Sync state of its wanted images; `None` when its agent does not answer.
     pub step: Option<Step>,
     /// The images that it has; empty when the engine does not answer.
     pub images: Vec<HeldImage>,
 }
 
-/// How far a range has its wanted images.
+/// Sync state of a range.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
     /// Images that it should have.
     pub wanted: u32,
-    /// Whether they are all there, proven; false while the range does not know its wanted images.
+    /// True if they are all there, proven; false while the range does not know its wanted images.
     pub in_step: bool,
-    /// Why its last sync did not bring in everything; null when it did, or there was none.
+    /// Reason why its last sync did not bring in everything; null when it did, or there was none.
     pub last_error: Option<String>,
-    /// How often its engine was started again.
+    /// Number of restarts of its engine.
     pub engine_restarts: u32,
 }
 
 /// One line of JSON per range: what scripts read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StatusLine {
-    /// Which range.
+    /// The range.
     pub range: String,
     /// Product and version of the engine inside; null when it does not answer.
     pub engine: Option<String>,
@@ -97,9 +97,9 @@ pub struct StatusLine {
     pub state: RangeState,
     /// Keys and values of the labels that it was given.
     pub labels: BTreeMap<String, String>,
-    /// Why it is not ready; null when it is.
+    /// Reason why it is not ready; null when it is.
     pub reason: Option<String>,
-    /// How far it is in step, key by key; no such keys when its agent does not answer.
+    /// Sync state, key by key; no such keys when its agent does not answer.
     #[serde(flatten)]
     pub step: Option<Step>,
     /// The images that it has.
@@ -113,20 +113,20 @@ pub struct ImageStatusLine {
     pub reference: Option<String>,
     /// Its name across engines; null when the engine does not tell.
     pub config_digest: Option<String>,
-    /// What the engine calls it.
+    /// ID of the image in the engine.
     pub engine_image_id: String,
-    /// Whether the engine confirms every layer of it.
+    /// True if the engine confirms every layer of it.
     pub proven: bool,
 }
 
 /// The result of removing one range.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Removal {
-    /// Which range.
+    /// The range.
     pub range: RangeName,
-    /// Whether anything of it was there.
+    /// True if any part of it was there.
     pub found: bool,
-    /// Why something of it is still there, and what to do; absent when nothing is.
+    /// Error text with advice if a part of it is still there; `None` when nothing is.
     pub error: Option<String>,
 }
 

@@ -20,14 +20,14 @@ use crate::slots::{Slot, Slots};
 use crate::stage::RangeStage;
 use crate::watch::Watch;
 
-/// How long a range that already ran may take to answer.
+/// Maximum time for a range that already ran to answer.
 ///
 /// Long enough for an engine that is busy extracting on few cores; a range whose agent is stuck
 /// costs this much once.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How long a range may report nothing before its slot goes to the next one. Agents report every 15 s
-/// at least.
+/// Maximum silence of a range before its slot goes to the next one. Agents report every 15 s at
+/// least.
 const SILENCE: Duration = Duration::from_secs(35);
 
 /// Has ranges look at the images that they should have, and `images` besides, several ranges at once.

@@ -20,9 +20,9 @@ use crate::seed::{self, Seed, Seeding, Wanted};
 use crate::settings::UpRequest;
 use crate::slots::Slots;
 
-/// How the new ranges of one call come by their origins.
+/// Shared access of the new ranges of one call to their origins.
 struct Origins<'a> {
-    /// The seed of this call; absent where new ranges begin with nothing.
+    /// The seed of this call; `None` if new ranges begin with nothing.
     seeding: Option<&'a Seeding>,
     /// The containers and volumes when the call began.
     present: &'a Present,
@@ -39,7 +39,7 @@ pub(crate) async fn up(
 ) -> Result<Report, RangeError> {
     let recipe = Recipe::of(project, request).await?;
     let mut seen = HashSet::new();
-    // Owned, so that the future can be sent to another thread whatever the names live in.
+    // Owned, so that the future can be sent to another thread, independent of the names' lifetime.
     let names = request.names.iter().cloned();
     let names: Vec<_> = names.filter(|name| seen.insert(name.clone())).collect();
     let machine = Machine::look(project.owned.engine.data_root().await?.as_deref());
@@ -95,7 +95,7 @@ async fn up_from_origin(
     journey: &mut Journey,
     context: &Context<'_>,
 ) -> Result<(), RangeError> {
-    // Whatever fails from here on, fails each image.
+    // Every failure from here on fails each image.
     journey.wanted = recipe.request.images.clone();
     let mut seed = origins.seed(recipe, journey, None, context).await?;
     loop {

@@ -13,32 +13,32 @@ use crate::project::Project;
 /// The images of one range, as checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RangeCheck {
-    /// Which range.
+    /// The range.
     pub range: RangeName,
     /// A result for each image, in the order asked.
     pub images: Vec<ImageCheck>,
-    /// Why not all could be checked, and what to do; absent on success.
+    /// Error text with advice if not all images could be checked; `None` on success.
     pub error: Option<String>,
 }
 
 /// One line of JSON per range and image that was checked: what scripts read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CheckLine {
-    /// Which range.
+    /// The range.
     pub range: String,
     /// A name of the image; null for one without.
     pub image: Option<String>,
-    /// What the engine calls it; null when it does not have it.
+    /// ID of the image in the engine; null when the engine does not have it.
     pub engine_image_id: Option<String>,
-    /// Whether nothing is wrong with it.
+    /// True without any problem.
     pub well: bool,
-    /// Whether the engine confirms every layer of it.
+    /// True if the engine confirms every layer of it.
     pub proven: bool,
     /// Files whose content was compared; 0 unless the check was deep.
     pub files: u64,
     /// Bytes read from the engine.
     pub bytes_read: u64,
-    /// What is wrong, at most a hundred texts.
+    /// Problems of the image, at most a hundred texts.
     pub problems: Vec<String>,
     /// Problems beyond those.
     pub more_problems: u64,
@@ -81,7 +81,7 @@ async fn verify_one(
 }
 
 impl RangeCheck {
-    /// Whether every image could be checked, and nothing is wrong with any.
+    /// True if every image could be checked, and none has a problem.
     #[must_use]
     pub fn is_well(&self) -> bool {
         self.error.is_none() && self.images.iter().all(ImageCheck::is_well)

@@ -22,16 +22,16 @@ const LOOK: Duration = Duration::from_millis(500);
 pub(crate) struct Watch<'a> {
     feed: &'a Feed<'a>,
     range: &'a RangeName,
-    /// How long the host agent, and then the range, may be away.
+    /// Maximum absence of the host agent, and then of the range.
     patience: Duration,
     reports: watch::Receiver<Latest>,
     latest: Option<Arc<ServedRange>>,
     away: Option<Away>,
-    /// When the last change came, or the watch began.
+    /// Time of the last change, or of the watch's begin.
     heard: Instant,
     /// The attachment of an agent that ended, or is about to.
     ended: Option<SystemTime>,
-    /// When the agent last sent anything before it was asked for something.
+    /// Time of the agent's last message before it was asked for something.
     asked: Option<SystemTime>,
 }
 
@@ -49,7 +49,7 @@ impl<'a> Watch<'a> {
         self.latest.as_deref()
     }
 
-    /// Whether the range's agent is attached, as far as it is known.
+    /// True if the range's agent is attached, as far as it is known.
     pub(crate) fn is_attached(&self) -> bool {
         self.away.is_none() && self.attached_since().is_some_and(|since| Some(since) != self.ended)
     }
@@ -69,12 +69,12 @@ impl<'a> Watch<'a> {
         };
     }
 
-    /// How long nothing was heard of the range.
+    /// Time since the last news of the range.
     pub(crate) fn silence(&self) -> Duration {
         self.heard.elapsed()
     }
 
-    /// Whether the range was away for too long, as a host agent reports that is there.
+    /// True if the range was away for too long, as reported by a host agent that is there.
     pub(crate) fn is_over(&self) -> bool {
         self.away.is_none() && !self.is_attached() && self.patience <= self.silence()
     }

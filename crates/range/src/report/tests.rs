@@ -1,4 +1,4 @@
-//! What a report says, in totals and in lines.
+//! Totals and lines of reports.
 
 use transfer::StoreKind;
 

@@ -21,7 +21,7 @@ use crate::settings::UpRequest;
 /// The action in errors.
 const MAKING: &str = "making a seed";
 
-/// How long a builder may take to stop: its agent drains, then its engine ends.
+/// Maximum time for a builder to stop: its agent drains, then its engine ends.
 const STOP: Duration = Duration::from_secs(60);
 
 /// A seed that is whole, as far as its card says.

@@ -25,7 +25,7 @@ const USED: &str = "dev.longshore.seed-used";
 /// The label of a card with the bytes of its seed's files.
 const BYTES: &str = "dev.longshore.seed-bytes";
 
-/// How many letters of a key are in a seed's name: the label has all of it.
+/// Number of letters of a key in a seed's name: the label has all of it.
 const SHORT_KEY: usize = 12;
 
 /// A seed, as far as labels tell.
@@ -49,7 +49,7 @@ pub struct SeedStatus {
 pub struct SeedCard {
     /// Bytes of its files.
     pub bytes: u64,
-    /// When it was used last, in milliseconds since 1970.
+    /// Time of the last use, in milliseconds since 1970.
     pub used: u64,
 }
 
@@ -138,7 +138,7 @@ pub(super) fn now() -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Which seeds must go so that what stays fits into `limit`, that used longest ago first.
+/// Seeds to remove so that the rest fits into `limit`, the least recently used first.
 pub(super) fn beyond(seeds: &[SeedStatus], limit: u64) -> Vec<SeedStatus> {
     let mut kept = 0_u64;
     let whole = seeds.iter().filter_map(|seed| seed.card.map(|card| (seed, card)));

@@ -21,7 +21,7 @@ pub(crate) async fn keep_within(project: &Project, limit: u64) {
         match remove(project, &seed.name).await {
             Ok(()) => tracing::info!(seed = %seed.name, limit, "removed: seeds took too much"),
             Err(error) => {
-                tracing::info!(seed = %seed.name, error = error.explain(), "it is not removed");
+                tracing::info!(seed = %seed.name, error = error.explain(), "could not remove it");
             }
         }
     }
@@ -54,7 +54,7 @@ pub(crate) async fn prune(project: &Project, limit: u64) -> Result<Vec<Removal>,
 pub(crate) async fn clear(project: &Project, tell: &(dyn Fn(String) + Sync)) {
     let cleared = async { clear_cut_off(project, &list(project).await?, "", tell).await };
     if let Err(error) = cleared.await {
-        tracing::warn!(error = error.explain(), "seeds that were cut off are not looked for");
+        tracing::warn!(error = error.explain(), "could not look for interrupted seeds");
     }
 }
 
@@ -140,6 +140,6 @@ async fn remove_cards(project: &Project, name: &RangeName) -> Result<(), RangeEr
 
 fn log_failure(name: &RangeName, removed: Result<(), RangeError>) {
     if let Err(error) = removed {
-        tracing::warn!(seed = %name, error = error.explain(), "it is not removed whole");
+        tracing::warn!(seed = %name, error = error.explain(), "could not remove the whole seed");
     }
 }

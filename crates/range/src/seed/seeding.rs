@@ -21,7 +21,7 @@ use crate::settings::{SeedUse, UpRequest};
 /// The first line of the text of a key; a new number makes all seeds from before foreign.
 const FORMAT: &str = "longshore seed 1";
 
-/// How many seeds a call tries, of which all but the first were made for it.
+/// Number of seeds that a call tries, of which all but the first were made for it.
 const TRIES: usize = 2;
 
 /// Least number of new ranges for which a seed is made: for one it would be twice the work.
@@ -32,7 +32,7 @@ const WORTH_IT: usize = 2;
 pub(crate) struct Wanted {
     /// References with the digest that each names, sorted.
     images: Vec<String>,
-    /// Whether that is all of them; false where there are none, or one is unavailable.
+    /// True if these are all of them; false if there are none, or one is unavailable.
     whole: bool,
     /// Bytes that they take unpacked, at most: layers that two of them share count twice.
     pub(crate) bytes: u64,
@@ -70,12 +70,12 @@ impl Wanted {
 /// The seed of one call. Dropping it ends the use of that seed.
 pub(crate) struct Seeding {
     key: String,
-    /// How many ranges are to begin with it.
+    /// Number of ranges that are to begin with it.
     cold: usize,
-    /// Whether it is made where there is none.
+    /// True if a missing seed is made.
     pub(crate) make: bool,
     found: Mutex<Found>,
-    /// How many proved unusable.
+    /// Number of seeds that proved unusable.
     spoiled: AtomicUsize,
 }
 
@@ -112,7 +112,7 @@ impl Seeding {
         Some(Self { key, cold, make, found, spoiled })
     }
 
-    /// Whether the seed is there already.
+    /// True if the seed is there already.
     pub(crate) async fn is_present(&self, project: &Project) -> Result<bool, RangeError> {
         let seeds = list(project).await?;
         Ok(seeds.iter().any(|seed| seed.key == self.key && seed.card.is_some()))
@@ -191,8 +191,8 @@ impl Seeding {
     }
 }
 
-/// The seed of a key, once it is whole, used now; seeds that were cut off are removed, whatever their
-/// keys.
+/// Returns the seed of a key, if it is whole, and notes its use now; removes interrupted seeds of
+/// any key.
 async fn whole_seed(
     project: &Project,
     key: &str,

@@ -1,4 +1,4 @@
-//! Who works with a seed at the moment, as its lock tells.
+//! Users of a seed at the moment, by its lock.
 //!
 //! ```text
 //!   held by one alone   it is made, or removed
@@ -86,7 +86,7 @@ pub(super) async fn use_seed(
     Ok(has_card.then_some(held))
 }
 
-/// Looks closer at a seed that had no card.
+/// Inspects a seed that had no card.
 pub(super) async fn unfinished(
     project: &Project,
     name: &RangeName,

@@ -1,4 +1,4 @@
-//! What goes wrong where a person can mend it: each case, its exit code, and its message.
+//! Failures that the user can fix: each case, its exit code, and its message.
 //!
 //! Most cases need no range: the dind agent is run once, on this machine, between the engine of the
 //! tests and whatever is wrong.
@@ -16,7 +16,7 @@ use crate::images::{Made, busybox};
 use crate::oci::Layout;
 use crate::site::{Options, Site, stack_image, variable};
 
-/// How long a command may take to say what is wrong.
+/// Maximum time until a command reports its failure.
 const TELLS_WITHIN: Duration = Duration::from_secs(90);
 
 /// Bytes of the data volume that has no space, and of the image that does not fit.
@@ -51,11 +51,11 @@ impl Case {
 /// Runs a program to its end.
 fn case(what: &'static str, command: &mut Command) -> Case {
     let started = Instant::now();
-    // What waits for ever is killed, and has no exit code.
+    // A case that waits for ever is killed, and has no exit code.
     let mut bounded = Command::new("timeout");
     bounded.args(["--signal=KILL", &TELLS_WITHIN.as_secs().to_string()]);
     bounded.arg(command.get_program()).args(command.get_args());
-    // What an agent does on the way is no part of what it tells in the end.
+    // An agent's log on the way is no part of its final report.
     let output = bounded.env("RUST_LOG", "error").output().unwrap();
     let said = [output.stdout, output.stderr].concat();
     let said = String::from_utf8_lossy(&said).trim().replace('\n', " ⏎ ");
@@ -70,7 +70,7 @@ fn sync(folder: &Path, engine: &str, host: &str, image: &str) -> Command {
     command
 }
 
-/// A host agent that should say what is wrong and end.
+/// A host agent that should report its failure and end.
 fn host_agent(state: &Path, engine: &str, flags: &[&str]) -> Command {
     let mut command = Command::new(variable("LONGSHORE_TEST_HOST_AGENT"));
     command.args(["serve", "--inspect", "off", "--engine", engine, "--state-dir"]);
@@ -141,7 +141,7 @@ async fn dind_what_goes_wrong_in_a_range_is_told_and_leaves_nothing() {
     let left = site.inside("full").must("images --quiet");
     assert!(left.is_empty(), "leftovers: {left}");
 
-    // Clocks that do not agree: ten days for whoever measures time that passes. (The time of day is
+    // Clocks that differ by ten days for programs that measure elapsed time. (The time of day is
     // one for all containers of a machine.)
     let clock = ["unshare", "--time", "--fork", "--monotonic", "864000", "--boottime", "864000"];
     let agent = "longshore-dind-agent sync --alone --state-dir /tmp/skewed";
@@ -167,7 +167,7 @@ async fn dind_what_goes_wrong_in_a_range_is_told_and_leaves_nothing() {
     site.docker.must(&format!("image rm --force {reference}"));
 }
 
-/// What a report says, with the exit code that a command gives it.
+/// Text of a report, with the exit code that a command gives it.
 fn reported(what: &'static str, report: &Report, started: Instant) -> Case {
     let errors = report.ranges.iter().flat_map(|range| {
         let images = range.images.iter().filter_map(|image| image.error.clone());
@@ -184,7 +184,7 @@ async fn serve(site: &mut Site, engine: &str, flags: &[&str]) {
     site.serve_again(&Options { engine: engine.to_owned(), flags, ..Options::default() }).await;
 }
 
-/// The same with what the host agent's log says last of what is wrong: who asks is sent there.
+/// The same with the last failure in the host agent's log: the message sends the user there.
 fn with_log(mut case: Case, site: &Site) -> Case {
     let log = std::fs::read_to_string(site.path("host.log")).unwrap_or_default();
     let line = log.lines().rfind(|line| line.contains("error=")).unwrap_or("an empty log");
@@ -226,7 +226,7 @@ async fn answer_500(listener: UnixListener) {
                           Content-Length: 24\r\nConnection: close\r\n\r\n{\"message\":\"it is 500 \"}\n";
     while let Ok((mut caller, _)) = listener.accept().await {
         let mut request = [0; 4096];
-        // Whoever goes away meanwhile needs no answer.
+        // A caller that left meanwhile needs no answer.
         drop(caller.read(&mut request).await);
         drop(caller.write_all(ANSWER.as_bytes()).await);
     }

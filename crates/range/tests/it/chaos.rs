@@ -1,4 +1,4 @@
-//! The harness of the kills: when, whom, and whether all is well afterwards.
+//! The harness of the kills: their moments, their targets, and the checks afterwards.
 //!
 //! ```text
 //!   host engine (a container) ◄─ export proxy ─ host agent ◄─ wire proxy ─ range (agent, dockerd)
@@ -27,14 +27,14 @@ use crate::site::{Options, Site, range_image, references};
 /// Bytes of noise in each layer.
 const LAYERS: [usize; 3] = [3 << 20, 4 << 20, 3 << 20];
 
-/// How fast the host's engine gives, and the range may take, in bytes a second: an image takes
-/// about half a second on either way.
+/// Rate at which the host's engine sends and the range may receive, in bytes a second: an image
+/// takes about half a second on either way.
 const RATE: u64 = 24 << 20;
 
-/// How often harm may come when the image is whole already, before that is a failure.
+/// Number of kills that may come after the image is whole, before that is a failure.
 const TOO_LATE: usize = 6;
 
-/// How long a range may take until all is well again.
+/// Maximum time until a range is whole again.
 const WHOLE_AGAIN: Duration = Duration::from_secs(180);
 
 /// One range with all that is behind it.
@@ -48,7 +48,7 @@ pub(crate) struct Lane {
     /// An image that the range has all the time, and that never moves again.
     settled: Made,
     dice: Dice,
-    /// How long the engine in the range works on an image that it has whole.
+    /// Time that the engine in the range works on an image that it has whole.
     load_time: Duration,
     /// So that each image is another.
     next: u64,
@@ -59,25 +59,25 @@ pub(crate) struct Lane {
 /// The one range of a lane.
 const RANGE: &str = "one";
 
-/// What one run showed.
+/// Result of one run.
 #[derive(Clone, Debug)]
 pub(crate) struct Run {
     pub(crate) target: Target,
-    /// What the range's agent reported last, before it happened.
+    /// Last stage that the range's agent reported before the kill.
     pub(crate) stage: Option<Stage>,
     /// Layer bytes that the range lacked.
     pub(crate) plan: u64,
-    /// What was under way when it happened.
+    /// Phase at the moment of the kill.
     pub(crate) phase: Phase,
     /// Bytes that came to the range, all attempts together.
     pub(crate) moved: u64,
     /// From the harm until the image was whole.
     pub(crate) healed: Duration,
-    /// What `up` reported, or why it did not.
+    /// Report of `up`, or the reason why there is none.
     pub(crate) reported: Result<(), String>,
 }
 
-/// What is known of an image on its way.
+/// State of an image on its way.
 #[derive(Debug, Default)]
 struct Watch {
     stage: Option<Stage>,

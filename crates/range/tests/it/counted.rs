@@ -1,4 +1,4 @@
-//! What is read from the host's engine, counted at its socket: a layer once, and nothing else.
+//! Reads from the host's engine, counted at its socket: a layer once, and nothing else.
 
 use std::path::Path;
 use std::time::Duration;
@@ -19,8 +19,8 @@ const NOISE: [usize; 3] = [2 << 20, 3 << 20, 4 << 20];
 /// Bytes of noise in the layer that is put on top.
 const TOP: usize = 1 << 20;
 
-/// What may be read beside layers: documents, HTTP headers, and a tar archive's own, for one image;
-/// and for the questions of each range: what the image is, and who the engine is.
+/// Bytes that may be read beside layers: documents, HTTP headers, and a tar archive's own, for one
+/// image; and for the requests of each range about the image and the engine.
 const DOCUMENTS: u64 = 64 << 10;
 const QUESTIONS: u64 = 64 << 10;
 
@@ -32,9 +32,9 @@ const SETTLED: Duration = Duration::from_secs(2);
 struct Way {
     /// As `--export-way` takes it.
     name: &'static str,
-    /// What the host's engine keeps images in.
+    /// Image store of the host's engine.
     store: StoreKind,
-    /// Whether it reads layers one by one: then a changed layer is read alone.
+    /// True if it reads layers one by one: then a changed layer is read alone.
     direct: bool,
 }
 
@@ -73,7 +73,7 @@ async fn dind_four_ranges_cost_the_engine_what_one_does() {
         Nested::start(&outer, "counted-host", &containerd, &folder.path().join("engine"))
     });
     let mut site = Site::start().await;
-    // Up beforehand: what is read by then is of no interest.
+    // Up beforehand: bytes read by then are of no interest.
     for (store, ranges) in [LAYERS, BLOBS] {
         assert!(site.up(store, ranges, &[]).await.is_whole());
     }
@@ -137,8 +137,8 @@ async fn taken(site: &Site, engine: &Proxy, image: &Made, ranges: &[&str]) -> Ta
     Taken { all: after.all - before.all, layers: after.layers - before.layers }
 }
 
-/// What was taken so far, once no more of a layer comes: a range has its image as soon as all of it is in
-/// the host's store, and what an export has behind that is still on its way then.
+/// Returns the bytes taken so far, once no more of a layer comes: a range has its image as soon as
+/// all of it is in the host's store, and the end of an export may still be on its way then.
 async fn settled(site: &Site, engine: &Proxy) -> Taken {
     let mut seen = None;
     loop {

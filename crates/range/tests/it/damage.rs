@@ -1,4 +1,4 @@
-//! What goes wrong between plan and load, and in the host's store, does no harm.
+//! Damage between plan and load, and in the host's store, does no harm.
 
 use std::fs;
 use std::os::unix::fs::FileExt as _;
@@ -21,10 +21,10 @@ use crate::site::{Options, Site, stack_image};
 struct Losing {
     sink: DockerSink,
     range: Docker,
-    /// What is removed between plan and load.
+    /// Files removed between plan and load.
     lost: Vec<String>,
     done: AtomicBool,
-    /// Whether the full set, which would heal it, is lost on the way as well.
+    /// True if the full set, which would heal it, is lost on the way as well.
     hopeless: bool,
 }
 

@@ -5,7 +5,7 @@ use range::{Outcome, StoreKind};
 use crate::docker::noise;
 use crate::site::{Site, stack_image};
 
-/// What a delta may cost beside the layer's own content: tar headers, config, manifest.
+/// Bytes that a delta may cost beside the layer's own content: tar headers, config, manifest.
 const OVERHEAD: u64 = 64 << 10;
 
 #[tokio::test(flavor = "multi_thread")]

@@ -57,7 +57,7 @@ impl Docker {
         Some((words.next()?, words.collect()))
     }
 
-    /// What a program of an image prints.
+    /// Returns the output of a program of an image.
     pub(crate) fn program(&self, reference: &str, argv: &[&str]) -> Result<String, String> {
         let options = ["run", "--rm", "--network", "none", "--security-opt", "seccomp=unconfined"];
         self.run(&[&options[..], &[reference], argv].concat())
@@ -111,7 +111,7 @@ impl Docker {
     }
 }
 
-/// What a command printed on stdout, or on stderr as an error.
+/// Returns a command's output on stdout, or on stderr as an error.
 fn printed(command: &mut Command) -> Result<String, String> {
     let output = command.output().expect("docker can be started");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_owned();

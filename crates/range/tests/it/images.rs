@@ -10,7 +10,7 @@ use transfer::Digest;
 use crate::docker::{Docker, noise};
 use crate::site::stack_image;
 
-/// Where each image has its program.
+/// Path of the program in each image.
 const BUSYBOX: &str = "/bin/busybox";
 
 /// An image as bytes, with what it should show once it runs.
@@ -21,7 +21,7 @@ pub(crate) struct Made {
     pub(crate) config: Vec<u8>,
     /// The layers' tar archives, the base first.
     pub(crate) layers: Vec<Vec<u8>>,
-    /// Files by their path, with the digest of what is in them.
+    /// Files by their path, with the digest of their content.
     files: Vec<(String, String)>,
 }
 
@@ -92,7 +92,7 @@ impl Made {
         self.layers.iter().map(|layer| layer.len() as u64).sum()
     }
 
-    /// What `docker save` would write of it, in the form that every engine loads.
+    /// Returns the output of `docker save` for it, in the form that every engine loads.
     pub(crate) fn docker_archive(&self) -> Vec<u8> {
         let config = format!("{}.json", Digest::of(&self.config).hex());
         let names: Vec<String> = self
@@ -114,8 +114,8 @@ impl Made {
         load(docker, &self.docker_archive());
     }
 
-    /// Whether an engine has it whole: its layers by their diff IDs, and every file as a program of
-    /// it reads them. Why not, where it is not.
+    /// Checks that an engine has it whole: its layers by their diff IDs, and every file as a
+    /// program of it reads them.
     pub(crate) fn check(&self, docker: &Docker) -> Result<(), String> {
         let (_, diff_ids) = docker.image(&self.reference).ok_or("there is no such image")?;
         if diff_ids != self.diff_ids() {

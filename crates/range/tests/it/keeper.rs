@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// What systemd waits before it starts a unit again, unless it is told otherwise.
+/// Default pause of systemd before it restarts a unit.
 const RESTART_PAUSE: Duration = Duration::from_millis(100);
 
 /// A process that is started again whenever it ends, until this is dropped.

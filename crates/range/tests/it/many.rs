@@ -9,10 +9,10 @@ use tokio::task::block_in_place;
 
 use crate::site::{Site, range_image, references, stack_image};
 
-/// How many come up at once.
+/// Number of ranges that come up at once.
 const MANY: usize = 10;
 
-/// How long they may take, on a machine that does something else too.
+/// Maximum time for them, on a machine with other work too.
 const SOON: Duration = Duration::from_secs(180);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -17,7 +17,7 @@ use crate::site::{Options, Site, range_image, variable};
 /// Bytes of noise in each layer.
 const LAYERS: [usize; 2] = [1 << 20, 2 << 20];
 
-/// Where a range's engine keeps blobs on the containerd store.
+/// Blob folder of a range's engine on the containerd store.
 const CONTENT: &str = "/var/lib/docker/containerd/daemon/io.containerd.content.v1.content/blobs";
 
 /// A kind of host.
@@ -28,8 +28,8 @@ struct Source {
     flags: Vec<String>,
     /// The way that the host agent says it takes.
     way: &'static str,
-    /// Whether it has the image's own manifest and compressed layers, or only what a graphdriver
-    /// keeps.
+    /// True if it has the image's own manifest and compressed layers; false if only what a
+    /// graphdriver keeps.
     original: bool,
 }
 
@@ -39,7 +39,7 @@ struct Target {
     /// The variable with its range image.
     image: &'static str,
     store: StoreKind,
-    /// How its agent brings images in.
+    /// Load method of its agent.
     load: LoadWay,
 }
 
@@ -158,8 +158,8 @@ fn sources(outer: &Docker, containerd: &Nested, folder: &Path) -> Vec<Source> {
     ]
 }
 
-/// Looks at the image in a range through the plain client: its files, and what it is called. The
-/// engine's name for it, or what is wrong.
+/// Checks the image in a range through the plain client: its files, and its names. Returns the
+/// engine's name for it, or the failure.
 fn check(
     inside: &Docker,
     store: StoreKind,
@@ -172,7 +172,7 @@ fn check(
     let expected = match (store, source.original) {
         (StoreKind::Graphdriver, _) => Some(image.config_digest()),
         (StoreKind::Containerd, true) => Some(layout.manifest.to_string()),
-        // Made up: it is compared with those of other hosts.
+        // Synthesised: it is compared with those of other hosts.
         (StoreKind::Containerd, false) => None,
     };
     if expected.as_ref().is_some_and(|expected| *expected != id) {
@@ -184,7 +184,7 @@ fn check(
     Ok(id)
 }
 
-/// Whether a range's content store has a blob, byte for byte.
+/// Checks that a range's content store has a blob, byte for byte.
 fn has_blob(inside: &Docker, blob: &[u8]) -> Result<(), String> {
     let hex = Digest::of(blob).hex();
     let printed = inside.command_around(&["sha256sum", &format!("{CONTENT}/sha256/{hex}")])?;

@@ -1,4 +1,5 @@
-//! What a layer costs the host: once, whatever the number of ranges; and memory, whatever its size.
+//! Cost of a layer on the host: its bytes once for any number of ranges, and the same memory for
+//! any size.
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};

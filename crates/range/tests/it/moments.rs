@@ -1,9 +1,9 @@
-//! When, and to whom: the dice of the kills.
+//! Moments and targets: the dice of the kills.
 
 use std::fmt;
 use std::time::Duration;
 
-/// What comes to harm.
+/// Targets of the kills.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Target {
     HostAgent,
@@ -39,7 +39,7 @@ impl fmt::Display for Target {
     }
 }
 
-/// What is under way when it happens.
+/// Phases at the moment of a kill.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Phase {
     /// The host's engine gives the image to the host agent.
@@ -80,7 +80,7 @@ pub(crate) struct Moment {
     pub(crate) phase: Phase,
     /// At which byte, where bytes move.
     pub(crate) offset: u64,
-    /// How long after the last byte, where none does.
+    /// Pause after the last byte, in a phase without bytes.
     pub(crate) pause: Duration,
 }
 

@@ -7,7 +7,7 @@ use range::{Isolation, Mode};
 
 use crate::docker::Docker;
 
-/// How long an engine may take from its start until it answers.
+/// Maximum time from an engine's start until it answers.
 const ENGINE_UP: Duration = Duration::from_secs(60);
 
 /// An engine in a container of its own, with a socket on this machine.
@@ -42,7 +42,7 @@ impl Nested {
         pid_of(&self.outer, &self.container)
     }
 
-    /// Where its data lies, on this machine.
+    /// Returns its data folder on this machine.
     pub(crate) fn data_root(&self) -> PathBuf {
         let format =
             "{{range .Mounts}}{{if eq .Destination \"/var/lib/docker\"}}{{.Source}}{{end}}{{end}}";

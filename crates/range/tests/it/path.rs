@@ -15,7 +15,7 @@ pub(crate) struct Path {
     pub(crate) export: &'static str,
     /// The store of the range's engine.
     pub(crate) range: StoreKind,
-    /// How the range's agent brings images in.
+    /// Load method of the range's agent.
     pub(crate) load: LoadWay,
 }
 
@@ -39,12 +39,12 @@ impl Path {
         Self { host, export, range, load }
     }
 
-    /// Whether layers come through the socket of the host's engine: else from its files.
+    /// True if layers come through the socket of the host's engine; false if from its files.
     pub(crate) fn is_by_socket(self) -> bool {
         self.export != "files"
     }
 
-    /// What the host agent is told, to read from `engine` in this way.
+    /// Returns the host agent's flags to read from `engine` by this method.
     pub(crate) fn flags(self, engine: &Nested) -> Vec<String> {
         let mut flags = vec![format!("--export-way={}", self.export)];
         if !self.is_by_socket() {

@@ -1,4 +1,4 @@
-//! Looking ahead changes nothing; and a range that is only reached over TCP follows what is wanted.
+//! Plans change nothing, and a range that is only reached over TCP follows its wanted set.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Child, Command, Stdio};

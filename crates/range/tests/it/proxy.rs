@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::Instant;
 
-/// How much is passed on in one piece, in bytes: what a kill or a cut can be off its mark by.
+/// Bytes passed on in one piece: the greatest error in the moment of a kill or a cut.
 const PIECE: usize = 32 << 10;
 
 /// A listener whose connections lead to another socket. Dropping it ends them all.
@@ -25,13 +25,13 @@ pub(crate) struct Proxy {
 #[derive(Debug)]
 struct Shared {
     back: PathBuf,
-    /// Bytes from `back` to whoever called, in all.
+    /// Total bytes from `back` to the caller.
     moved: watch::Sender<u64>,
-    /// How often everything was cut off.
+    /// Number of times that all connections were cut.
     cuts: watch::Sender<u64>,
     /// Bytes a second, over all connections; 0 for as fast as they come.
     rate: AtomicU64,
-    /// When the next piece may pass.
+    /// Time at which the next piece may pass.
     free: Mutex<Instant>,
 }
 
@@ -123,7 +123,7 @@ async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, counted: Option<&
             break;
         }
     }
-    // Whoever is gone already needs no end.
+    // A caller that is gone needs no end.
     drop(to.shutdown().await);
 }
 

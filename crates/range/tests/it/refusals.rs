@@ -1,4 +1,4 @@
-//! What a person gets wrong, or what is not there: each its message and its exit code.
+//! Mistakes of users and missing parts: each its message and its exit code.
 
 use std::process::Command;
 

@@ -10,10 +10,10 @@ use crate::docker::Docker;
 use crate::images::{Made, busybox};
 use crate::site::{Options, Site, range_image, variable};
 
-/// Where the registry of a range is.
+/// Address of a range's registry.
 const REGISTRY: &str = "127.0.0.1:5055";
 
-/// How long an engine may take to be back after a restart.
+/// Maximum time for an engine to be back after a restart.
 const COMES_BACK: Duration = Duration::from_secs(60);
 
 /// Bytes of noise in each layer.
@@ -69,11 +69,11 @@ fn pulls(inside: &Docker, image: &Made) -> Result<(), String> {
     // From docker.io, as it would be said anywhere: the registry is its mirror.
     pull(reference)?;
     image.check(inside)?;
-    // And by whoever starts what is not there.
+    // A program that starts a missing image pulls it too.
     inside.run(&["image", "rm", "--force", reference])?;
     inside.program(reference, &["/bin/busybox", "true"])?;
 
-    // What the host has not is not there, and nothing else goes wrong.
+    // An image that the host lacks is not found, and nothing else goes wrong.
     for absent in [format!("{REGISTRY}/longshore-test/absent:1"), "longshore-test/absent:1".into()]
     {
         if let Ok(said) = pull(&absent) {

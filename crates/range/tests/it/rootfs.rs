@@ -1,4 +1,4 @@
-//! What a container sees as its root, file by file, so that two engines can be compared.
+//! A container's root, file by file, so that two engines can be compared.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use transfer::Hasher;
 
-/// What an engine puts into every container, whatever its image, and the folder that shows it.
+/// Files that an engine puts into every container of any image, and the folder that shows the root.
 const OF_THE_ENGINE: [&str; 9] = [
     "etc",
     "etc/hosts",

@@ -20,10 +20,10 @@ use crate::site::{Site, range_image, references};
 /// Bytes of noise in each layer.
 const LAYERS: [usize; 2] = [1 << 20, 2 << 20];
 
-/// How long a test waits for what another task is to do.
+/// Maximum time that a test waits for another task.
 const SOON: Duration = Duration::from_secs(90);
 
-/// Where a range's engine keeps blobs on the containerd store.
+/// Blob folder of a range's engine on the containerd store.
 const CONTENT: &str =
     "/var/lib/docker/containerd/daemon/io.containerd.content.v1.content/blobs/sha256";
 
@@ -61,7 +61,7 @@ impl Drop for Own {
     }
 }
 
-/// Brings ranges up and answers what was noted meanwhile, too.
+/// Brings ranges up; also returns the notes of that time.
 pub(crate) async fn up(
     site: &Site,
     store: StoreKind,
@@ -91,7 +91,7 @@ fn request(store: StoreKind, names: &[&str], images: &[&str]) -> UpRequest {
     }
 }
 
-/// What was done about each range.
+/// Work done on each range.
 pub(crate) fn provisions(report: &Report) -> Vec<Provision> {
     report.ranges.iter().map(|range| range.provision.unwrap()).collect()
 }
@@ -105,7 +105,7 @@ pub(crate) async fn only_seed(site: &Site) -> SeedStatus {
     seed
 }
 
-/// What an engine tells of its images and, on the containerd store, the blobs that it has.
+/// An engine's report of its images and, on the containerd store, its blobs.
 fn held(site: &Site, range: &str, store: StoreKind) -> String {
     let inside = site.inside(range);
     let images = inside.must("image ls --all --no-trunc --digests");
@@ -158,7 +158,7 @@ async fn cloned_as_without(store: StoreKind) {
         ids.dedup();
         assert_eq!(ids.len(), 3, "each engine has an identity of its own");
     });
-    // What was learnt of blobs came along: another tag moves nothing.
+    // The record of blobs came along: another tag moves nothing.
     let listed = site.ranges.list().await.unwrap();
     let names: Vec<_> = listed.iter().map(|status| status.range.as_str()).collect();
     assert_eq!(names, ["a", "b", "c", "plain-1", "plain-2"], "a seed is no range of anybody's");
@@ -249,7 +249,7 @@ fn volume(site: &Site, seed: &SeedStatus, which: &str) -> PathBuf {
     )
 }
 
-/// What is done to a file.
+/// Damage to a file.
 type Harm<'a> = &'a (dyn Fn(&Path) + Sync);
 
 /// A file of a layer.

@@ -1,4 +1,4 @@
-//! What images share goes into a range once, and leaves nothing of its own there.
+//! Shared layers go into a range once, and leave nothing of their own there.
 
 use range::{LoadWay, StoreKind};
 use tokio::task::block_in_place;
@@ -26,7 +26,7 @@ async fn dind_layers_that_images_share_come_in_once_and_leave_nothing() {
     let first = base.with_layer(&name("first"), 72, TOP);
     let images = [&first, &second, &third];
     block_in_place(|| images.iter().for_each(|image| image.load_into(&outer)));
-    // Each layer once, whoever has it.
+    // Each layer once, for any number of images.
     let once = first.size() + third.size() - base.size();
 
     let ranges = [
@@ -49,7 +49,7 @@ async fn dind_layers_that_images_share_come_in_once_and_leave_nothing() {
                 let (_, diff_ids) = inside.image(&image.reference).unwrap();
                 assert_eq!(diff_ids, image.diff_ids(), "{store} by {way}");
             }
-            // What was made up to bring the base in is gone, and took nothing with it.
+            // The synthesised image that brought the base in is gone, and took nothing with it.
             let all = inside.must("image ls --all --quiet --no-trunc");
             assert_eq!(all.lines().count(), images.len(), "{store} by {way}: {all}");
         });

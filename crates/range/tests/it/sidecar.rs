@@ -9,7 +9,7 @@ use range::{Isolation, Mode, StoreKind};
 use crate::docker::Docker;
 use crate::site::{range_image, stack_image, variable};
 
-/// How long a restart policy and a health check may take.
+/// Maximum time for a restart policy and a health check.
 const COMES_BACK: Duration = Duration::from_secs(60);
 
 /// A compose project of the example, gone when the test ends.
@@ -90,7 +90,7 @@ impl Project {
         rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
     }
 
-    /// Whether the service was started again after a crash, and is healthy where it can say so.
+    /// True if the service was restarted after a crash, and is healthy if it has a health check.
     fn is_back(&self, service: &str) -> bool {
         let format = "{{.RestartCount}} {{.State.Status}} {{with .State.Health}}{{.Status}}{{end}}";
         let container = self.compose(&format!("ps --all --quiet {service}"));

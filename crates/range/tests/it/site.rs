@@ -17,7 +17,7 @@ use crate::docker::Docker;
 use crate::keeper::Keeper;
 use crate::proxy::Proxy;
 
-/// How long a host agent may take until it answers.
+/// Maximum time until a host agent answers.
 const AGENT_UP: Duration = Duration::from_secs(20);
 
 /// A variable that `cargo xtask test` sets; without it a test on real engines fails.
@@ -54,14 +54,14 @@ pub(crate) struct Site {
     pub(crate) ranges: Ranges,
     /// The host agent, which is started again whenever it ends.
     pub(crate) agent: Keeper,
-    /// What the one range reads through; see [`Options::proxied`].
+    /// Proxy that the one range reads through; see [`Options::proxied`].
     pub(crate) wire: Option<Proxy>,
     settings: Settings,
     project: String,
     folder: TempDir,
 }
 
-/// What a host agent of a test's own may have beside the usual.
+/// Options of a host agent of a test's own.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Options {
     /// The engine, folder or archive that images come from, as `--engine` takes it; the engine that
@@ -69,11 +69,11 @@ pub(crate) struct Options {
     pub(crate) engine: String,
     /// More flags.
     pub(crate) flags: Vec<String>,
-    /// Whether the agent runs beneath its own supervisor.
+    /// True if the agent runs beneath its own supervisor.
     pub(crate) supervised: bool,
     /// A range that reaches the host agent through [`Site::wire`], by its name.
     pub(crate) proxied: Option<&'static str>,
-    /// How the agents of its ranges bring images in.
+    /// Load method of the agents of its ranges.
     pub(crate) load_way: LoadWay,
 }
 
@@ -141,7 +141,7 @@ impl Site {
         AdminClient::new(self.admin_endpoint())
     }
 
-    /// Where the administrator's side of the host agent listens.
+    /// Returns the administrator's endpoint of the host agent.
     pub(crate) fn admin_endpoint(&self) -> proto::Endpoint {
         format!("unix://{}", self.path("host/admin.sock").display()).parse().unwrap()
     }
@@ -269,7 +269,8 @@ fn serve(engine: &str, state: &Path, options: &Options) -> Keeper {
         let mut command = match &behind {
             None => Command::new(&program),
             Some(Places { front, back }) => {
-                // For this process alone, what is behind the proxy lies where the range's socket is.
+                // For this process alone, the socket behind the proxy lies at the path of the
+                // range's socket.
                 let script = r#"mount --bind "$1" "$2" && shift 2 && exec "$@""#;
                 let mut command = Command::new("unshare");
                 command.args(["--mount", "--propagation", "private", "sh", "-c", script, "sh"]);

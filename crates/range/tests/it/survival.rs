@@ -1,4 +1,4 @@
-//! Whatever is killed, at whatever byte, on whatever path: it ends proven, and nobody lifts a finger.
+//! After any kill, at any byte, on any path, a range ends proven, and nobody lifts a finger.
 //!
 //! This leaves no core idle, and tests run in the order of their names: the others, which mostly wait
 //! for engines to start, come first, beside the checks of `cargo xtask test`.
@@ -11,18 +11,18 @@ use crate::chaos::{Lane, Run};
 use crate::moments::{Dice, Phase, Target};
 use crate::path::Path;
 
-/// How often each is killed on each path, unless the variable says otherwise: 30 times in all, and on
-/// each path twice in each phase.
+/// Number of kills of each target on each path, unless the variable sets another: 30 times in all,
+/// and on each path twice in each phase.
 const KILLS: u64 = 6;
 
 /// Paths at a time: most of a run is waiting for a restart.
 const LANES: usize = 3;
 
-/// What a loss may cost, in plans. Connections and the host agent are resumed at the byte; the
-/// others cost that one image again, and never one that was finished.
+/// Cost of a loss, in plans. Connections and the host agent are resumed at the byte; the others
+/// cost that one image again, and never one that was finished.
 const COST: u64 = 2;
 
-/// What may move beside layers, in bytes: headers and questions, and the documents of an image.
+/// Bytes that may move beside layers: headers and requests, and the documents of an image.
 const BESIDE: u64 = 256 << 10;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 8)]
@@ -73,7 +73,7 @@ async fn lane(path: Path, rounds: u64, seed: u64) -> Vec<Run> {
     runs
 }
 
-/// Sums up the runs of one target; what is wrong with them.
+/// Sums up the runs of one target and returns their failures.
 fn judge(path: Path, target: Target, runs: &[Run]) -> Vec<String> {
     let count = runs.len();
     let spread = Phase::ALL.map(|phase| runs.iter().filter(|run| run.phase == phase).count());

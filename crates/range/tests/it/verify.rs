@@ -6,7 +6,7 @@ use range::{ImageCheck, RangeName, Selection, StoreKind};
 
 use crate::site::{Site, stack_image};
 
-/// Finds the largest file of an unpacked layer in the engine's own folders, whatever its store, and
+/// Finds the largest file of an unpacked layer in the engine's own folders, on either store, and
 /// prints it. The tail of its path is that of the file in the image.
 const FIND: &str = r"find /var/lib/docker/overlay2 /var/lib/docker/containerd \
     \( -path '*/diff/*' -o -path '*/fs/*' \) -type f -size +64k -exec ls -s {} + 2> /dev/null \
@@ -20,7 +20,7 @@ async fn shell(site: &Site, range: &RangeName, script: &str) -> String {
     String::from_utf8_lossy(&ran.stdout).trim().to_owned()
 }
 
-/// What a deep check finds of the range's one image.
+/// Result of a deep check of the range's one image.
 async fn check(site: &Site, range: &RangeName) -> ImageCheck {
     let selection = Selection::Names(vec![range.clone()]);
     let checks = site.ranges.verify(&selection, &[], true).await.unwrap();
