@@ -24,7 +24,7 @@ use transfer::{
 
 /// The agents' allocator.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// Size of the blob in bytes, large enough to hide costs per blob.
 const SIZE: u64 = 64 << 20;

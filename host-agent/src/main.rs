@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 /// Frames of 1 MiB cross glibc's mmap threshold and fault their pages in anew each time.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     host_agent::main()

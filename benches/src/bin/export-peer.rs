@@ -13,7 +13,7 @@ use clap::Parser;
 
 /// The agents' allocator; with glibc's, buffers of 1 MiB cause page faults.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// Read an engine's images by Longshore and by `docker save` in turn, and print one JSON object per
 /// measure.

@@ -10,7 +10,7 @@ use transfer::StoreKind;
 
 /// The agents' allocator.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// Goal in seconds for 20 images in 50 ranges.
 const GOAL: f64 = 1.0;

@@ -4,7 +4,7 @@ use anyhow::Context as _;
 
 /// The agents' allocator; with glibc's, buffers of 1 MiB cause page faults.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
