@@ -1,6 +1,6 @@
 //! Watching ranges: their state at once, and again after each change.
 //!
-//! A watcher is behind by at most [`PAUSE`], and gets no state twice: many changes in quick
+//! A watcher is behind by at most `PAUSE`, and gets no state twice: many changes in quick
 //! succession are one.
 
 use std::collections::{BTreeMap, VecDeque};

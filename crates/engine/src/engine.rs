@@ -1,6 +1,6 @@
 //! One trait for every kind of engine: who it is, what it holds, and how its images are read and
 //! taken in. Another kind of engine is one more folder with an implementation, and one more line in
-//! [`open`](crate::open).
+//! [`open`](crate::open()).
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! Container engines as image sources and image sinks.
 //!
 //! An engine is an adaptor: it implements [`Engine`] and the traits of `transfer`, and knows no
-//! protocol. One folder per kind; [`open`] chooses by address. A folder of files ([`oci_layout`]) is
+//! protocol. One folder per kind; [`open()`] chooses by address. A folder of files ([`oci_layout`]) is
 //! an engine too, and a tar file ([`archive`]) one that takes nothing. [`registry`] shows any source
 //! to engines that pull.
 

@@ -87,7 +87,7 @@ pub fn print(text: &str) -> anyhow::Result<()> {
     written(std::io::stdout().lock().write_all(text.as_bytes()))
 }
 
-/// Prints each of `lines` as a JSON object on a line of its own; readers may go away as in [`print`].
+/// Prints each of `lines` as a JSON object on a line of its own; readers may go away as in [`print()`].
 ///
 /// # Errors
 /// When stdout cannot be written.

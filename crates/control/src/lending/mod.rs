@@ -308,7 +308,7 @@ impl Library {
     /// The bytes of a blob of an image from `offset` on. Waits for its turn.
     ///
     /// # Errors
-    /// [`ReadError::Busy`] when the turn does not come; as [`BlobSource::open`], and
+    /// [`ReadError::Busy`] when the turn does not come; as [`transfer::BlobSource::open`], and
     /// [`BlobError::LeaseLost`].
     pub async fn open(
         &self,
