@@ -8,13 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use control::range::{Reach, SyncEvent};
+use control::range::{RangeStatus, Reach, SyncEvent};
 use futures::TryStreamExt as _;
 use process::exit::Exit;
 use process::shutdown::Shutdown;
 use proto::client::is_serving;
 use proto::{Endpoint, RangeClient, RemoteHost};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 use transfer::event::{EventKind, ImageReport};
 use transfer::pull::Puller;
 use transfer::{EngineInfo, Event, ImageSource as _, Outcome, Reference};
@@ -25,6 +25,12 @@ use crate::serve::ends;
 
 /// Maximum time for the host agent to answer.
 const HOST_ANSWERS_WITHIN: Duration = Duration::from_secs(5);
+
+/// Maximum time until an agent that has just started has asked its engine.
+const ENGINE_ASKED_WITHIN: Duration = Duration::from_secs(15);
+
+/// Pause between two looks at such an agent.
+const ASK_EVERY: Duration = Duration::from_millis(50);
 
 /// Brings the images in and prints the results. A signal ends it; an image that is not finished then
 /// has moved no name.
@@ -72,11 +78,11 @@ async fn through(
     agent: &RangeClient,
     images: &[Reference],
 ) -> anyhow::Result<(EngineInfo, Vec<ImageReport>)> {
-    let status = agent.status().await?;
+    let status = known_status(agent).await?;
     let engine = match status.engine {
         Reach::Up(engine) => engine,
         Reach::Down(why) => bail!("the range's agent has no engine to bring images into: {why}"),
-        Reach::Unknown => bail!("the range's agent did not ask its engine yet; sync again"),
+        Reach::Unknown => bail!("the range's agent has not asked its engine yet; sync again"),
     };
     if let Reach::Down(why) = status.host {
         bail!("the range's agent has no host agent to take images from: {why}");
@@ -90,6 +96,20 @@ async fn through(
     }
     reports.sort_by_key(|report| images.iter().position(|image| *image == report.reference));
     Ok((engine, reports))
+}
+
+/// The status of an agent that has asked its engine. One that has just started needs a moment; after
+/// [`ENGINE_ASKED_WITHIN`] the status says that the engine is unknown.
+async fn known_status(agent: &RangeClient) -> anyhow::Result<RangeStatus> {
+    let started = Instant::now();
+    loop {
+        let status = agent.status().await?;
+        let is_known = !matches!(status.engine, Reach::Unknown);
+        if is_known || ENGINE_ASKED_WITHIN < started.elapsed() {
+            return Ok(status);
+        }
+        sleep(ASK_EVERY).await;
+    }
 }
 
 async fn alone(config: &Sync) -> anyhow::Result<(EngineInfo, Vec<ImageReport>)> {
