@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::site::{Setting, Site};
 
-/// How settings are printed.
+/// Arguments of `config`.
 #[derive(Clone, Copy, Debug, Args)]
 #[command(after_help = "\
 A setting is taken from the first place that has it: the flag, the variable, a longshore.toml in the \

@@ -32,7 +32,7 @@ const SWITCHES: [&str; 2] = ["-D", "--debug"];
 /// Docker's flags for engines with certificates, which cannot be reached from here.
 const CERTIFICATES: [&str; 5] = ["--tls", "--tlscacert", "--tlscert", "--tlskey", "--tlsverify"];
 
-/// What a command line asks for.
+/// Request of a command line.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Call {
     /// The plug-in's metadata.

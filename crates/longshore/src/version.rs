@@ -10,7 +10,7 @@ use proto::{AdminClient, Endpoint};
 use crate::interrupt::interruptible;
 use crate::site::{Setting, Site};
 
-/// How long the host agent may take to answer.
+/// Maximum time for the host agent to answer.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(3);
 
 /// Prints both.

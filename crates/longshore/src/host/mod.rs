@@ -32,7 +32,7 @@ Examples:
 The administrator's socket (`longshore config`: host-agent) has mode 0600: the commands need its owner's \
 rights.";
 
-/// What is to be done with a host agent.
+/// Commands for a host agent.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Print the agent's engine, store, ranges and transfers: exit 0 when it serves, 3 when not.
@@ -52,7 +52,7 @@ pub(crate) enum Command {
     Verify(Form),
 }
 
-/// How results are printed.
+/// Form of the results.
 #[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct Form {
     /// Form of the results on stdout.
@@ -89,7 +89,7 @@ pub(crate) struct RemoveRange {
     names: Vec<RangeName>,
 }
 
-/// What may be removed.
+/// Limits of a removal.
 #[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct Prune {
     /// Remove until the store takes at most this, such as 10GiB; without it, all that nobody reads.

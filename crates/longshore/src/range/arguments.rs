@@ -11,7 +11,7 @@ const DEFAULT_PREFIX: &str = "range";
 /// The most that one command makes; more is a slip of the hand.
 const MAX_COUNT: usize = 1000;
 
-/// How ranges are allowed to run an engine.
+/// Privileges with which ranges run an engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum RangeMode {
     /// --privileged where this host can give it, else capabilities.
@@ -32,7 +32,7 @@ impl From<RangeMode> for Mode {
     }
 }
 
-/// Which ranges are to be up.
+/// Names of the ranges to bring up.
 #[derive(Debug, Args)]
 pub(super) struct Names {
     /// How many ranges: NAME-1, NAME-2, …; without --name range-1, range-2, …

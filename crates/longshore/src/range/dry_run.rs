@@ -39,7 +39,7 @@ struct Line {
     error: Option<String>,
 }
 
-/// What is known of the ranges that are meant.
+/// Present state of the selected ranges.
 #[derive(Debug, Default)]
 struct Known {
     plans: Vec<RangePlan>,

@@ -31,7 +31,7 @@ pub use self::seeds::Seeds;
 /// How long a command in a range may take, unless told otherwise.
 const EXEC_LIMIT: Duration = Duration::from_secs(3600);
 
-/// What is to be done with ranges.
+/// Commands for ranges.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Bring ranges up with their images; what is up already is kept.
@@ -74,7 +74,7 @@ Examples:
     longshore range down
 Exit codes: 0 done, 1 failure, 2 usage, 3 some ranges or images failed, 130 interrupted.";
 
-/// What ranges are to be up.
+/// Arguments of `range up`.
 #[derive(Debug, Args)]
 pub struct Up {
     #[command(flatten)]
@@ -93,7 +93,7 @@ pub struct Up {
     /// a range has; without any, it keeps them.
     #[arg(long = "label", value_name = "KEY=VALUE")]
     labels: Vec<Label>,
-    /// How ranges are allowed to run an engine. Both ways, root inside is as strong as root here.
+    /// Privileges with which ranges run an engine. Both ways, root inside is as strong as root here.
     #[arg(long, value_name = "MODE", default_value = "auto")]
     mode: RangeMode,
     /// How images are brought into the engines: `archive`, `containerd`, `registry`, or `auto`, the
@@ -108,7 +108,7 @@ pub struct Up {
     common: Common,
 }
 
-/// How ranges are listed.
+/// Arguments of `range ls`.
 #[derive(Debug, Args)]
 pub struct Ls {
     #[command(flatten)]
@@ -117,7 +117,7 @@ pub struct Ls {
     common: Common,
 }
 
-/// What is to be brought where.
+/// Arguments of `range sync`.
 #[derive(Debug, Args)]
 pub struct Sync {
     #[command(flatten)]
@@ -130,7 +130,7 @@ pub struct Sync {
     common: Common,
 }
 
-/// What is to be checked where.
+/// Arguments of `range verify`.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Reads each image twice through the engine of its range: its layers, which must hash \
@@ -150,7 +150,7 @@ pub struct Verify {
     common: Common,
 }
 
-/// What is to be run where.
+/// Arguments of `range exec`.
 #[derive(Debug, Args)]
 #[command(after_help = "The exit code is the command's own.")]
 pub struct Exec {
@@ -162,7 +162,7 @@ pub struct Exec {
     command: Vec<String>,
 }
 
-/// What is to be removed.
+/// Arguments of `range down`.
 #[derive(Debug, Args)]
 pub struct Down {
     #[command(flatten)]
@@ -172,7 +172,7 @@ pub struct Down {
     concurrency: Option<usize>,
 }
 
-/// What only looks ahead.
+/// Option of commands that can only look ahead.
 #[derive(Debug, Args)]
 struct Forecast {
     /// Only print which images are wanted, why, and what would move; change nothing.
@@ -180,13 +180,13 @@ struct Forecast {
     dry_run: bool,
 }
 
-/// What several of them take.
+/// Options that several commands share.
 #[derive(Debug, Args)]
 struct Common {
     /// Ranges worked on at once; as many as there are cores unless said.
     #[arg(long, value_name = "COUNT", value_parser = arguments::concurrency)]
     concurrency: Option<usize>,
-    /// How results are printed on stdout.
+    /// Form of the results on stdout.
     #[arg(long, value_name = "FORM", default_value = "table")]
     format: Format,
 }

@@ -20,7 +20,7 @@ const MAX_BARS: usize = 30;
 /// Most lines of ranges; those that have none are in the sum.
 const MAX_RANGES: usize = 20;
 
-/// How often a line moves by itself.
+/// Pause between two redraws of a line.
 const TICK: Duration = Duration::from_millis(120);
 
 /// Shows what happens to ranges.

@@ -10,7 +10,7 @@ use super::connect::connect;
 use crate::interrupt::until_interrupted;
 use crate::site::Site;
 
-/// What is to be done with seeds.
+/// Arguments of `range seeds`.
 #[derive(Debug, Args)]
 #[command(
     after_help = "A seed is the sealed data of a range whose engine was stopped. It is made by `range up` \
@@ -22,7 +22,7 @@ pub struct Seeds {
     /// is being made or copied stays. 0 removes all.
     #[arg(long, value_name = "GIB", num_args = 0..=1, default_missing_value = "0")]
     prune: Option<u64>,
-    /// How results are printed on stdout.
+    /// Form of the results on stdout.
     #[arg(long, value_name = "FORM", default_value = "table")]
     format: Format,
 }

@@ -20,7 +20,7 @@ const NAME: &str = "longshore.toml";
 /// The variable that names one, as `--config` does.
 const VARIABLE: &str = "LONGSHORE_CONFIG";
 
-/// What a file says, in its order.
+/// Settings of one file, in its order.
 pub(super) type Said = Vec<(Setting, Value)>;
 
 /// The files that count, the one over all others first: the one that is `named`, or else those of
@@ -47,13 +47,13 @@ pub(super) fn read_all(named: Option<&Path>, surroundings: &Surroundings) -> Res
     Ok(files)
 }
 
-/// What the files say of a setting.
+/// Value of a setting in the files.
 pub(super) fn value(files: &[Said], setting: Setting) -> Option<Value> {
     let mut said = files.iter().flatten();
     said.find(|(other, _)| *other == setting).map(|(_, value)| value.clone())
 }
 
-/// Where a file is looked for.
+/// Places where a file is searched.
 fn usual(surroundings: &Surroundings) -> Vec<PathBuf> {
     let person = surroundings.variable("XDG_CONFIG_HOME").map(PathBuf::from);
     let person = person.or_else(|| Some(surroundings.home()?.join(".config")));

@@ -124,11 +124,11 @@ impl fmt::Display for Setting {
 pub struct Value {
     /// The value.
     pub text: String,
-    /// Where it came from.
+    /// Origin of the value.
     pub origin: Origin,
 }
 
-/// Where a value came from.
+/// Origin of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// A flag of the command line.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::setting::{Origin, Setting, Value};
 
-/// What surrounds a process.
+/// Surroundings of a process.
 #[derive(Clone, Debug, Default)]
 pub struct Surroundings {
     /// Variables of the environment; one that is set and empty means the same as one that is not.
