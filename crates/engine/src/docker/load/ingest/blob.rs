@@ -216,14 +216,15 @@ impl Content<'_> {
         }
     }
 
-    /// Forgets what was taken of a blob. containerd lets go of it a moment after its call ended.
+    /// Removes the ingest of a blob. containerd may still be closing the call that wrote to it, so an
+    /// ingest that is locked or being written to is tried again.
     async fn abort(&self, blob: &Descriptor) -> Result<(), Fault> {
         let since = Instant::now();
         loop {
             let request = api::AbortRequest { reference: reference(blob) };
             match self.containerd.tell(api::ABORT, None, request).await {
                 Err(fault) if fault.code() == Some(Code::NotFound) => return Ok(()),
-                Err(fault) if is_locked(&fault) && since.elapsed() < MAX_LOCKED => {
+                Err(fault) if is_in_use(&fault) && since.elapsed() < MAX_LOCKED => {
                     sleep(LOCK_INTERVAL).await;
                 }
                 aborted => return aborted,
@@ -262,6 +263,13 @@ fn message(action: WriteAction, blob: &Descriptor, offset: u64) -> WriteRequest 
     }
 }
 
+/// True if an ingest cannot be removed yet: a call still holds it, or wrote to its folder while
+/// containerd removed it (`Content/Abort` holds no lock, and answers with the error of `unlinkat`).
+fn is_in_use(fault: &Fault) -> bool {
+    let is_refilled = |message: &str| message.contains("directory not empty");
+    is_locked(fault) || matches!(fault, Fault::Answer { message, .. } if is_refilled(message))
+}
+
 /// Whether somebody else is writing the blob.
 fn is_locked(fault: &Fault) -> bool {
     matches!(fault, Fault::Answer { code: Code::Unavailable, message, .. } if message.contains("locked"))
@@ -280,5 +288,25 @@ impl IngestError {
             Self::Way(fault) => fault.code() == Some(Code::FailedPrecondition),
             Self::Gone(_) => false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ingest_in_use_is_told_from_one_that_cannot_be_removed() {
+        let fault =
+            |code, message: &str| Fault::Answer { call: "Abort", code, message: message.into() };
+        let ingest = "/var/lib/containerd/io.containerd.content.v1.content/ingest/cf24";
+        let refilled = format!("unlinkat {ingest}: directory not empty");
+        assert!(is_in_use(&fault(Code::Unknown, &refilled)));
+        assert!(is_in_use(&fault(Code::Unavailable, "ref longshore-sha256:0a locked for 5ms")));
+        assert!(!is_in_use(&fault(
+            Code::Unknown,
+            &format!("unlinkat {ingest}: read-only file system")
+        )));
+        assert!(!is_in_use(&fault(Code::NotFound, "no such ingest")));
     }
 }
