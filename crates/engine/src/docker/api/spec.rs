@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use bollard::models::{
-    ContainerCreateBody, HostConfig, HostConfigCgroupnsModeEnum, PortBinding, RestartPolicy,
-    RestartPolicyNameEnum,
+    ContainerCreateBody, HostConfig, HostConfigCgroupnsModeEnum, Mount, MountType, PortBinding,
+    RestartPolicy, RestartPolicyNameEnum,
 };
 
 /// A container that is to be created.
@@ -53,10 +53,10 @@ pub enum Restart {
     UnlessStopped,
 }
 
-/// A folder or file of the host, mounted into a container.
+/// A folder or file of the host, or a volume, mounted into a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bind {
-    /// Absolute path on the engine's host.
+    /// Absolute path on the engine's host, or name of a volume.
     pub source: String,
     /// Absolute path in the container.
     pub target: String,
@@ -105,8 +105,10 @@ impl ContainerSpec {
     }
 
     fn host_config(&self) -> HostConfig {
-        let mut binds: Vec<_> = self.binds.iter().map(Bind::text).collect();
-        binds.extend(self.volumes.iter().map(|(name, target)| format!("{name}:{target}")));
+        let mut mounts: Vec<_> = self.binds.iter().map(Bind::mount).collect();
+        mounts.extend(self.volumes.iter().map(|(name, target)| {
+            Bind { source: name.clone(), target: target.clone(), read_only: false }.mount()
+        }));
         let ports = self.ports.iter().map(|port| (port.key(), Some(vec![port.binding()])));
         let mut config = HostConfig {
             network_mode: self.network.clone(),
@@ -127,12 +129,12 @@ impl ContainerSpec {
                 config.masked_paths = Some(Vec::new());
                 config.readonly_paths = Some(Vec::new());
                 config.device_cgroup_rules = Some(vec!["a *:* rwm".into()]);
-                binds.push("/sys/fs/cgroup:/sys/fs/cgroup".into());
+                mounts.push(Bind::at("/sys/fs/cgroup").mount());
                 // The mounted groups are the host's, so their names must mean the same inside.
                 config.cgroupns_mode = Some(HostConfigCgroupnsModeEnum::HOST);
             }
         }
-        config.binds = Some(binds);
+        config.mounts = Some(mounts);
         config
     }
 }
@@ -148,9 +150,22 @@ impl Restart {
 }
 
 impl Bind {
-    fn text(&self) -> String {
-        let mode = if self.read_only { ":ro" } else { "" };
-        format!("{}:{}{mode}", self.source, self.target)
+    /// The host's folder at the same path in the container, read-write.
+    fn at(path: &str) -> Self {
+        Self { source: path.to_owned(), target: path.to_owned(), read_only: false }
+    }
+
+    /// A mount refuses a source that does not exist. The older `Binds` would make a folder there, as
+    /// root and on the engine's host.
+    fn mount(&self) -> Mount {
+        let is_path = self.source.starts_with('/');
+        Mount {
+            typ: Some(if is_path { MountType::BIND } else { MountType::VOLUME }),
+            source: Some(self.source.clone()),
+            target: Some(self.target.clone()),
+            read_only: Some(self.read_only),
+            ..Default::default()
+        }
     }
 }
 
@@ -176,7 +191,7 @@ mod tests {
         assert_eq!(config.privileged, None);
         assert_eq!(config.cap_add, Some(vec!["CAP_SYS_ADMIN".to_owned()]));
         assert_eq!(config.masked_paths, Some(Vec::new()));
-        assert!(config.binds.unwrap().contains(&"/sys/fs/cgroup:/sys/fs/cgroup".to_owned()));
+        assert!(config.mounts.unwrap().contains(&Bind::at("/sys/fs/cgroup").mount()));
         let config =
             ContainerSpec { powers: Powers::Privileged, ..Default::default() }.host_config();
         assert_eq!((config.privileged, config.cap_add), (Some(true), None));
@@ -192,15 +207,33 @@ mod tests {
     }
 
     #[test]
-    fn binds_say_whether_they_may_be_written() {
-        let bind = |read_only| Bind { source: "/a".into(), target: "/b".into(), read_only };
+    fn binds_and_volumes_are_mounts_that_refuse_a_missing_source() {
+        let bind = |source: &str, read_only| Bind {
+            source: source.to_owned(),
+            target: "/b".to_owned(),
+            read_only,
+        };
         let spec = ContainerSpec {
-            binds: vec![bind(true), bind(false)],
+            binds: vec![bind("/a", true), bind("/a", false), bind("seed", true)],
             volumes: vec![("data".into(), "/var/lib/docker".into())],
             ..Default::default()
         };
-        let expected = ["/a:/b:ro", "/a:/b", "data:/var/lib/docker"].map(String::from).to_vec();
-        assert_eq!(spec.host_config().binds, Some(expected));
+        let config = spec.host_config();
+        assert_eq!(config.binds, None, "the engine would make a folder for a missing source");
+        let mounts = config.mounts.unwrap();
+        let found: Vec<_> = mounts
+            .iter()
+            .map(|mount| (mount.typ.unwrap(), mount.source.as_deref(), mount.read_only))
+            .collect();
+        assert_eq!(
+            found,
+            [
+                (MountType::BIND, Some("/a"), Some(true)),
+                (MountType::BIND, Some("/a"), Some(false)),
+                (MountType::VOLUME, Some("seed"), Some(true)),
+                (MountType::VOLUME, Some("data"), Some(false)),
+            ]
+        );
     }
 
     #[test]
