@@ -16,7 +16,9 @@ use anyhow::{Context as _, Result};
 use clap::{Args, Subcommand};
 use process::exit::Exit;
 use process::output::{Format, print as print_text, print_json_lines};
-use range::{Label, LoadWay, Pattern, RangeName, Ranges, Reference, Report, Settings, UpRequest};
+use range::{
+    Label, LoadWay, Pattern, RangeName, RangeState, Ranges, Reference, Report, Settings, UpRequest,
+};
 
 use self::arguments::{Making, Names, RangeMode, Which};
 use self::connect::connect;
@@ -290,6 +292,9 @@ fn finish(report: Option<(Report, Duration)>, format: Format, site: &Site) -> Re
         Format::Table => print_or_none(&report.ranges, |_| print::reports(&report, wall), site)?,
         Format::Json => print_json_lines(report.lines())?,
     }
+    if !report.is_whole() {
+        site.print_why_silent();
+    }
     Ok(Exit::whole(report.is_whole()))
 }
 
@@ -324,6 +329,9 @@ fn run_ls(ls: &Ls, show: fn(&[range::RangeStatus]) -> String, site: &Site) -> Re
     match ls.common.format {
         Format::Table => print_or_none(&statuses, show, site)?,
         Format::Json => print_json_lines(statuses.iter().map(range::RangeStatus::line))?,
+    }
+    if statuses.iter().any(|status| status.state == RangeState::Unreachable) {
+        site.print_why_silent();
     }
     Ok(Exit::Ok)
 }

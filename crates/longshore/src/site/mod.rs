@@ -137,9 +137,27 @@ impl Site {
                 transfer::explain(error),
                 self.value(AgentBinary).origin
             ),
+            RangeError::NoRangeImage { image } => format!(
+                "{}; `docker pull {image}`, or name another one with --range-image",
+                transfer::explain(error)
+            ),
+            RangeError::Unknown { .. } => {
+                format!(
+                    "{}; `{} range ls` lists the ranges",
+                    transfer::explain(error),
+                    self.program
+                )
+            }
             _ => error.explain(),
         };
         anyhow::anyhow!(text)
+    }
+
+    /// Prints on stderr why the host agent does not answer; nothing when it does.
+    pub fn print_why_silent(&self) {
+        if let Some(why) = self.why_silent() {
+            eprintln!("{why}");
+        }
     }
 
     /// Why the host agent does not answer, and what to do; `None` when its socket takes connections,

@@ -217,3 +217,26 @@ fn a_host_agent_that_does_not_answer_is_told_with_what_to_do() {
     assert_eq!(site.why_silent(), None);
     assert_eq!(made("http://127.0.0.1:1").why_silent(), None, "nobody knows from here");
 }
+
+#[test]
+fn advice_names_the_flags_and_verbs_of_the_command() {
+    let made = Made {
+        engine: "unix:///e".to_owned(),
+        host_agent: "unix:///h".to_owned(),
+        agent_binary: "/a".into(),
+        range_image: String::new(),
+        locks: "/l".into(),
+    };
+    let site = Site::made("docker longshore", &made);
+    let image = RangeError::NoRangeImage { image: "docker:28-dind".to_owned() };
+    assert_eq!(
+        site.explain(&image).to_string(),
+        "the engine has no range image docker:28-dind; `docker pull docker:28-dind`, or name another \
+         one with --range-image"
+    );
+    let unknown = RangeError::Unknown { range: "zz".parse().unwrap() };
+    assert_eq!(
+        site.explain(&unknown).to_string(),
+        "there is no range zz; `docker longshore range ls` lists the ranges"
+    );
+}
