@@ -282,13 +282,6 @@ impl HostAdmin for Admin {
         Ok(verifying(task).take_until(draining.boxed()).boxed())
     }
 
-    async fn watch_wanted(
-        &self,
-        range: &RangeName,
-    ) -> Result<BoxStream<'static, WantedSet>, AdminError> {
-        self.ranges.watch_wanted(range).await
-    }
-
     async fn transfers(&self, _caller: &Caller) -> Vec<Transfer> {
         // Reads come before ingests, and both are in order.
         self.library.reading().into_iter().chain(self.store.arrivals().iter().map(shown)).collect()

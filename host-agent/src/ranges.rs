@@ -9,11 +9,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use control::admin::{AdminError, NewRange, RangeWants, ServedRange};
 use control::link::{FromRangeStream, LinkEnd, ToRangeStream};
 use control::{Pattern, RangeName, WantedSet};
-use futures::stream::BoxStream;
-use futures::{FutureExt as _, StreamExt as _};
 use proto::server::{Caps, Listener, Server, Services};
 use tokio::sync::{Mutex, watch};
-use tokio_stream::wrappers::WatchStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
@@ -290,20 +287,6 @@ impl Ranges {
             self.set_grants(name, grants).await?;
         }
         Ok(())
-    }
-
-    /// Watches a range's wanted images: at once and after each change, until the range is removed
-    /// or draining begins.
-    ///
-    /// # Errors
-    /// [`AdminError::UnknownRange`].
-    pub async fn watch_wanted(
-        &self,
-        name: &RangeName,
-    ) -> Result<BoxStream<'static, WantedSet>, AdminError> {
-        let changes = known(&*self.served.lock().await, name)?.wanted.subscribe();
-        let draining = self.draining.clone().cancelled_owned();
-        Ok(WatchStream::new(changes).take_until(draining.boxed()).boxed())
     }
 
     /// A range's link.

@@ -85,13 +85,6 @@ impl HostAdmin for NoAdmin {
         Err(AdminError::UnknownRange { name: name.clone() })
     }
 
-    async fn watch_wanted(
-        &self,
-        _: &RangeName,
-    ) -> Result<BoxStream<'static, WantedSet>, AdminError> {
-        Ok(stream::empty().boxed())
-    }
-
     async fn transfers(&self, _: &Caller) -> Vec<Transfer> {
         Vec::new()
     }

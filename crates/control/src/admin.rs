@@ -365,16 +365,6 @@ pub trait HostAdmin: Send + Sync {
         deep: bool,
     ) -> Result<BoxStream<'static, Result<VerifyEvent, AdminError>>, AdminError>;
 
-    /// Watches the wanted images of the calling range: at once, and after each change, until the
-    /// agent ends.
-    ///
-    /// # Errors
-    /// [`AdminError::UnknownRange`].
-    async fn watch_wanted(
-        &self,
-        range: &RangeName,
-    ) -> Result<BoxStream<'static, WantedSet>, AdminError>;
-
     /// Lists the transfers under way, sorted by id.
     async fn transfers(&self, caller: &Caller) -> Vec<Transfer>;
 

@@ -8,6 +8,8 @@ use control::Caller;
 use control::range::{
     ControlError, ImagePlan, RangeControl, RangeImage, RangeStatus, SyncEvent, VerifyEvent,
 };
+use futures::FutureExt as _;
+use futures::stream::BoxStream;
 use proto::server::{HOST_SERVICES, Health};
 use tempfile::TempDir;
 use tokio::net::{TcpStream, UnixStream};

@@ -44,7 +44,8 @@ impl Agent {
     }
 }
 
-fn report(is_whole: bool, images: Vec<ImageStatus>) -> FromRange {
+/// A report of these images, by an agent whose engine does not answer.
+pub(crate) fn report(is_whole: bool, images: Vec<ImageStatus>) -> FromRange {
     let agent = AgentStatus {
         version: "1.2.3".into(),
         uptime: Duration::from_secs(1),

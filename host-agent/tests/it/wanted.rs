@@ -1,16 +1,18 @@
-//! Wanted images of ranges, also remote ones: reported at once, and remembered.
+//! Wanted images of ranges, also remote ones: sent over their links at once, and remembered.
 
 use std::fs;
 use std::net::SocketAddr;
 
 use control::admin::{NewRange, ServedRange};
+use control::link::{FromHostStream, LinkError, LinkRange as _, ToRange};
 use control::{RangeName, WantedSet};
-use futures::StreamExt as _;
+use futures::{StreamExt as _, stream};
 use proto::client::{Manners, RemoteError};
-use proto::{AdminClient, Endpoint, RemoteHost};
+use proto::{AdminClient, Endpoint, LinkClient, RemoteHost};
 use transfer::{ImageSource as _, Reference};
 
 use crate::host::{HostAgent, HostProcess, app, engine, folder, read_all, size};
+use crate::link::report;
 
 fn names(texts: &[&str]) -> Vec<Reference> {
     texts.iter().map(|text| text.parse().unwrap()).collect()
@@ -23,6 +25,23 @@ fn lab(number: u32) -> RangeName {
 /// A range that nothing was set for.
 fn is_unset(set: &WantedSet) -> bool {
     set.references.is_empty() && set.revision == 0 && set.round != 0
+}
+
+/// The link of the range that reads from `host`, after a first report without images.
+async fn attach(host: &RemoteHost) -> FromHostStream {
+    let said = stream::iter([report(true, Vec::new())]).chain(stream::pending());
+    LinkClient::new(host.endpoint().clone()).attach(said.boxed()).await.unwrap()
+}
+
+async fn next_set(link: &mut FromHostStream) -> WantedSet {
+    match link.next().await {
+        Some(Ok(ToRange::Wanted(set))) => set,
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn first_set(host: &RemoteHost) -> WantedSet {
+    next_set(&mut attach(host).await).await
 }
 
 async fn wanted(admin: &AdminClient, range: &RangeName) -> WantedSet {
@@ -50,27 +69,28 @@ async fn a_range_hears_of_its_own_set_and_of_no_other() {
     let agent = HostAgent::start(folder.path(), &docker.address());
     let admin = agent.admin();
     let (first, second) = (agent.range("lab-1").await, agent.range("lab-2").await);
-    let mut told = first.watch_wanted().await.unwrap();
-    let unset = told.next().await.unwrap().unwrap();
+    let mut told = attach(&first).await;
+    let unset = next_set(&mut told).await;
     assert!(is_unset(&unset), "{unset:?}");
     let set = admin.set_wanted(&lab(1), &names(&["b:1", "a:1", "b:1"]), None).await.unwrap();
     assert_eq!((&set.references, set.revision), (&names(&["b:1", "a:1"]), 1));
     assert!(unset.round < set.round);
-    assert_eq!(told.next().await.unwrap().unwrap(), set);
+    assert_eq!(next_set(&mut told).await, set);
     let same = admin.set_wanted(&lab(1), &names(&["b:1", "a:1"]), None).await.unwrap();
     assert_eq!(same, set, "the same set again is no change");
     let emptied = admin.set_wanted(&lab(1), &[], Some(1)).await.unwrap();
     assert_eq!((&emptied.references, emptied.revision), (&vec![], 2));
-    assert_eq!(told.next().await.unwrap().unwrap(), emptied);
-    let others = second.watch_wanted().await.unwrap().next().await.unwrap().unwrap();
+    assert_eq!(next_set(&mut told).await, emptied);
+    let others = first_set(&second).await;
     assert!(is_unset(&others), "{others:?}");
     assert_eq!(reason(&admin.set_wanted(&lab(3), &[], None).await.unwrap_err()), "RANGE_NOT_FOUND");
 
-    // A watcher does not hold up the end.
+    // A link does not hold up the end.
     let began = tokio::time::Instant::now();
     agent.stop().await.unwrap();
     assert!(began.elapsed().as_millis() < 900, "took {:?}", began.elapsed());
-    assert!(told.next().await.unwrap().is_err(), "the watch ended as if nothing more could come");
+    let end = told.next().await.unwrap().unwrap_err();
+    assert!(matches!(end, LinkError::Broken(_)), "{end:?}");
 }
 
 #[tokio::test]
@@ -89,7 +109,7 @@ async fn what_is_wanted_survives_a_kill_and_is_forgotten_with_its_range() {
     let admin = agent.admin(folder.path()).await;
     assert_eq!(wanted(&admin, &lab(1)).await, set);
     assert_eq!(admin.ranges().await.unwrap()[0].wanted, set);
-    assert_eq!(host.watch_wanted().await.unwrap().next().await.unwrap().unwrap(), set);
+    assert_eq!(first_set(&host).await, set);
     admin.remove_range(&lab(1)).await.unwrap();
     assert_eq!(reason(&admin.wanted(&lab(1)).await.unwrap_err()), "RANGE_NOT_FOUND");
     admin.add_range(&NewRange::named(lab(1))).await.unwrap();
@@ -140,8 +160,8 @@ async fn a_remote_range_is_known_by_its_address_also_after_a_kill() {
     let host = remote(first);
     assert_eq!(host.resolve(&app()).await.unwrap().config_digest, image.config_digest);
     assert_eq!(read_all(&host, &image).await.unwrap(), size(&image));
-    assert_eq!(host.watch_wanted().await.unwrap().next().await.unwrap().unwrap(), set);
-    let unset = remote(second).watch_wanted().await.unwrap().next().await.unwrap().unwrap();
+    assert_eq!(first_set(&host).await, set);
+    let unset = first_set(&remote(second)).await;
     assert!(is_unset(&unset), "{unset:?}");
     let as_admin = AdminClient::new(host.endpoint().clone());
     assert_eq!(reason(&as_admin.set_wanted(&lab(1), &[], None).await.unwrap_err()), "NOT_ALLOWED");

@@ -5,30 +5,22 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::future::join_all;
-use futures::stream::BoxStream;
 use tokio::time::timeout;
 use tonic::Request;
 use transfer::{ImageKey, ImageSource, ImageSummary, LayerForm, OpenImage, Reference, SourceError};
 
 use super::calls::Calls;
 pub use super::calls::Manners;
-use super::failure::RemoteError;
 use super::reading::{Asked, RemoteBlobs};
 use super::retry::{BRIEFLY, until_answered};
-use super::stream::events;
 use crate::channel::Endpoint;
-use crate::convert::{inventory, status, wanted};
-use crate::failure::Failure;
+use crate::convert::{inventory, status};
 use crate::wire::UNARY_DEADLINE;
-use control::wanted::WantedSet;
 
 /// Deadline for resolving many references in one call. A host that has to export an image to
 /// resolve it takes longer; that image is then resolved in its own call, so that the others need
 /// not wait.
 const TOGETHER_DEADLINE: Duration = Duration::from_millis(500);
-
-/// The sets that a range is to have, one after the other. Ends only with an error.
-pub type WantedSets = BoxStream<'static, Result<WantedSet, RemoteError>>;
 
 /// The host behind an endpoint. Connects when it is first asked, and again by itself.
 #[derive(Clone, Debug)]
@@ -47,22 +39,6 @@ impl RemoteHost {
     #[must_use]
     pub fn endpoint(&self) -> &Endpoint {
         self.calls.endpoint()
-    }
-
-    /// Watches the wanted images of this process's range: the set as it is now, at once, and again
-    /// after each change. Ends with an error when the host agent ends or the connection is lost; to
-    /// go on watching, call again.
-    ///
-    /// # Errors
-    /// Any [`RemoteError`]; refused with the reason `NOT_ALLOWED` where the listener is no range's.
-    pub async fn watch_wanted(&self) -> Result<WantedSets, RemoteError> {
-        let endpoint = self.calls.endpoint().to_string();
-        let error = move |status| {
-            RemoteError::new("watching the wanted images", Failure::new(&endpoint, status))
-        };
-        let watch = || async { self.calls.inventory().watch_wanted(wanted::watch_request()).await };
-        let messages = until_answered(BRIEFLY, watch).await.map_err(&error)?;
-        Ok(events(messages, |message| wanted::watched(message).map(Some), error))
     }
 }
 

@@ -15,7 +15,7 @@ mod stream;
 pub use self::admin::{AdminClient, RangeChanges};
 pub use self::failure::RemoteError;
 pub use self::health::is_serving;
-pub use self::host::{Manners, RemoteHost, WantedSets};
+pub use self::host::{Manners, RemoteHost};
 pub use self::link::LinkClient;
 pub use self::range::{RangeClient, SyncEvents, VerifyEvents};
 pub use crate::convert::Malformed;

@@ -68,15 +68,3 @@ pub(crate) fn got(response: pb::GetWantedResponse) -> Result<RangeWants, Malform
     let grants = parse_all("grants", &response.grants)?;
     Ok(RangeWants { wanted: given(response.wanted)?, grants })
 }
-
-pub(crate) fn watch_request() -> pb::WatchWantedRequest {
-    pb::WatchWantedRequest {}
-}
-
-pub(crate) fn watch_response(set: WantedSet) -> pb::WatchWantedResponse {
-    pb::WatchWantedResponse { wanted: Some(set.into()) }
-}
-
-pub(crate) fn watched(response: pb::WatchWantedResponse) -> Result<WantedSet, Malformed> {
-    given(response.wanted)
-}

@@ -261,16 +261,6 @@ pub mod resolve_images_response {
         }
     }
 }
-/// Asks for what the calling range is to have.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct WatchWantedRequest {}
-/// The range's wanted set as it is now.
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct WatchWantedResponse {
-    /// The set. Never absent.
-    #[prost(message, optional, tag = "1")]
-    pub wanted: ::core::option::Option<WantedSet>,
-}
 /// In which form the layers of an image are given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -498,36 +488,6 @@ pub mod inventory_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// Watches the wanted set of the calling range: the set as it is now, at once, and again whenever
-        /// it changes. Sets that were replaced in quick succession may be left out; the last one never is.
-        /// Ends only with UNAVAILABLE or the connection, when the agent ends: ask again then.
-        ///
-        /// PERMISSION_DENIED: the caller is not a range.
-        /// NOT_FOUND: the range is being removed.
-        pub async fn watch_wanted(
-            &mut self,
-            request: impl tonic::IntoRequest<super::WatchWantedRequest>,
-        ) -> std::result::Result<
-            tonic::Response<tonic::codec::Streaming<super::WatchWantedResponse>>,
-            tonic::Status,
-        > {
-            self.inner
-                .ready()
-                .await
-                .map_err(|e| {
-                    tonic::Status::unknown(
-                        format!("Service was not ready: {}", e.into()),
-                    )
-                })?;
-            let codec = tonic_prost::ProstCodec::default();
-            let path = http::uri::PathAndQuery::from_static(
-                "/longshore.v1.InventoryService/WatchWanted",
-            );
-            let mut req = request.into_request();
-            req.extensions_mut()
-                .insert(GrpcMethod::new("longshore.v1.InventoryService", "WatchWanted"));
-            self.inner.server_streaming(req, path, codec).await
-        }
     }
 }
 /// Generated server implementations.
@@ -583,25 +543,6 @@ pub mod inventory_service_server {
             request: tonic::Request<super::ResolveImagesRequest>,
         ) -> std::result::Result<
             tonic::Response<super::ResolveImagesResponse>,
-            tonic::Status,
-        >;
-        /// Server streaming response type for the WatchWanted method.
-        type WatchWantedStream: tonic::codegen::tokio_stream::Stream<
-                Item = std::result::Result<super::WatchWantedResponse, tonic::Status>,
-            >
-            + std::marker::Send
-            + 'static;
-        /// Watches the wanted set of the calling range: the set as it is now, at once, and again whenever
-        /// it changes. Sets that were replaced in quick succession may be left out; the last one never is.
-        /// Ends only with UNAVAILABLE or the connection, when the agent ends: ask again then.
-        ///
-        /// PERMISSION_DENIED: the caller is not a range.
-        /// NOT_FOUND: the range is being removed.
-        async fn watch_wanted(
-            &self,
-            request: tonic::Request<super::WatchWantedRequest>,
-        ) -> std::result::Result<
-            tonic::Response<Self::WatchWantedStream>,
             tonic::Status,
         >;
     }
@@ -819,52 +760,6 @@ pub mod inventory_service_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.unary(method, req).await;
-                        Ok(res)
-                    };
-                    Box::pin(fut)
-                }
-                "/longshore.v1.InventoryService/WatchWanted" => {
-                    #[allow(non_camel_case_types)]
-                    struct WatchWantedSvc<T: InventoryService>(pub Arc<T>);
-                    impl<
-                        T: InventoryService,
-                    > tonic::server::ServerStreamingService<super::WatchWantedRequest>
-                    for WatchWantedSvc<T> {
-                        type Response = super::WatchWantedResponse;
-                        type ResponseStream = T::WatchWantedStream;
-                        type Future = BoxFuture<
-                            tonic::Response<Self::ResponseStream>,
-                            tonic::Status,
-                        >;
-                        fn call(
-                            &mut self,
-                            request: tonic::Request<super::WatchWantedRequest>,
-                        ) -> Self::Future {
-                            let inner = Arc::clone(&self.0);
-                            let fut = async move {
-                                <T as InventoryService>::watch_wanted(&inner, request).await
-                            };
-                            Box::pin(fut)
-                        }
-                    }
-                    let accept_compression_encodings = self.accept_compression_encodings;
-                    let send_compression_encodings = self.send_compression_encodings;
-                    let max_decoding_message_size = self.max_decoding_message_size;
-                    let max_encoding_message_size = self.max_encoding_message_size;
-                    let inner = self.inner.clone();
-                    let fut = async move {
-                        let method = WatchWantedSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
-                        let mut grpc = tonic::server::Grpc::new(codec)
-                            .apply_compression_config(
-                                accept_compression_encodings,
-                                send_compression_encodings,
-                            )
-                            .apply_max_message_size_config(
-                                max_decoding_message_size,
-                                max_encoding_message_size,
-                            );
-                        let res = grpc.server_streaming(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

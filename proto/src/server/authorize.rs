@@ -31,7 +31,6 @@ pub const RPCS: &[(&str, Who)] = &[
     // An image's config contains the environment of its containers.
     ("/longshore.v1.InventoryService/GetImage", Who::Holder),
     ("/longshore.v1.InventoryService/ResolveImages", Who::Anyone),
-    ("/longshore.v1.InventoryService/WatchWanted", Who::Range),
     ("/longshore.v1.BlobService/StatBlobs", Who::Holder),
     ("/longshore.v1.BlobService/ReadBlob", Who::Holder),
     ("/longshore.v1.AdminService/GetStats", Who::Looker),
@@ -172,7 +171,6 @@ mod tests {
             .collect();
         let expected = [
             "InventoryService/GetImage",
-            "InventoryService/WatchWanted",
             "BlobService/StatBlobs",
             "BlobService/ReadBlob",
             "AdminService/AddRange",

@@ -3,16 +3,12 @@
 use std::sync::Arc;
 
 use futures::StreamExt as _;
-use futures::stream::BoxStream;
 use tonic::{Request, Response, Status};
 
-use crate::convert::status::{
-    from_admin_error, from_blob_error, from_source_error, host_ending, not_allowed,
-};
-use crate::convert::{inventory, wanted};
+use crate::convert::inventory;
+use crate::convert::status::{from_blob_error, from_source_error};
 use crate::wire::generated as pb;
 use crate::wire::generated::inventory_service_server::InventoryService;
-use control::admin::HostAdmin;
 use control::identity::Caller;
 use control::lending::{Library, Loan};
 
@@ -22,28 +18,10 @@ const QUESTIONS: usize = 4;
 pub(super) struct Inventory {
     pub(super) caller: Caller,
     pub(super) library: Arc<Library>,
-    pub(super) admin: Arc<dyn HostAdmin>,
 }
 
 #[tonic::async_trait]
 impl InventoryService for Inventory {
-    type WatchWantedStream = BoxStream<'static, Result<pb::WatchWantedResponse, Status>>;
-
-    async fn watch_wanted(
-        &self,
-        _request: Request<pb::WatchWantedRequest>,
-    ) -> Result<Response<Self::WatchWantedStream>, Status> {
-        // Authorization lets only ranges come here; whose set it is, only the caller says.
-        let Caller::Range(range) = &self.caller else {
-            return Err(not_allowed(&self.caller, "WatchWanted"));
-        };
-        let sets = self.admin.watch_wanted(range).await;
-        let sets = sets.map_err(|error| from_admin_error(&error))?;
-        let ending = futures::stream::once(async { Err(host_ending()) });
-        let messages = sets.map(|set| Ok(wanted::watch_response(set))).chain(ending);
-        Ok(Response::new(messages.boxed()))
-    }
-
     async fn list_images(
         &self,
         request: Request<pb::ListImagesRequest>,

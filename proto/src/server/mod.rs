@@ -72,11 +72,7 @@ impl Services {
         links: Arc<dyn LinkHost>,
         health: &Health,
     ) -> Self {
-        let inventory = inventory::Inventory {
-            caller: caller.clone(),
-            library: library.clone(),
-            admin: admin.clone(),
-        };
+        let inventory = inventory::Inventory { caller: caller.clone(), library: library.clone() };
         let blobs = blobs::Blobs::new(caller.clone(), library);
         let admin = admin::Admin { caller: caller.clone(), admin };
         let link = link::Link { caller: caller.clone(), host: links };

@@ -14,16 +14,14 @@ use control::{Caller, HostAdmin as _, RangeControl, RangeName, WantedSet};
 use futures::stream::{self, BoxStream};
 use futures::{StreamExt as _, TryStreamExt as _};
 use proto::server::{Health, RANGE_SERVICES, Services};
-use proto::{AdminClient, RangeClient, RemoteError, RemoteHost};
+use proto::{AdminClient, RangeClient, RemoteError};
 use transfer::event::{EventKind, ImageReport};
 use transfer::fixture::MemorySource;
 use transfer::{
     ConfigDigest, Digest, EngineImageId, EngineInfo, Event, Outcome, Reference, Stage, StoreKind,
 };
 
-use crate::pipe::{
-    Idle, NARROW, Served, busy_range, library, manners, moving, range, services, wanted,
-};
+use crate::pipe::{Idle, NARROW, Served, busy_range, library, moving, services, wanted};
 
 /// A range that sends prepared messages.
 #[derive(Default)]
@@ -358,30 +356,6 @@ async fn an_operator_watches_plans_and_verifies_ranges() {
     };
     assert!(check.proven);
     assert!(transfer::explain(broken).contains("it went away"), "{broken:?}");
-}
-
-#[tokio::test]
-async fn a_range_watches_what_it_is_to_have_until_the_host_ends() {
-    let library = library(Arc::new(MemorySource::default()), Arc::new(AllImages));
-    let watch = async |name: &str| {
-        let served = Served::new(services(range(name), library.clone()).await, NARROW);
-        let sets = RemoteHost::new(served.endpoint(), manners()).watch_wanted().await;
-        Ok::<_, RemoteError>(sets?.collect::<Vec<_>>().await)
-    };
-    let told = watch("lab-1").await.unwrap();
-    let [Ok(first), Ok(second), Err(RemoteError::Unavailable { .. })] = told.as_slice() else {
-        panic!("{told:?}")
-    };
-    assert_eq!(*first, WantedSet { references: wanted(), revision: 7, round: 70 });
-    assert_eq!(*second, WantedSet { references: vec![], revision: 8, round: 71 });
-    assert!(matches!(watch("lab-2").await, Err(RemoteError::Refused { .. })));
-    for caller in [Caller::Admin, Caller::Inspector] {
-        let served = Served::new(services(caller, library.clone()).await, NARROW);
-        match RemoteHost::new(served.endpoint(), manners()).watch_wanted().await.map(drop) {
-            Err(RemoteError::Refused { reason, .. }) => assert_eq!(reason, "NOT_ALLOWED"),
-            other => panic!("{other:?}"),
-        }
-    }
 }
 
 #[tokio::test]

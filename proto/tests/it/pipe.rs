@@ -476,15 +476,6 @@ impl HostAdmin for Idle {
         Ok(stream::iter([Ok(VerifyEvent::Checked(check)), Err(broken)]).boxed())
     }
 
-    async fn watch_wanted(
-        &self,
-        range: &RangeName,
-    ) -> Result<BoxStream<'static, WantedSet>, AdminError> {
-        let first = self.wanted(&Caller::Admin, range).await?.wanted;
-        let second = first.replaced(Vec::new(), 0);
-        Ok(stream::iter([first, second]).boxed())
-    }
-
     async fn transfers(&self, _: &Caller) -> Vec<Transfer> {
         moving()
     }
