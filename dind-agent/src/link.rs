@@ -8,14 +8,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use control::link::{
-    FromHostStream, FromRange, LinkError, LinkRange, MAX_REPORTED, RangeReport, RangeState, Task,
-    TaskEvent, ToRange,
+    FromHostStream, FromRange, ImageState, LinkError, LinkRange, MAX_REPORTED, RangeReport,
+    RangeState, Task, TaskEvent, ToRange,
 };
 use control::range::{ControlError, VerifyEvent};
 use futures::StreamExt as _;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout_at};
 use tokio_stream::wrappers::ReceiverStream;
 use tracing::Instrument as _;
 use transfer::Reference;
@@ -34,7 +34,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// Pause after the host agent refused a link or does not know links.
 const REFUSED_PAUSE: Duration = Duration::from_secs(60);
 
-/// Shortest time between two reports: what an eye can follow.
+/// Shortest time between two reports of progress: what an eye can follow. A report of a settled image
+/// does not wait for it.
 const REPORT_EVERY: Duration = Duration::from_millis(300);
 
 /// Longest time between two reports, so that the host sees that the agent lives.
@@ -260,18 +261,46 @@ impl<'a> Reporter<'a> {
         }
     }
 
-    /// Reports what changes. Returns when the link is closed.
+    /// Reports what changes. Returns when the link is closed, or the table changes no more.
     async fn run(&mut self) {
-        loop {
-            // Timed out: nothing changed, and a report without images is due.
-            let _changed = timeout(REPORT_ANYHOW, self.versions.changed()).await;
+        let mut goes_on = true;
+        while goes_on {
+            // If nothing changed, a report without images is due.
+            goes_on = self.wait(REPORT_ANYHOW, Self::has_changed).await;
             for report in self.changes() {
                 if self.messages.send(FromRange::Report(report)).await.is_err() {
                     return;
                 }
             }
-            sleep(REPORT_EVERY).await;
+            goes_on &= self.wait(REPORT_EVERY, Self::has_settled).await;
         }
+    }
+
+    /// Waits until a report is due, but no longer than `longest`. False if the table changes no
+    /// more.
+    async fn wait(&mut self, longest: Duration, is_due: fn(&Self) -> bool) -> bool {
+        let until = Instant::now() + longest;
+        // The table itself is asked, since this wait may use up the wake-up of the next one.
+        while !is_due(self) {
+            match timeout_at(until, self.versions.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_no_more)) => return false,
+                Err(_elapsed) => break,
+            }
+        }
+        true
+    }
+
+    /// True if the table changed since the last report.
+    fn has_changed(&self) -> bool {
+        self.link.keeper.read().version() != self.version
+    }
+
+    /// True if an image that changed since the last report is settled.
+    fn has_settled(&self) -> bool {
+        let is_on_its_way =
+            |state: &ImageState| matches!(state, ImageState::Pending | ImageState::OnItsWay(_));
+        self.link.keeper.read().since(self.version).any(|image| !is_on_its_way(&image.state))
     }
 
     /// Changes since the last report, in at least one report.

@@ -6,13 +6,15 @@ use async_trait::async_trait;
 use control::WantedSet;
 use control::link::{ImageStatus, WantedBy};
 use futures::stream::BoxStream;
-use tokio::time::{Instant, timeout};
+use tokio::sync::{Semaphore, oneshot};
+use tokio::time::timeout;
 use transfer::Sharing;
 use transfer::fixture::{MemorySink, MemorySource, image};
 use transfer::pull::Puller;
 
 use super::*;
 use crate::engine::RangeEngine;
+use crate::keeper::Ask;
 
 /// One link, as the host has it.
 struct Attached {
@@ -165,6 +167,81 @@ async fn changes_are_put_together() {
         assert!((4..=9).contains(&reports), "{reports} reports in two seconds");
     };
     keep(&link, &host, work).await;
+}
+
+/// The next reported image that is the expected one.
+async fn until(attached: &mut Attached, is_it: impl Fn(&ImageStatus) -> bool) -> ImageStatus {
+    loop {
+        let images = next_report(attached).await.images;
+        if let Some(image) = images.into_iter().find(&is_it) {
+            return image;
+        }
+    }
+}
+
+/// Looks at an image, as a sync inside the range does.
+async fn look_at(link: &Link, image: &Reference) {
+    let place = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+    let (answer, answered) = oneshot::channel();
+    link.keeper.ask(image, Ask { answer, _place: Arc::new(place) });
+    answered.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_settled_image_is_reported_at_once() {
+    let World { link, host, mut links, _folder } = World::new(Vec::new());
+    let work = async {
+        let mut attached = links.recv().await.unwrap();
+        next_report(&mut attached).await;
+        for (round, image, is_present) in [(1, "app:1", true), (2, "absent:1", false)] {
+            // The report of this change begins a pause.
+            let new = format!("new-{round}:1");
+            link.keeper.want(set(&["app:1", "absent:1", &new], round));
+            until(&mut attached, |it| it.reference == name(&new)).await;
+            let began = Instant::now();
+            look_at(&link, &name(image)).await;
+            let is_settled = |it: &ImageStatus| {
+                !matches!(it.state, ImageState::Pending | ImageState::OnItsWay(_))
+            };
+            let is_it = |it: &ImageStatus| it.reference == name(image) && is_settled(it);
+            let settled = until(&mut attached, is_it).await;
+            assert_eq!(settled.state == ImageState::Present, is_present, "{settled:?}");
+            assert!(began.elapsed() < REPORT_EVERY / 2, "{image} after {:?}", began.elapsed());
+        }
+    };
+    keep(&link, &host, work).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_in_the_pause_is_reported_after_it() {
+    let World { link, host, mut links, _folder } = World::new(Vec::new());
+    let work = async {
+        let mut attached = links.recv().await.unwrap();
+        next_report(&mut attached).await;
+        let began = Instant::now();
+        link.keeper.want(set(&["one:1"], 1));
+        assert_eq!(next_report(&mut attached).await.images[0].reference, name("one:1"));
+        link.keeper.want(set(&["one:1", "two:1"], 2));
+        assert_eq!(next_report(&mut attached).await.images[0].reference, name("two:1"));
+        let pause = began.elapsed();
+        assert!(REPORT_EVERY <= pause && pause < REPORT_EVERY * 2, "{pause:?}");
+    };
+    keep(&link, &host, work).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reporter_ends_when_nothing_can_change_any_more() {
+    let World { link, .. } = World::new(Vec::new());
+    let (messages, mut queue) = mpsc::channel(QUEUE);
+    let mut reporter = Reporter::new(&link, messages);
+    reporter.versions = watch::channel(0).1;
+    timeout(REPORT_EVERY, reporter.run()).await.expect("it goes on");
+    drop(reporter);
+    let mut reports = 0;
+    while queue.recv().await.is_some() {
+        reports += 1;
+    }
+    assert_eq!(reports, 1, "the last report, and no more");
 }
 
 #[tokio::test(start_paused = true)]
