@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 /// Most tasks of one range under way at once.
 const MAX_TASKS: usize = 8;
 
-/// Most events of one task: a check of each image that a range may have.
+/// Most events of one task, so that a range cannot keep its reader for ever. More end the task.
 const MAX_EVENTS: usize = 10_000;
 
 /// Events of a task that wait for their reader.
@@ -114,6 +114,8 @@ struct Current {
 struct Waiter {
     events: mpsc::Sender<TaskEvent>,
     left: usize,
+    /// Learns why the host ended the task; dropped without a reason when the link ends.
+    cut_short: oneshot::Sender<String>,
 }
 
 impl RangeLink {
@@ -192,6 +194,7 @@ impl RangeLink {
     /// [`AdminError::NotAttached`], [`AdminError::Busy`].
     pub fn begin_task(&self, task: Task) -> Result<RunningTask, AdminError> {
         let (events, read) = mpsc::channel(WAITING_EVENTS);
+        let (cut_short, reason) = oneshot::channel();
         let mut known = self.known();
         known.counted += 1;
         let (id, attachment) = (known.counted, known.attachment);
@@ -203,8 +206,8 @@ impl RangeLink {
             return Err(busy());
         }
         current.messages.try_send(ToRange::Task { id, task }).map_err(|_full| busy())?;
-        current.tasks.insert(id, Waiter { events, left: MAX_EVENTS });
-        Ok(RunningTask { link: self.clone(), id, events: read })
+        current.tasks.insert(id, Waiter { events, left: MAX_EVENTS, cut_short });
+        Ok(RunningTask { link: self.clone(), id, events: read, reason })
     }
 
     fn not_attached(&self, attachment: Attachment) -> AdminError {
@@ -288,14 +291,36 @@ impl RangeLink {
             waiter.left = waiter.left.saturating_sub(1);
             if waiter.left == 0 { None } else { Some(waiter.events.clone()) }
         };
-        let sent = match events {
-            Some(events) => {
-                timeout(READER_TIMEOUT, events.send(event)).await.is_ok_and(|it| it.is_ok())
-            }
-            None => false,
+        let Some(events) = events else {
+            let reason = format!(
+                "it sent more than {MAX_EVENTS} results, the most of one task; name fewer images"
+            );
+            return self.cut_short(id, reason);
         };
-        if is_last || !sent {
-            self.end_task(id, !is_last);
+        match timeout(READER_TIMEOUT, events.send(event)).await {
+            Ok(Ok(())) if !is_last => {}
+            Ok(sent) => self.end_task(id, sent.is_err() && !is_last),
+            Err(_elapsed) => {
+                let limit = READER_TIMEOUT.as_secs();
+                let reason = format!(
+                    "its results were not read for {limit} s, and wait no longer; ask again and \
+                     read them as they come"
+                );
+                self.cut_short(id, reason);
+            }
+        }
+    }
+
+    /// Ends a task that the range is not done with, and tells its reader why.
+    fn cut_short(&self, id: u64, reason: String) {
+        let mut known = self.known();
+        let waiter = known.current.as_mut().and_then(|current| current.tasks.remove(&id));
+        let Some(waiter) = waiter else { return };
+        // The reader may be gone.
+        let _told = waiter.cut_short.send(reason);
+        if let Some(current) = &mut known.current {
+            // As for a task that its caller left.
+            let _told = current.messages.try_send(ToRange::Cancel { id });
         }
     }
 
@@ -365,6 +390,8 @@ pub struct RunningTask {
     link: RangeLink,
     id: u64,
     events: mpsc::Receiver<TaskEvent>,
+    /// Holds the reason once the host ended the task.
+    reason: oneshot::Receiver<String>,
 }
 
 impl RunningTask {
@@ -372,7 +399,8 @@ impl RunningTask {
     ///
     /// # Errors
     /// [`AdminError::NotAttached`] when the link broke, [`AdminError::Busy`] and
-    /// [`AdminError::RangeFailed`] as the range says.
+    /// [`AdminError::RangeFailed`] as the range says; the latter also when the range sends too much,
+    /// or the events were not read in time.
     pub async fn next(&mut self) -> Result<TaskEvent, AdminError> {
         let name = || self.link.0.name.clone();
         match self.events.recv().await {
@@ -383,7 +411,10 @@ impl RunningTask {
                 Err(AdminError::RangeFailed { name: name(), reason: error })
             }
             Some(event) => Ok(event),
-            None => Err(self.link.not_attached(self.link.latest().0)),
+            None => match self.reason.try_recv() {
+                Ok(reason) => Err(AdminError::RangeFailed { name: name(), reason }),
+                Err(_none) => Err(self.link.not_attached(self.link.latest().0)),
+            },
         }
     }
 

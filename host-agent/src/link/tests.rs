@@ -200,6 +200,56 @@ async fn a_task_is_answered_to_whom_it_belongs() {
     assert!(matches!(last.next().await, Err(AdminError::NotAttached { .. })));
 }
 
+/// Events of a task that never ends, sent until the range is told to stop.
+async fn flood(agent: &mut Agent) {
+    let ToRange::Task { id, .. } = agent.task().await else { panic!("no task") };
+    let says = agent.says.clone();
+    let flood = async {
+        loop {
+            let event = TaskEvent::Verified(ImageCheck::default());
+            says.send(Ok(FromRange::Task { id, event })).await.unwrap();
+        }
+    };
+    tokio::select! {
+        () = flood => {}
+        told = agent.task() => assert_eq!(told, ToRange::Cancel { id }),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_with_too_many_results_ends_with_the_reason() {
+    let link = link();
+    let mut agent = attach(&link);
+    let mut task = link.begin_task(Task::Verify { references: Vec::new(), deep: true }).unwrap();
+    let reading = async {
+        let mut read = 0;
+        loop {
+            match task.next().await {
+                Ok(_) => read += 1,
+                Err(error) => break (read, error),
+            }
+        }
+    };
+    let ((read, error), ()) = tokio::join!(reading, flood(&mut agent));
+    assert_eq!(read, MAX_EVENTS - 1);
+    assert!(matches!(error, AdminError::RangeFailed { .. }), "{error:?}");
+    assert!(error.to_string().contains("more than 10000 results"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_is_not_read_ends_with_the_reason_after_what_waited() {
+    let link = link();
+    let mut agent = attach(&link);
+    let mut task = link.begin_task(Task::Verify { references: Vec::new(), deep: true }).unwrap();
+    flood(&mut agent).await;
+    for _ in 0..WAITING_EVENTS {
+        assert_eq!(task.next().await.unwrap(), TaskEvent::Verified(ImageCheck::default()));
+    }
+    let error = task.next().await.unwrap_err();
+    assert!(matches!(error, AdminError::RangeFailed { .. }), "{error:?}");
+    assert!(error.to_string().contains("not read for 10 s"), "{error}");
+}
+
 #[tokio::test]
 async fn a_range_has_so_many_tasks_and_no_more() {
     let link = link();
