@@ -8,6 +8,7 @@ use tonic::{Request, Status};
 use transfer::Reference;
 
 use super::failure::RemoteError;
+use super::paging::Pages;
 use super::range::VerifyEvents;
 use super::retry::{BRIEFLY, until_answered};
 use super::stream::events;
@@ -75,8 +76,8 @@ impl AdminClient {
     /// Any [`RemoteError`].
     pub async fn ranges(&self) -> Result<Vec<ServedRange>, RemoteError> {
         const ACTION: &str = "asking the host agent for its ranges";
-        let (mut ranges, mut token) = (Vec::new(), Some(String::new()));
-        while let Some(page_token) = token {
+        let (mut ranges, mut pages) = (Vec::new(), Pages::new());
+        while let Some(page_token) = pages.token() {
             let page = until_answered(BRIEFLY, || async {
                 let request = within(UNARY_DEADLINE, ranges::next_ranges(page_token.clone()));
                 self.client().list_ranges(request).await
@@ -84,7 +85,7 @@ impl AdminClient {
             let page = page.await.map_err(self.error(ACTION))?;
             let (piece, next) =
                 ranges::ranges_listed(page).map_err(|e| RemoteError::unavailable(ACTION, e))?;
-            token = next.filter(|next| *next != page_token);
+            pages.read(next).map_err(|endless| RemoteError::unavailable(ACTION, endless))?;
             ranges.extend(piece);
         }
         Ok(ranges)
@@ -255,8 +256,8 @@ impl AdminClient {
     /// Any [`RemoteError`].
     pub async fn transfers(&self) -> Result<Vec<Transfer>, RemoteError> {
         const ACTION: &str = "asking the host agent what moves";
-        let (mut moving, mut token) = (Vec::new(), Some(String::new()));
-        while let Some(page_token) = token {
+        let (mut moving, mut pages) = (Vec::new(), Pages::new());
+        while let Some(page_token) = pages.token() {
             let page = until_answered(BRIEFLY, || async {
                 let request = within(UNARY_DEADLINE, transfers::next(page_token.clone()));
                 self.client().list_transfers(request).await
@@ -264,7 +265,7 @@ impl AdminClient {
             let page = page.await.map_err(self.error(ACTION))?;
             let (piece, next) =
                 transfers::listed(page).map_err(|e| RemoteError::unavailable(ACTION, e))?;
-            token = next.filter(|next| *next != page_token);
+            pages.read(next).map_err(|endless| RemoteError::unavailable(ACTION, endless))?;
             moving.extend(piece);
         }
         Ok(moving)

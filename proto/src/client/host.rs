@@ -11,6 +11,7 @@ use transfer::{ImageKey, ImageSource, ImageSummary, LayerForm, OpenImage, Refere
 
 use super::calls::Calls;
 pub use super::calls::Manners;
+use super::paging::Pages;
 use super::reading::{Asked, RemoteBlobs};
 use super::retry::{BRIEFLY, until_answered};
 use crate::channel::Endpoint;
@@ -46,8 +47,8 @@ impl RemoteHost {
 impl ImageSource for RemoteHost {
     async fn list(&self) -> Result<Vec<ImageSummary>, SourceError> {
         let calls = &self.calls;
-        let (mut images, mut token) = (Vec::new(), Some(String::new()));
-        while let Some(page_token) = token {
+        let (mut images, mut pages) = (Vec::new(), Pages::new());
+        while let Some(page_token) = pages.token() {
             let page = until_answered(BRIEFLY, || async {
                 let mut request = Request::new(inventory::next_page(page_token.clone()));
                 request.set_timeout(UNARY_DEADLINE);
@@ -57,8 +58,7 @@ impl ImageSource for RemoteHost {
                 page.await.map_err(|status| status::to_source_error("*", calls.failure(status)))?;
             let (piece, next) = inventory::listed(page)
                 .map_err(|malformed| SourceError::unavailable("*", malformed))?;
-            // A host that repeats itself would keep us here for ever.
-            token = next.filter(|next| *next != page_token);
+            pages.read(next).map_err(|endless| SourceError::unavailable("*", endless))?;
             images.extend(piece);
         }
         Ok(images)

@@ -6,6 +6,7 @@ mod failure;
 mod health;
 mod host;
 mod link;
+mod paging;
 pub(crate) mod pieces;
 mod range;
 mod reading;

@@ -6,6 +6,7 @@ use tonic::{Request, Status};
 use transfer::Reference;
 
 use super::failure::RemoteError;
+use super::paging::Pages;
 use super::retry::{BRIEFLY, until_answered};
 use super::stream::events;
 use crate::channel::Endpoint;
@@ -97,8 +98,8 @@ impl RangeClient {
     /// Any [`RemoteError`].
     pub async fn images(&self) -> Result<Vec<RangeImage>, RemoteError> {
         const ACTION: &str = "listing the range's images";
-        let (mut images, mut token) = (Vec::new(), Some(String::new()));
-        while let Some(page_token) = token {
+        let (mut images, mut pages) = (Vec::new(), Pages::new());
+        while let Some(page_token) = pages.token() {
             let page = until_answered(BRIEFLY, || async {
                 let mut request = Request::new(range::next_images(page_token.clone()));
                 request.set_timeout(UNARY_DEADLINE);
@@ -107,7 +108,7 @@ impl RangeClient {
             let page = page.await.map_err(self.error(ACTION))?;
             let (piece, next) =
                 range::images_listed(page).map_err(|e| RemoteError::unavailable(ACTION, e))?;
-            token = next.filter(|next| *next != page_token);
+            pages.read(next).map_err(|endless| RemoteError::unavailable(ACTION, endless))?;
             images.extend(piece);
         }
         Ok(images)
