@@ -122,7 +122,7 @@ impl Admin {
     }
 }
 
-/// A plan under way: the range may read its images.
+/// A plan under way: the range may see the documents of its images.
 struct Planning {
     admin: Admin,
     range: RangeName,

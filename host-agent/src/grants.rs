@@ -1,7 +1,7 @@
-//! The images that each range may read: its wanted ones, those that its patterns match, and for a
-//! while those that an administrator has it plan.
+//! The images that each range may read: its wanted ones, and those that its patterns match.
 //!
-//! What a range's own agent asks for grants nothing.
+//! While an administrator has a range plan an image, the range may see the documents of that image,
+//! and no blob. What a range's own agent asks for grants nothing.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -29,9 +29,7 @@ impl Granted {
     }
 
     fn has(&self, name: &Reference) -> bool {
-        self.wanted.contains(name)
-            || self.planned.contains(name)
-            || self.patterns.iter().any(|pattern| pattern.matches(name))
+        self.wanted.contains(name) || self.patterns.iter().any(|pattern| pattern.matches(name))
     }
 }
 
@@ -49,14 +47,14 @@ impl Grants {
         self.write().remove(range);
     }
 
-    /// Grants images to a range for the time of a plan.
+    /// Shows the documents of images to a range for the time of a plan.
     pub fn plan(&self, range: &RangeName, images: &[Reference]) {
         if let Some(granted) = self.write().get_mut(range) {
             granted.planned.extend_from_slice(images);
         }
     }
 
-    /// Takes back the grants of one plan.
+    /// Ends what [`plan`](Self::plan) allowed.
     pub fn planned(&self, range: &RangeName, images: &[Reference]) {
         if let Some(granted) = self.write().get_mut(range) {
             for image in images {
@@ -96,6 +94,11 @@ impl Access for Grants {
             Caller::Range(range) => self.read().get(range).is_some_and(|it| it.has(name)),
         }
     }
+
+    fn may_plan(&self, caller: &Caller, name: &Reference) -> bool {
+        let plans = |range| self.read().get(range).is_some_and(|it| it.planned.contains(name));
+        self.may_read(caller, name) || matches!(caller, Caller::Range(range) if plans(range))
+    }
 }
 
 #[cfg(test)]
@@ -103,11 +106,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_range_reads_what_it_wants_what_patterns_match_and_what_it_plans() {
+    fn a_range_reads_what_it_wants_and_what_patterns_match_and_sees_what_it_plans() {
         let (grants, range): (_, RangeName) = (Grants::default(), "lab-1".parse().unwrap());
         let caller = Caller::Range(range.clone());
         let name = |text: &str| text.parse::<Reference>().unwrap();
         let may = |text: &str| grants.may_read(&caller, &name(text));
+        let may_see = |text: &str| grants.may_plan(&caller, &name(text));
         assert!(!may("app:1"), "a range that is not known reads nothing");
         grants.set(&range, &[name("app:1")], &["team/*".parse().unwrap()]);
         assert!(may("app:1") && may("docker.io/library/app:1") && may("team/tool:2"));
@@ -120,11 +124,12 @@ mod tests {
         grants.plan(&range, &images[..2]);
         grants.plan(&range, &images[..1]);
         grants.planned(&range, &images[..2]);
-        assert!(may("app:2"), "another plan of it is under way");
+        assert!(may_see("app:2"), "another plan of it is under way");
+        assert!(may_see("app:1") && !may("app:2"), "a plan grants nothing");
         grants.set(&range, &[], &[]);
-        assert!(may("app:2") && !may("app:1"));
+        assert!(may_see("app:2") && !may_see("app:1"));
         grants.planned(&range, &images[..1]);
-        assert!(!may("app:2"));
+        assert!(!may_see("app:2"));
 
         grants.set(&range, &[], &[Pattern::all()]);
         assert!(grants.may_read_all(&caller) && may("app:9") && !grants.need_names());

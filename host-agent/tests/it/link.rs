@@ -14,7 +14,7 @@ use proto::client::Manners;
 use proto::{AdminClient, Endpoint, LinkClient, RemoteHost};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use transfer::{ImageSource as _, Reference, SourceError};
+use transfer::{BlobError, BlobSource as _, ImageSource as _, LayerForm, Reference, SourceError};
 
 use crate::host::{HostAgent, HostProcess, app, engine, folder, read_all, size};
 
@@ -149,6 +149,47 @@ async fn a_range_plans_and_verifies_over_its_link() {
     };
     assert!(check.proven);
     works.abort();
+    agent.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_plan_shows_documents_while_it_lasts_and_grants_no_blob() {
+    let ((docker, image), folder) = (engine(), folder());
+    let agent = HostAgent::start(folder.path(), &docker.address());
+    let admin = agent.admin();
+    let range = admin.add_range(&NewRange::named(lab())).await.unwrap();
+    let host = RemoteHost::new(Endpoint::unix(range.socket_path), Manners::default());
+    let is_absent = async || {
+        let resolved = host.resolve(&app()).await;
+        let opened = host.open(&image.config_digest.into(), LayerForm::AsStored).await;
+        matches!(resolved, Err(SourceError::NotFound { .. }))
+            && matches!(opened.map(drop), Err(SourceError::NotFound { .. }))
+            && host.list().await.unwrap().is_empty()
+    };
+    assert!(is_absent().await, "nothing was granted");
+
+    let mut attached = Agent::attach(&admin, Vec::new()).await;
+    let planning = tokio::spawn({
+        let admin = admin.clone();
+        async move { admin.plan_range(&lab(), &[app()]).await }
+    });
+    let id = loop {
+        if let ToRange::Task { id, .. } = attached.told().await {
+            break id;
+        }
+    };
+    assert_eq!(host.resolve(&app()).await.unwrap().config_digest, image.config_digest);
+    let opened = host.open(&image.config_digest.into(), LayerForm::AsStored).await.unwrap();
+    let digest = opened.image.layers[0].blob.digest;
+    let read = opened.blobs.open(&digest, 0).await.map(drop).unwrap_err();
+    assert!(matches!(read, BlobError::NotFound { .. }), "{read:?}");
+    assert_eq!(opened.blobs.stat(&digest).await.unwrap(), None);
+    assert!(host.list().await.unwrap().is_empty(), "a plan lists nothing");
+
+    let event = TaskEvent::Planned(vec![ImagePlan::failed(app(), "no".into())]);
+    attached.says.send(FromRange::Task { id, event }).await.unwrap();
+    planning.await.unwrap().unwrap();
+    assert!(is_absent().await, "the plan is over");
     agent.stop().await.unwrap();
 }
 

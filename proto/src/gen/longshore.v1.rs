@@ -3900,7 +3900,7 @@ pub mod admin_service_client {
         }
         /// Plans bringing images into a range. Changes nothing in the range; the host may have to export
         /// an image from its engine to know: give this call minutes rather than seconds. The range may
-        /// read the images that are named here until the call ends.
+        /// see the documents of these images, but no layer, until the call ends.
         ///
         /// Every image has its own answer; one that fails does not fail the call.
         ///
@@ -4187,7 +4187,7 @@ pub mod admin_service_server {
         >;
         /// Plans bringing images into a range. Changes nothing in the range; the host may have to export
         /// an image from its engine to know: give this call minutes rather than seconds. The range may
-        /// read the images that are named here until the call ends.
+        /// see the documents of these images, but no layer, until the call ends.
         ///
         /// Every image has its own answer; one that fails does not fail the call.
         ///

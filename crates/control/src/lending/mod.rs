@@ -40,6 +40,12 @@ pub trait Access: Send + Sync {
 
     /// True if `caller` may know of the image with this name, and read all of it.
     fn may_read(&self, caller: &Caller, name: &Reference) -> bool;
+
+    /// True if `caller` may ask for the image with this name and read its documents, but perhaps no
+    /// blob: it plans the image.
+    fn may_plan(&self, caller: &Caller, name: &Reference) -> bool {
+        self.may_read(caller, name)
+    }
 }
 
 /// Everybody may read every image.
@@ -196,7 +202,7 @@ impl Library {
         Ok(image)
     }
 
-    /// The image that a granted `reference` names now.
+    /// The image that a `reference` names now, which is granted or planned.
     async fn find(
         &self,
         caller: &Caller,
@@ -204,9 +210,9 @@ impl Library {
     ) -> Result<ImageSummary, SourceError> {
         let by_digest = || {
             let names = reference.digest().map(|digest| self.names.of_digest(digest));
-            self.is_granted(caller, &names.unwrap_or_default())
+            self.may_look(caller, &names.unwrap_or_default())
         };
-        if !self.is_granted(caller, std::slice::from_ref(reference)) && !by_digest() {
+        if !self.may_look(caller, std::slice::from_ref(reference)) && !by_digest() {
             return Err(SourceError::NotFound { image: reference.to_string() });
         }
         let image = self.images.resolve(reference).await?;
@@ -214,7 +220,8 @@ impl Library {
         Ok(image)
     }
 
-    /// The image whole, and a lease under which the caller may read its blobs.
+    /// The image whole, and a lease under which the caller may read its blobs, if the image is
+    /// granted and not only planned.
     ///
     /// # Errors
     /// As [`ImageSource::open`]; an image that is not granted is not found.
@@ -240,7 +247,7 @@ impl Library {
             granted = opened.map(|opened| self.leases.grant(caller, opened, &names));
         }
         let (grant, image) = granted?;
-        if !self.is_granted(caller, &names) {
+        if !self.may_look(caller, &names) {
             // The grant was taken away meanwhile, perhaps before there was a lease to take.
             self.grants_changed(caller);
             return Err(key.not_found());
@@ -248,20 +255,27 @@ impl Library {
         Ok((image, grant))
     }
 
-    /// The names of an image that the caller asks for by digest, if it is granted one of them.
+    /// The names of an image that the caller asks for by digest, if it is granted or plans one of
+    /// them.
     fn names_for(&self, caller: &Caller, key: &ImageKey) -> Result<Vec<Reference>, SourceError> {
         let names = self.names.of(key);
         if names.is_none() && !self.access.may_read_all(caller) {
             return Err(SourceError::unavailable(key, NotListed));
         }
         let names = names.unwrap_or_default();
-        if self.is_granted(caller, &names) { Ok(names) } else { Err(key.not_found()) }
+        if self.may_look(caller, &names) { Ok(names) } else { Err(key.not_found()) }
     }
 
     /// True if the caller may read the image that has these names.
     fn is_granted(&self, caller: &Caller, names: &[Reference]) -> bool {
         self.access.may_read_all(caller)
             || names.iter().any(|name| self.access.may_read(caller, name))
+    }
+
+    /// True if the caller may see the documents of the image that has these names.
+    fn may_look(&self, caller: &Caller, names: &[Reference]) -> bool {
+        self.access.may_read_all(caller)
+            || names.iter().any(|name| self.access.may_plan(caller, name))
     }
 
     /// Takes the names away that the caller was not granted.
