@@ -21,6 +21,8 @@ mod bad_input;
 mod counted;
 mod damage;
 mod delta;
+mod interrupted;
+mod layout;
 mod many;
 mod matrix;
 mod memory;
