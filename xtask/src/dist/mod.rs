@@ -42,7 +42,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "FOLDER", default_value = "target/dist")]
     out: PathBuf,
     /// Cargo profile of the programs; `agent` builds minutes faster, for a trial.
-    #[arg(long, value_name = "PROFILE", default_value = "release")]
+    #[arg(long, value_name = "PROFILE", default_value = "dist")]
     profile: String,
 }
 
